@@ -1,0 +1,8 @@
+//! The pure core: all that decides.
+//!
+//! Plain data in, a plan out. Nothing in here performs I/O, reads a clock or knows a client of
+//! Kubernetes or Vault; time is an argument. `tests/it/wall.rs` holds that wall.
+
+pub mod document;
+pub mod source;
+pub mod value;

@@ -1,0 +1,208 @@
+//! Documents in Vault: where they are, what was seen of them, and the claim they carry.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::source::SourceKey;
+use super::value::Held;
+
+/// Version of a KV secrets engine.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum KvVersion {
+    /// No versions, no check-and-set, no metadata.
+    V1,
+    /// Versions, check-and-set, custom metadata.
+    V2,
+}
+
+/// A mounted KV secrets engine.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Mount {
+    /// Its path, without slashes at the ends: `secret`, `team/kv`.
+    pub path: String,
+    /// Which KV engine it is.
+    pub version: KvVersion,
+}
+
+/// Name of a document: a mount and the path inside it. No `data/`: that is a word of the API.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct DocumentId {
+    /// Path of the mount, without slashes at the ends.
+    pub mount: String,
+    /// Path inside the mount, without slashes at the ends.
+    pub path: String,
+}
+
+impl DocumentId {
+    /// Shorthand for tables and callers that have both halves.
+    pub fn new(mount: impl Into<String>, path: impl Into<String>) -> Self {
+        Self { mount: mount.into(), path: path.into() }
+    }
+}
+
+/// The logical form, as `vault kv` takes it: `secret/app`.
+impl fmt::Display for DocumentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.mount, self.path)
+    }
+}
+
+/// The check-and-set of a write.
+/// <https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2#create-update-secret>
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cas {
+    /// No check: KV v1 knows none.
+    None,
+    /// The write succeeds only if this is the latest version; 0: only if there never was one.
+    Version(u64),
+}
+
+/// What Vault holds at a document's path.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Observed {
+    /// Nothing was ever there (or, on KV v1, nothing is).
+    Absent,
+    /// KV v2: versions exist, and the latest is deleted or destroyed.
+    Deleted {
+        /// The latest version's number.
+        version: u64,
+        /// The custom metadata's claim. It does not bind.
+        mark: Mark,
+    },
+    /// There is content.
+    Live {
+        /// The latest version's number; 0 on KV v1.
+        version: u64,
+        /// When that version was written, in seconds since 1970 by Vault's clock; 0 on KV v1.
+        created: i64,
+        /// The content.
+        held: Held,
+        /// The custom metadata's claim.
+        mark: Mark,
+    },
+}
+
+/// The owner's mark on a KV v2 document, in its custom metadata.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Claim {
+    /// `--cluster-name`, for people; left out when there is none (Vault refuses empty values).
+    pub cluster: Option<String>,
+    /// UID of the cluster's `kube-system` namespace: what makes a cluster the same cluster.
+    pub cluster_id: String,
+    /// The source that holds the document. A claim names no UID: an object that was deleted and
+    /// made again under the same name is the same holder.
+    pub holder: SourceKey,
+}
+
+/// What the custom metadata say about ownership.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Mark {
+    /// Nobody's: no mark of ours, or one that was released.
+    Unclaimed,
+    /// Somebody's.
+    Claimed(Claim),
+    /// It carries our mark but not a whole claim: somebody's, and nobody can tell whose.
+    Garbled,
+    /// The mount, or the policy, shows no metadata.
+    Unreadable,
+}
+
+const MANAGED_BY: &str = "managed-by";
+const MANAGER: &str = "vault-sync-operator";
+const CLUSTER: &str = "cluster";
+const CLUSTER_ID: &str = "cluster-id";
+const NAMESPACE: &str = "namespace";
+const KIND: &str = "kind";
+const NAME: &str = "name";
+const RELEASED: &str = "released";
+
+impl Mark {
+    /// Reads a document's custom metadata.
+    pub fn from_metadata(metadata: &BTreeMap<String, String>) -> Self {
+        let get = |key: &str| metadata.get(key).filter(|v| !v.is_empty()).cloned();
+        if metadata.get(MANAGED_BY).map(String::as_str) != Some(MANAGER) || get(RELEASED).is_some() {
+            return Self::Unclaimed;
+        }
+        let claim = || {
+            Some(Claim {
+                cluster: get(CLUSTER),
+                cluster_id: get(CLUSTER_ID)?,
+                holder: SourceKey { kind: get(KIND)?.parse().ok()?, namespace: get(NAMESPACE)?, name: get(NAME)? },
+            })
+        };
+        claim().map_or(Self::Garbled, Self::Claimed)
+    }
+}
+
+/// Change of a document's custom metadata: `None` takes a key away. What it does not name stays.
+pub type MetadataPatch = BTreeMap<&'static str, Option<String>>;
+
+impl Claim {
+    /// The change of custom metadata that puts this claim on a document.
+    pub fn patch(&self) -> MetadataPatch {
+        BTreeMap::from([
+            (MANAGED_BY, Some(MANAGER.to_owned())),
+            (CLUSTER, self.cluster.clone()),
+            (CLUSTER_ID, Some(self.cluster_id.clone())),
+            (NAMESPACE, Some(self.holder.namespace.clone())),
+            (KIND, Some(self.holder.kind.to_string())),
+            (NAME, Some(self.holder.name.clone())),
+            (RELEASED, None),
+        ])
+    }
+
+    /// The change that gives a document up and leaves it where it is.
+    pub fn release() -> MetadataPatch {
+        BTreeMap::from([(RELEASED, Some("true".to_owned()))])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::source::Kind;
+
+    fn metadata(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_claim_is_read_whole_or_not_at_all() {
+        let whole = [
+            ("managed-by", "vault-sync-operator"),
+            ("cluster", "c1"),
+            ("cluster-id", "u-1"),
+            ("namespace", "shop"),
+            ("kind", "Deployment"),
+            ("name", "web"),
+            ("team", "a user's own"),
+        ];
+        let claim = Claim {
+            cluster: Some("c1".into()),
+            cluster_id: "u-1".into(),
+            holder: SourceKey { kind: Kind::Deployment, namespace: "shop".into(), name: "web".into() },
+        };
+        assert_eq!(Mark::from_metadata(&metadata(&whole)), Mark::Claimed(claim));
+        assert_eq!(Mark::from_metadata(&metadata(&whole[..3])), Mark::Garbled);
+        assert_eq!(Mark::from_metadata(&metadata(&whole[6..])), Mark::Unclaimed);
+        assert_eq!(Mark::from_metadata(&metadata(&[("managed-by", "terraform")])), Mark::Unclaimed);
+        let mut released = metadata(&whole);
+        released.insert("released".into(), "true".into());
+        assert_eq!(Mark::from_metadata(&released), Mark::Unclaimed);
+    }
+
+    #[test]
+    fn a_claim_without_a_cluster_name_takes_an_old_name_away() {
+        let claim = Claim {
+            cluster: None,
+            cluster_id: "u-1".into(),
+            holder: SourceKey { kind: Kind::Secret, namespace: "shop".into(), name: "db".into() },
+        };
+        let patch = claim.patch();
+        assert_eq!(patch["cluster"], None);
+        assert_eq!(patch["released"], None);
+        assert_eq!(patch["kind"], Some("Secret".to_owned()));
+    }
+}

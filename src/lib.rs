@@ -1,0 +1,6 @@
+//! vault-sync-operator: keeps the Kubernetes Secrets that workloads use in HashiCorp Vault.
+//!
+//! A pure core, [`domain`], inside a thin imperative shell. `docs/architecture.md` says which
+//! module may know which.
+
+pub mod domain;
