@@ -11,9 +11,9 @@ mod operator;
 mod scene;
 mod testbed;
 
-pub use http::{Http, Reply};
-pub use operator::{Metrics, Operator, Run, run_to_end};
-pub use scene::{Doc, Event, Scene, env_from, ours};
+pub use http::Http;
+pub use operator::{Operator, run_to_end};
+pub use scene::{Doc, Scene, env_from, ours};
 pub use testbed::Testbed;
 
 use std::fmt::Display;
@@ -50,8 +50,14 @@ pub fn check(holds: bool, seen: impl Display) -> Result<(), String> {
 /// Tests are plain functions; what the harness itself does with sockets runs here.
 fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
-        rustls::crypto::ring::default_provider().install_default().unwrap();
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .unwrap();
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap()
     });
     &RUNTIME
 }

@@ -5,4 +5,16 @@
 
 mod harness;
 
-mod smoke;
+mod bad_input;
+mod cli;
+mod deletion;
+mod documents;
+mod endpoints;
+mod leaks;
+mod lifecycle;
+mod no_churn;
+mod paths;
+mod sources;
+mod sync;
+mod vault_session;
+mod wall;

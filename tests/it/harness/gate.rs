@@ -22,7 +22,12 @@ pub struct Gate {
 impl Gate {
     /// An open one.
     pub fn to(target: u16) -> Self {
-        let gate = Self { port: free_port(), target, heard: Heard::default(), open: Mutex::default() };
+        let gate = Self {
+            port: free_port(),
+            target,
+            heard: Heard::default(),
+            open: Mutex::default(),
+        };
         gate.restore();
         gate
     }
@@ -32,21 +37,32 @@ impl Gate {
         if let Some(task) = self.open.lock().unwrap().take() {
             task.abort();
             eventually("a cut wire lets go of its port", || {
-                if task.is_finished() { Ok(()) } else { Err("still listening".to_owned()) }
+                if task.is_finished() {
+                    Ok(())
+                } else {
+                    Err("still listening".to_owned())
+                }
             });
         }
     }
 
     /// Lets connections through again.
     pub fn restore(&self) {
-        let listener = runtime().block_on(TcpListener::bind(("127.0.0.1", self.port))).expect("the port is ours");
+        let listener = runtime()
+            .block_on(TcpListener::bind(("127.0.0.1", self.port)))
+            .expect("the port is ours");
         let task = runtime().spawn(forward_all(listener, self.target, Arc::clone(&self.heard)));
         *self.open.lock().unwrap() = Some(task.abort_handle());
     }
 
     /// Everything the operator sent, as text, one a connection.
     pub fn heard(&self) -> Vec<String> {
-        self.heard.lock().unwrap().iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect()
+        self.heard
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+            .collect()
     }
 
     /// Method and path of each plain HTTP request so far, in order within a connection.

@@ -41,7 +41,10 @@ impl Http {
         let _in_runtime = runtime().enter();
         let mut map = HeaderMap::new();
         for (name, value) in headers {
-            map.insert(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+            map.insert(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
         }
         let mut builder = reqwest::Client::builder()
             .no_proxy()
@@ -52,7 +55,10 @@ impl Http {
             Some(pem) => builder.tls_certs_only([reqwest::Certificate::from_pem(pem.as_bytes()).unwrap()]),
             None => builder.tls_certs_only([]),
         };
-        Self { base, client: builder.build().unwrap() }
+        Self {
+            base,
+            client: builder.build().unwrap(),
+        }
     }
 
     /// The error says why there was no reply at all.
@@ -65,7 +71,9 @@ impl Http {
         };
         let mut request = self.client.request(method, format!("{}{path}", self.base));
         if let Some(body) = body {
-            request = request.header("content-type", content_type).body(body.to_string());
+            request = request
+                .header("content-type", content_type)
+                .body(body.to_string());
         }
         runtime().block_on(async {
             let reply = request.send().await.map_err(|e| format!("{e:?}"))?;
@@ -77,7 +85,8 @@ impl Http {
 
     #[track_caller]
     pub fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Reply {
-        self.try_send(method, path, body).unwrap_or_else(|e| panic!("{method} {path}: {e}"))
+        self.try_send(method, path, body)
+            .unwrap_or_else(|e| panic!("{method} {path}: {e}"))
     }
 
     #[track_caller]

@@ -56,8 +56,13 @@ impl Janitor {
 
 /// Sends a signal by name, such as `TERM`.
 pub fn signal(pid: u32, name: &str) {
-    let status = Command::new("sh").args(["-c", r#"kill -s "$0" "$1""#, name, &pid.to_string()]).status();
-    assert!(status.expect("sh starts").success(), "cannot send {name} to {pid}");
+    let status = Command::new("sh")
+        .args(["-c", r#"kill -s "$0" "$1""#, name, &pid.to_string()])
+        .status();
+    assert!(
+        status.expect("sh starts").success(),
+        "cannot send {name} to {pid}"
+    );
 }
 
 impl Drop for Janitor {

@@ -25,7 +25,12 @@ pub struct Run<'a> {
 
 impl<'a> Run<'a> {
     pub(super) fn new(scene: &'a Scene) -> Self {
-        let mut run = Self { scene, flags: BTreeMap::new(), env: BTreeMap::new(), single_dash: false };
+        let mut run = Self {
+            scene,
+            flags: BTreeMap::new(),
+            env: BTreeMap::new(),
+            single_dash: false,
+        };
         let kubeconfig = run.kubeconfig();
         for (name, value) in [
             ("vault-addr", format!("http://127.0.0.1:{}", scene.vault.port)),
@@ -39,7 +44,8 @@ impl<'a> Run<'a> {
         ] {
             run.flags.insert(name.to_owned(), value);
         }
-        run.env("POD_NAMESPACE", &scene.home).env("POD_NAME", "operator-0")
+        run.env("POD_NAMESPACE", &scene.home)
+            .env("POD_NAME", "operator-0")
     }
 
     /// Adds a flag, or changes one.
@@ -68,9 +74,21 @@ impl<'a> Run<'a> {
         let dash = if self.single_dash { "-" } else { "--" };
         let mut command = Command::new(PROGRAM);
         command.env_clear().env("HOME", &self.scene.dir).envs(&self.env);
-        command.args(self.flags.iter().map(|(name, value)| format!("{dash}{name}={value}")));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = self.scene.bed.janitor.spawn(&mut command).expect("the operator starts");
+        command.args(
+            self.flags
+                .iter()
+                .map(|(name, value)| format!("{dash}{name}={value}")),
+        );
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = self
+            .scene
+            .bed
+            .janitor
+            .spawn(&mut command)
+            .expect("the operator starts");
         let lines = Arc::new(Mutex::new(Vec::new()));
         for stream in [
             Box::new(child.stdout.take().unwrap()) as Box<dyn std::io::Read + Send>,
@@ -79,7 +97,10 @@ impl<'a> Run<'a> {
             let lines = Arc::clone(&lines);
             std::thread::spawn(move || {
                 for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
-                    lines.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
+                    lines
+                        .lock()
+                        .unwrap()
+                        .push(String::from_utf8_lossy(&line).into_owned());
                 }
             });
         }
@@ -149,7 +170,11 @@ impl Operator<'_> {
     pub fn probe(&self, path: &str, status: u16) -> Reply {
         eventually(format!("{path} is {status}"), || {
             let reply = self.health.try_send("GET", path, None)?;
-            if reply.status == status { Ok(reply) } else { Err(format!("{reply:?}")) }
+            if reply.status == status {
+                Ok(reply)
+            } else {
+                Err(format!("{reply:?}"))
+            }
         })
     }
 
@@ -162,8 +187,12 @@ impl Operator<'_> {
     pub fn says(&self, words: &[&str]) -> String {
         eventually(format!("a log line with {words:?}"), || {
             let lines = self.lines.lock().unwrap();
-            let found = lines.iter().find(|line| words.iter().all(|word| line.contains(word)));
-            found.cloned().ok_or_else(|| format!("{} other lines", lines.len()))
+            let found = lines
+                .iter()
+                .find(|line| words.iter().all(|word| line.contains(word)));
+            found
+                .cloned()
+                .ok_or_else(|| format!("{} other lines", lines.len()))
         })
     }
 
@@ -180,7 +209,10 @@ impl Operator<'_> {
         eventually(format!("{name}{labels:?} is {least}"), || {
             let metrics = self.metrics();
             let seen = metrics.value(name, labels);
-            check(seen.is_some_and(|value| value >= least), format!("{seen:?} in\n{}", metrics.only(name)))
+            check(
+                seen.is_some_and(|value| value >= least),
+                format!("{seen:?} in\n{}", metrics.only(name)),
+            )
         });
     }
 
@@ -224,18 +256,29 @@ pub struct Metrics(pub String);
 impl Metrics {
     /// The sum of the samples of this name that carry these labels.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        let wanted: Vec<(String, String)> = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let wanted: Vec<(String, String)> = labels
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
         let found: Vec<f64> = self
             .samples()
             .filter(|(sample, has, _)| sample == name && wanted.iter().all(|label| has.contains(label)))
             .map(|(_, _, value)| value)
             .collect();
-        if found.is_empty() { None } else { Some(found.iter().sum()) }
+        if found.is_empty() {
+            None
+        } else {
+            Some(found.iter().sum())
+        }
     }
 
     /// The label names of a metric's samples.
     pub fn labels(&self, name: &str) -> BTreeSet<String> {
-        self.samples().filter(|(sample, ..)| sample == name).flat_map(|(_, labels, _)| labels).map(|(k, _)| k).collect()
+        self.samples()
+            .filter(|(sample, ..)| sample == name)
+            .flat_map(|(_, labels, _)| labels)
+            .map(|(k, _)| k)
+            .collect()
     }
 
     /// The values that a label has among a metric's samples.
@@ -250,18 +293,25 @@ impl Metrics {
 
     /// The lines about one metric.
     pub fn only(&self, name: &str) -> String {
-        self.0.lines().filter(|line| line.starts_with(name)).collect::<Vec<_>>().join("\n")
+        self.0
+            .lines()
+            .filter(|line| line.starts_with(name))
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     fn samples(&self) -> impl Iterator<Item = (String, Vec<(String, String)>, f64)> {
-        self.0.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
-            let (series, value) = line.rsplit_once(' ')?;
-            let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
-            let labels = labels.strip_suffix('}')?.split("\",").filter_map(|label| {
-                let (key, value) = label.split_once("=\"")?;
-                Some((key.to_owned(), value.trim_end_matches('"').to_owned()))
-            });
-            Some((name.to_owned(), labels.collect(), value.parse().ok()?))
-        })
+        self.0
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| {
+                let (series, value) = line.rsplit_once(' ')?;
+                let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+                let labels = labels.strip_suffix('}')?.split("\",").filter_map(|label| {
+                    let (key, value) = label.split_once("=\"")?;
+                    Some((key.to_owned(), value.trim_end_matches('"').to_owned()))
+                });
+                Some((name.to_owned(), labels.collect(), value.parse().ok()?))
+            })
     }
 }

@@ -41,12 +41,19 @@ pub struct Event {
 
 /// Annotations of ours: the part after `vault-sync.io/`, and the value.
 pub fn ours(pairs: &[(&str, &str)]) -> Value {
-    pairs.iter().map(|(name, value)| (format!("vault-sync.io/{name}"), json!(value))).collect::<Map<_, _>>().into()
+    pairs
+        .iter()
+        .map(|(name, value)| (format!("vault-sync.io/{name}"), json!(value)))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 /// A pod that reads these Secrets whole, by `envFrom`.
 pub fn env_from(secrets: &[&str]) -> Value {
-    let from: Vec<Value> = secrets.iter().map(|name| json!({"secretRef": {"name": name}})).collect();
+    let from: Vec<Value> = secrets
+        .iter()
+        .map(|name| json!({"secretRef": {"name": name}}))
+        .collect();
     json!({"containers": [{"name": "main", "image": "none", "envFrom": from}]})
 }
 
@@ -63,9 +70,21 @@ impl Scene {
         let dir = bed.dir.join(&ns);
         fs::create_dir(&dir).unwrap();
         let (vault, kube_wire) = (Gate::to(bed.vault_port), Gate::to(bed.kube_port));
-        let scene = Self { bed, vault, kube_wire, ns, home, dir, marks: AtomicU32::new(0) };
+        let scene = Self {
+            bed,
+            vault,
+            kube_wire,
+            ns,
+            home,
+            dir,
+            marks: AtomicU32::new(0),
+        };
         for namespace in [&scene.ns, &scene.home] {
-            scene.bed.kube.post("/api/v1/namespaces", &json!({"metadata": {"name": namespace}})).ok();
+            scene
+                .bed
+                .kube
+                .post("/api/v1/namespaces", &json!({"metadata": {"name": namespace}}))
+                .ok();
         }
         scene.create_account("operator");
         scene.bind("operator", "it-cluster");
@@ -75,7 +94,11 @@ impl Scene {
         }
         fs::write(scene.dir.join("token"), scene.jwt("operator")).unwrap();
         let policy = format!("/v1/sys/policies/acl/{}", scene.ns);
-        scene.bed.vault.send("PUT", &policy, Some(&json!({"policy": scene.policy()}))).ok();
+        scene
+            .bed
+            .vault
+            .send("PUT", &policy, Some(&json!({"policy": scene.policy()})))
+            .ok();
         scene.set_role(json!({}));
         scene
     }
@@ -93,7 +116,8 @@ impl Scene {
 
     /// What Kubernetes says the operator asked of it.
     pub fn audit(&self) -> Vec<Audited> {
-        self.bed.audit(&format!("system:serviceaccount:{}:operator", self.home))
+        self.bed
+            .audit(&format!("system:serviceaccount:{}:operator", self.home))
     }
 
     /// Waits until the operator has seen to whatever was changed before: a later change has gone all
@@ -102,7 +126,11 @@ impl Scene {
         for _ in 0..2 {
             let mark = self.marks.fetch_add(1, Ordering::Relaxed).to_string();
             if mark == "0" {
-                self.create_secret("marker", ours(&[("path", &self.path("marker"))]), &[("mark", b"0")]);
+                self.create_secret(
+                    "marker",
+                    ours(&[("path", &self.path("marker"))]),
+                    &[("mark", b"0")],
+                );
             } else {
                 self.set_key("marker", "mark", &mark);
             }
@@ -115,12 +143,21 @@ impl Scene {
     /// A ServiceAccount in the operator's namespace.
     pub fn create_account(&self, name: &str) {
         let path = format!("/api/v1/namespaces/{}/serviceaccounts", self.home);
-        self.bed.kube.post(&path, &json!({"metadata": {"name": name}})).ok();
+        self.bed
+            .kube
+            .post(&path, &json!({"metadata": {"name": name}}))
+            .ok();
     }
 
     /// Gives such an account a role in the whole cluster.
     pub fn bind(&self, account: &str, role: &str) {
-        self.bed.kube.post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &self.binding(account, role)).ok();
+        self.bed
+            .kube
+            .post(
+                "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+                &self.binding(account, role),
+            )
+            .ok();
     }
 
     fn binding(&self, account: &str, role: &str) -> Value {
@@ -155,8 +192,10 @@ impl Scene {
     }
 
     pub fn create_secret(&self, name: &str, annotations: Value, data: &[(&str, &[u8])]) {
-        let data: Map<String, Value> =
-            data.iter().map(|(key, value)| ((*key).to_owned(), json!(STANDARD.encode(value)))).collect();
+        let data: Map<String, Value> = data
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), json!(STANDARD.encode(value))))
+            .collect();
         let secret = json!({"metadata": {"name": name, "annotations": annotations}, "data": data});
         self.bed.kube.post(&self.list_path("Secret"), &secret).ok();
     }
@@ -178,7 +217,10 @@ impl Scene {
                 "template": {"metadata": {"labels": {"app": name}}, "spec": pod},
             },
         });
-        self.bed.kube.post(&self.list_path("Deployment"), &deployment).ok();
+        self.bed
+            .kube
+            .post(&self.list_path("Deployment"), &deployment)
+            .ok();
     }
 
     pub fn patch(&self, kind: &str, name: &str, patch: Value) -> Value {
@@ -187,8 +229,10 @@ impl Scene {
 
     /// Changes annotations of ours; `None` removes one.
     pub fn annotate(&self, kind: &str, name: &str, pairs: &[(&str, Option<&str>)]) {
-        let annotations: Map<String, Value> =
-            pairs.iter().map(|(name, value)| (format!("vault-sync.io/{name}"), json!(value))).collect();
+        let annotations: Map<String, Value> = pairs
+            .iter()
+            .map(|(name, value)| (format!("vault-sync.io/{name}"), json!(value)))
+            .collect();
         self.patch(kind, name, json!({"metadata": {"annotations": annotations}}));
     }
 
@@ -214,23 +258,42 @@ impl Scene {
 
     pub fn finalizers(&self, kind: &str, name: &str) -> Vec<String> {
         let list = &self.get(kind, name)["metadata"]["finalizers"];
-        list.as_array().into_iter().flatten().map(|f| f.as_str().unwrap_or_default().to_owned()).collect()
+        list.as_array()
+            .into_iter()
+            .flatten()
+            .map(|f| f.as_str().unwrap_or_default().to_owned())
+            .collect()
     }
 
     /// Everything of a kind in the operator's own namespace.
     pub fn at_home(&self, resource: &str) -> Vec<Value> {
-        let group = if resource == "leases" { "/apis/coordination.k8s.io/v1" } else { "/api/v1" };
-        let list = self.bed.kube.get(&format!("{group}/namespaces/{}/{resource}", self.home)).ok();
+        let group = if resource == "leases" {
+            "/apis/coordination.k8s.io/v1"
+        } else {
+            "/api/v1"
+        };
+        let list = self
+            .bed
+            .kube
+            .get(&format!("{group}/namespaces/{}/{resource}", self.home))
+            .ok();
         list["items"].as_array().cloned().unwrap_or_default()
     }
 
     pub fn events(&self, source: &str) -> Vec<Event> {
-        let path = format!("/api/v1/namespaces/{}/events?fieldSelector=involvedObject.name%3D{source}", self.ns);
+        let path = format!(
+            "/api/v1/namespaces/{}/events?fieldSelector=involvedObject.name%3D{source}",
+            self.ns
+        );
         let list = self.bed.kube.get(&path).ok();
         let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let items = list["items"].as_array().into_iter().flatten();
         items
-            .map(|e| Event { kind: word(&e["type"]), reason: word(&e["reason"]), message: word(&e["message"]) })
+            .map(|e| Event {
+                kind: word(&e["type"]),
+                reason: word(&e["reason"]),
+                message: word(&e["message"]),
+            })
             .collect()
     }
 
@@ -238,7 +301,9 @@ impl Scene {
     pub fn event(&self, source: &str, reason: &str, words: &[&str]) -> Event {
         eventually(format!("an Event {reason} on {source} with {words:?}"), || {
             let events = self.events(source);
-            let found = events.iter().find(|e| e.reason == reason && words.iter().all(|w| e.message.contains(w)));
+            let found = events
+                .iter()
+                .find(|e| e.reason == reason && words.iter().all(|w| e.message.contains(w)));
             found.cloned().ok_or_else(|| format!("{events:#?}"))
         })
     }
@@ -257,7 +322,11 @@ impl Scene {
 
     /// Any document.
     pub fn doc_in(&self, mount: &'static str, path: &str) -> Doc<'_> {
-        Doc { scene: self, mount, path: path.to_owned() }
+        Doc {
+            scene: self,
+            mount,
+            path: path.to_owned(),
+        }
     }
 
     /// Changes the role that the operator logs in with, such as its TTL.
@@ -266,7 +335,10 @@ impl Scene {
         role.insert("bound_service_account_names".into(), json!(["operator"]));
         role.insert("bound_service_account_namespaces".into(), json!([self.home]));
         role.insert("token_policies".into(), json!([self.ns]));
-        self.bed.vault.post(&format!("/v1/auth/kubernetes/role/{}", self.ns), &changes).ok();
+        self.bed
+            .vault
+            .post(&format!("/v1/auth/kubernetes/role/{}", self.ns), &changes)
+            .ok();
     }
 
     /// The accessors of the operator's live tokens.
@@ -274,10 +346,17 @@ impl Scene {
         let list = self.bed.vault.get("/v1/auth/token/accessors?list=true").ok();
         let accessors = list["data"]["keys"].as_array().cloned().unwrap_or_default();
         let ours = |accessor: &Value| {
-            let found = self.bed.vault.post("/v1/auth/token/lookup-accessor", &json!({"accessor": accessor}));
+            let found = self
+                .bed
+                .vault
+                .post("/v1/auth/token/lookup-accessor", &json!({"accessor": accessor}));
             found.json()["data"]["meta"]["role"] == self.ns.as_str()
         };
-        accessors.iter().filter(|a| ours(a)).filter_map(|a| a.as_str().map(str::to_owned)).collect()
+        accessors
+            .iter()
+            .filter(|a| ours(a))
+            .filter_map(|a| a.as_str().map(str::to_owned))
+            .collect()
     }
 
     /// The tokens that the operator has shown to Vault.
@@ -316,16 +395,27 @@ impl Scene {
         };
         for prefix in [self.ns.clone(), format!("clusters/+/{}", self.ns)] {
             for mount in ["secret", "team/kv", "strict"] {
-                allow(&format!("{mount}/data/{prefix}/*"), r#""create", "read", "update", "delete""#);
+                allow(
+                    &format!("{mount}/data/{prefix}/*"),
+                    r#""create", "read", "update", "delete""#,
+                );
                 allow(
                     &format!("{mount}/metadata/{prefix}/*"),
                     r#""create", "read", "update", "patch", "list", "delete""#,
                 );
                 allow(&format!("{mount}/delete/{prefix}/*"), r#""update""#);
             }
-            allow(&format!("kv1/{prefix}/*"), r#""create", "read", "update", "delete""#);
+            allow(
+                &format!("kv1/{prefix}/*"),
+                r#""create", "read", "update", "delete""#,
+            );
         }
-        allow(&format!("clusters/+/secret/data/{}/*", self.ns), r#""create", "read", "update", "delete""#);
+        // Not a KV engine, but one of which the operator may know.
+        allow("transit/keys/app", r#""read""#);
+        allow(
+            &format!("clusters/+/secret/data/{}/*", self.ns),
+            r#""create", "read", "update", "delete""#,
+        );
         policy
     }
 }
@@ -344,7 +434,11 @@ impl Doc<'_> {
 
     fn data_path(&self) -> String {
         let (mount, path) = (self.mount, &self.path);
-        if self.is_v1() { format!("/v1/{mount}/{path}") } else { format!("/v1/{mount}/data/{path}") }
+        if self.is_v1() {
+            format!("/v1/{mount}/{path}")
+        } else {
+            format!("/v1/{mount}/data/{path}")
+        }
     }
 
     /// Keys and values; `None`: no live version.
@@ -377,7 +471,11 @@ impl Doc<'_> {
     pub fn goes(&self) {
         eventually(format!("{} is gone", self.path), || match self.data() {
             None => Ok(()),
-            Some(data) => Err(format!("{}\nEvents: {:#?}", short(&data), self.scene.all_events())),
+            Some(data) => Err(format!(
+                "{}\nEvents: {:#?}",
+                short(&data),
+                self.scene.all_events()
+            )),
         });
     }
 
@@ -401,7 +499,12 @@ impl Doc<'_> {
 
     /// KV v2: `Null` if there is none.
     pub fn metadata(&self) -> Value {
-        self.scene.bed.vault.get(&format!("/v1/{}/metadata/{}", self.mount, self.path)).json()["data"].clone()
+        self.scene
+            .bed
+            .vault
+            .get(&format!("/v1/{}/metadata/{}", self.mount, self.path))
+            .json()["data"]
+            .clone()
     }
 
     /// By hand, as somebody else would.
@@ -418,19 +521,37 @@ impl Doc<'_> {
     /// KV v2: brings a deleted version back.
     pub fn undelete(&self, version: u64) {
         let path = format!("/v1/{}/undelete/{}", self.mount, self.path);
-        self.scene.bed.vault.post(&path, &json!({"versions": [version]})).ok();
+        self.scene
+            .bed
+            .vault
+            .post(&path, &json!({"versions": [version]}))
+            .ok();
     }
 }
 
 impl Scene {
     fn all_events(&self) -> Vec<String> {
-        let list = self.bed.kube.get(&format!("/api/v1/namespaces/{}/events", self.ns)).json();
+        let list = self
+            .bed
+            .kube
+            .get(&format!("/api/v1/namespaces/{}/events", self.ns))
+            .json();
         let items = list["items"].as_array().into_iter().flatten();
-        items.map(|e| format!("{} {} {}", e["involvedObject"]["name"], e["reason"], e["message"])).collect()
+        items
+            .map(|e| format!("{} {} {}", e["involvedObject"]["name"], e["reason"], e["message"]))
+            .collect()
     }
 }
 
 fn short(value: &Value) -> String {
     let text = value.to_string();
-    if text.len() <= 400 { text } else { format!("{}… ({} bytes)", text.chars().take(400).collect::<String>(), text.len()) }
+    if text.len() <= 400 {
+        text
+    } else {
+        format!(
+            "{}… ({} bytes)",
+            text.chars().take(400).collect::<String>(),
+            text.len()
+        )
+    }
 }

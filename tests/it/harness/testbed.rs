@@ -26,6 +26,8 @@ pub struct Testbed {
     pub ca: String,
     pub kube_port: u16,
     pub vault_port: u16,
+    /// The same Vault over TLS; its certificate is [`Testbed::ca`].
+    pub vault_tls_port: u16,
     pub dir: PathBuf,
     pub janitor: Janitor,
     pub admin_token: &'static str,
@@ -37,7 +39,11 @@ impl Testbed {
     pub fn shared() -> Arc<Self> {
         static SHARED: OnceLock<Option<Arc<Testbed>>> = OnceLock::new();
         let shared = SHARED.get_or_init(|| std::panic::catch_unwind(Self::start).ok().map(Arc::new));
-        Arc::clone(shared.as_ref().expect("the testbed comes up (the first test to fail says why it did not)"))
+        Arc::clone(
+            shared
+                .as_ref()
+                .expect("the testbed comes up (the first test to fail says why it did not)"),
+        )
     }
 
     /// One for a test that does things to Vault which others would feel.
@@ -50,8 +56,15 @@ impl Testbed {
         let bin = binaries();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("vault-sync-it-{}-{number}", std::process::id()));
-        fs::DirBuilder::new().mode(0o700).create(&dir).expect("a folder of our own");
-        let starting = Starting { janitor: Janitor::start(&dir), bin, dir };
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&dir)
+            .expect("a folder of our own");
+        let starting = Starting {
+            janitor: Janitor::start(&dir),
+            bin,
+            dir,
+        };
         starting.run()
     }
 
@@ -60,7 +73,9 @@ impl Testbed {
     }
 
     pub fn unseal(&self) {
-        self.vault.send("PUT", "/v1/sys/unseal", Some(&json!({"key": self.unseal_key}))).ok();
+        self.vault
+            .send("PUT", "/v1/sys/unseal", Some(&json!({"key": self.unseal_key})))
+            .ok();
         eventually("Vault is active", || {
             let reply = self.vault.get("/v1/sys/health");
             check(reply.status == 200, reply.text)
@@ -99,9 +114,17 @@ fn binaries() -> PathBuf {
         return dir.into();
     }
     let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("hack/testbed/build");
-    let output = Command::new(&build).stderr(Stdio::inherit()).output().expect("hack/testbed/build runs");
+    let output = Command::new(&build)
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("hack/testbed/build runs");
     assert!(output.status.success(), "{} failed", build.display());
-    String::from_utf8(output.stdout).unwrap().lines().last().expect("it prints a folder").into()
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .last()
+        .expect("it prints a folder")
+        .into()
 }
 
 /// A testbed half way up.
@@ -113,7 +136,8 @@ struct Starting {
 
 impl Starting {
     fn run(self) -> Testbed {
-        let (etcd_port, peer_port, kube_port, vault_port) = (free_port(), free_port(), free_port(), free_port());
+        let [etcd_port, peer_port, kube_port, vault_port, vault_tls_port] =
+            std::array::from_fn(|_| free_port());
         let ca = self.certificate();
         let etcd = format!("http://127.0.0.1:{etcd_port}");
         let peer = format!("http://127.0.0.1:{peer_port}");
@@ -131,7 +155,7 @@ impl Starting {
                 format!("--initial-cluster=testbed={peer}"),
             ],
         );
-        let mut vault_process = self.vault(vault_port);
+        let mut vault_process = self.vault(vault_port, vault_tls_port);
         let kube = Http::new(
             format!("https://127.0.0.1:{kube_port}"),
             &[("authorization", &format!("Bearer {ADMIN_TOKEN}"))],
@@ -141,14 +165,18 @@ impl Starting {
         let mut kube_process = self.apiserver(kube_port, &etcd);
 
         let (root_token, unseal_key) = self.initialise(&mut vault_process, &anonymous);
-        let vault =
-            Http::new(format!("http://127.0.0.1:{vault_port}"), &[("x-vault-token", &root_token)], None);
+        let vault = Http::new(
+            format!("http://127.0.0.1:{vault_port}"),
+            &[("x-vault-token", &root_token)],
+            None,
+        );
         let bed = Testbed {
             kube,
             vault,
             ca,
             kube_port,
             vault_port,
+            vault_tls_port,
             dir: self.dir.clone(),
             janitor: self.janitor,
             admin_token: ADMIN_TOKEN,
@@ -157,10 +185,19 @@ impl Starting {
         bed.unseal();
         bed.mount_engines();
 
-        for (path, process) in [("/readyz", &mut kube_process), ("/api/v1/namespaces/kube-system", &mut etcd_process)] {
+        for (path, process) in [
+            ("/readyz", &mut kube_process),
+            ("/api/v1/namespaces/kube-system", &mut etcd_process),
+        ] {
             await_reply(&bed.dir, process, &bed.kube, path);
         }
-        let manager = self_spawn(&bed.janitor, &self.bin, &bed.dir, "kube-controller-manager", &manager_flags(&bed));
+        let manager = self_spawn(
+            &bed.janitor,
+            &self.bin,
+            &bed.dir,
+            "kube-controller-manager",
+            &manager_flags(&bed),
+        );
         drop(manager);
         bed.create_roles();
         bed.connect_vault(&self.bin);
@@ -168,7 +205,11 @@ impl Starting {
     }
 
     fn path(&self, name: &str) -> String {
-        self.dir.join(name).to_str().expect("temp paths are UTF-8").to_owned()
+        self.dir
+            .join(name)
+            .to_str()
+            .expect("temp paths are UTF-8")
+            .to_owned()
     }
 
     fn spawn(&self, program: &str, args: &[String]) -> Child {
@@ -178,18 +219,36 @@ impl Starting {
     /// One certificate, of X.509 v3, serves as its own CA; its key signs ServiceAccount tokens too.
     fn certificate(&self) -> String {
         let output = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"])
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+                "-days",
+                "30",
+            ])
             .args(["-subj", "/CN=testbed", "-addext", "subjectAltName=IP:127.0.0.1"])
             .args(["-addext", "basicConstraints=critical,CA:FALSE"])
             .args(["-keyout", &self.path("tls.key"), "-out", &self.path("tls.crt")])
             .output()
             .expect("openssl runs");
-        assert!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "openssl: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         fs::read_to_string(self.dir.join("tls.crt")).unwrap()
     }
 
     fn apiserver(&self, port: u16, etcd: &str) -> Child {
-        fs::write(self.dir.join("tokens.csv"), format!("{ADMIN_TOKEN},admin,admin,system:masters\n")).unwrap();
+        fs::write(
+            self.dir.join("tokens.csv"),
+            format!("{ADMIN_TOKEN},admin,admin,system:masters\n"),
+        )
+        .unwrap();
         let policy = json!({
             "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
             "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts"]}, {"level": "None"}],
@@ -219,25 +278,38 @@ impl Starting {
         )
     }
 
-    fn vault(&self, port: u16) -> Child {
+    fn vault(&self, port: u16, tls_port: u16) -> Child {
         let config = json!({
             "disable_mlock": true,
             "plugin_directory": self.bin,
             "api_addr": format!("http://127.0.0.1:{port}"),
             "cluster_addr": format!("https://127.0.0.1:{}", free_port()),
-            "listener": {"tcp": {"address": format!("127.0.0.1:{port}"), "tls_disable": true,
-                "cluster_address": format!("127.0.0.1:{}", free_port())}},
+            "listener": [
+                {"tcp": {"address": format!("127.0.0.1:{port}"), "tls_disable": true,
+                    "cluster_address": format!("127.0.0.1:{}", free_port())}},
+                {"tcp": {"address": format!("127.0.0.1:{tls_port}"),
+                    "cluster_address": format!("127.0.0.1:{}", free_port()),
+                    "tls_cert_file": self.path("tls.crt"), "tls_key_file": self.path("tls.key")}},
+            ],
             "storage": {"inmem": {}},
         });
         fs::write(self.dir.join("vault.json"), config.to_string()).unwrap();
-        self.spawn("vault", &["server".into(), format!("-config={}", self.path("vault.json"))])
+        self.spawn(
+            "vault",
+            &["server".into(), format!("-config={}", self.path("vault.json"))],
+        )
     }
 
     /// Gives back the root token and the unseal key.
     fn initialise(&self, process: &mut Child, vault: &Http) -> (String, String) {
         await_reply(&self.dir, process, vault, "/v1/sys/seal-status");
-        let made =
-            vault.send("PUT", "/v1/sys/init", Some(&json!({"secret_shares": 1, "secret_threshold": 1}))).ok();
+        let made = vault
+            .send(
+                "PUT",
+                "/v1/sys/init",
+                Some(&json!({"secret_shares": 1, "secret_threshold": 1})),
+            )
+            .ok();
         let word = |value: &Value| value.as_str().expect("a text").to_owned();
         (word(&made["root_token"]), word(&made["keys_base64"][0]))
     }
@@ -248,8 +320,13 @@ fn self_spawn(janitor: &Janitor, bin: &Path, dir: &Path, program: &str, args: &[
     let log = File::create(dir.join(format!("{program}.log"))).unwrap();
     let mut command = Command::new(bin.join(program));
     command.args(args).env_clear().env("HOME", dir).env("TMPDIR", dir);
-    command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-    janitor.spawn(&mut command).unwrap_or_else(|e| panic!("{}: {e}", bin.join(program).display()))
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log);
+    janitor
+        .spawn(&mut command)
+        .unwrap_or_else(|e| panic!("{}: {e}", bin.join(program).display()))
 }
 
 /// Waits for a success; a process that ends instead is shown with the end of its log.
@@ -294,7 +371,13 @@ fn manager_flags(bed: &Testbed) -> [String; 4] {
 
 impl Testbed {
     fn mount_engines(&self) {
-        for (path, version) in [("secret", "2"), ("team/kv", "2"), ("strict", "2"), ("kv1", "1"), ("clusters", "1")] {
+        for (path, version) in [
+            ("secret", "2"),
+            ("team/kv", "2"),
+            ("strict", "2"),
+            ("kv1", "1"),
+            ("clusters", "1"),
+        ] {
             let engine = json!({"type": "kv", "options": {"version": version}});
             self.vault.post(&format!("/v1/sys/mounts/{path}"), &engine).ok();
         }
@@ -306,46 +389,82 @@ impl Testbed {
                 check(reply.status < 300, reply.text)
             });
         }
-        self.vault.post("/v1/sys/mounts/transit", &json!({"type": "transit"})).ok();
+        self.vault
+            .post("/v1/sys/mounts/transit", &json!({"type": "transit"}))
+            .ok();
     }
 
     /// The rights that an operator needs, to be bound to each scene's own.
     fn create_roles(&self) {
         let rule = |groups: &[&str], resources: &[&str], verbs: &[&str]| json!({"apiGroups": groups, "resources": resources, "verbs": verbs});
         let roles = [
-            ("it-sources", vec![
-                rule(&[""], &["secrets"], &["get", "list", "watch", "patch"]),
-                rule(&["apps"], &["deployments"], &["get", "list", "watch", "patch"]),
-                rule(&["", "events.k8s.io"], &["events"], &["create", "patch"]),
-            ]),
-            ("it-home", vec![
-                rule(&[""], &["configmaps"], &["create", "get", "list", "watch", "update", "patch", "delete"]),
-                rule(&["coordination.k8s.io"], &["leases"], &["create", "get", "list", "watch", "update", "patch"]),
-            ]),
-            ("it-cluster", vec![
-                rule(&[""], &["namespaces"], &["get"]),
-                rule(&["authentication.k8s.io"], &["tokenreviews"], &["create"]),
-                rule(&["authorization.k8s.io"], &["subjectaccessreviews"], &["create"]),
-            ]),
-            ("it-metrics", vec![json!({"nonResourceURLs": ["/metrics"], "verbs": ["get"]})]),
+            (
+                "it-sources",
+                vec![
+                    rule(&[""], &["secrets"], &["get", "list", "watch", "patch"]),
+                    rule(&["apps"], &["deployments"], &["get", "list", "watch", "patch"]),
+                    rule(&["", "events.k8s.io"], &["events"], &["create", "patch"]),
+                ],
+            ),
+            (
+                "it-home",
+                vec![
+                    rule(
+                        &[""],
+                        &["configmaps"],
+                        &["create", "get", "list", "watch", "update", "patch", "delete"],
+                    ),
+                    rule(
+                        &["coordination.k8s.io"],
+                        &["leases"],
+                        &["create", "get", "list", "watch", "update", "patch"],
+                    ),
+                ],
+            ),
+            (
+                "it-cluster",
+                vec![
+                    rule(&[""], &["namespaces"], &["get"]),
+                    rule(&["authentication.k8s.io"], &["tokenreviews"], &["create"]),
+                    rule(&["authorization.k8s.io"], &["subjectaccessreviews"], &["create"]),
+                ],
+            ),
+            (
+                "it-metrics",
+                vec![json!({"nonResourceURLs": ["/metrics"], "verbs": ["get"]})],
+            ),
         ];
         for (name, rules) in roles {
             let role = json!({"metadata": {"name": name}, "rules": rules});
-            self.kube.post("/apis/rbac.authorization.k8s.io/v1/clusterroles", &role).ok();
+            self.kube
+                .post("/apis/rbac.authorization.k8s.io/v1/clusterroles", &role)
+                .ok();
         }
     }
 
     /// Lets Vault ask Kubernetes whose a token is.
     fn connect_vault(&self, bin: &Path) {
         let plugin = "vault-plugin-auth-kubernetes";
-        let sum = Command::new("sha256sum").arg(bin.join(plugin)).output().expect("sha256sum runs");
+        let sum = Command::new("sha256sum")
+            .arg(bin.join(plugin))
+            .output()
+            .expect("sha256sum runs");
         let sum = String::from_utf8(sum.stdout).unwrap();
         let sha256 = sum.split_whitespace().next().expect("a sum");
-        self.vault.post(&format!("/v1/sys/plugins/catalog/auth/{plugin}"), &json!({"sha256": sha256, "command": plugin})).ok();
-        self.vault.post("/v1/sys/auth/kubernetes", &json!({"type": plugin})).ok();
+        self.vault
+            .post(
+                &format!("/v1/sys/plugins/catalog/auth/{plugin}"),
+                &json!({"sha256": sha256, "command": plugin}),
+            )
+            .ok();
+        self.vault
+            .post("/v1/sys/auth/kubernetes", &json!({"type": plugin}))
+            .ok();
 
         let accounts = "/api/v1/namespaces/kube-system/serviceaccounts";
-        self.kube.post(accounts, &json!({"metadata": {"name": "vault-reviewer"}})).ok();
+        self.kube
+            .post(accounts, &json!({"metadata": {"name": "vault-reviewer"}}))
+            .ok();
         self.kube
             .post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &json!({
                 "metadata": {"name": "vault-reviewer"},
@@ -364,6 +483,9 @@ impl Testbed {
     pub fn service_account_token(&self, namespace: &str, name: &str) -> String {
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
         let request = json!({"spec": {"expirationSeconds": 7200}});
-        self.kube.post(&path, &request).ok()["status"]["token"].as_str().expect("a token").to_owned()
+        self.kube.post(&path, &request).ok()["status"]["token"]
+            .as_str()
+            .expect("a token")
+            .to_owned()
     }
 }
