@@ -4,3 +4,4 @@
 //! module may know which.
 
 pub mod domain;
+pub mod yaml;
