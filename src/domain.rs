@@ -4,5 +4,8 @@
 //! Kubernetes or Vault; time is an argument. `tests/it/wall.rs` holds that wall.
 
 pub mod document;
+pub mod duration;
+pub mod problem;
+pub mod settings;
 pub mod source;
 pub mod value;
