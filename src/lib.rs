@@ -6,5 +6,6 @@
 pub mod backoff;
 pub mod cli;
 pub mod domain;
+pub mod metrics;
 pub mod telemetry;
 pub mod yaml;

@@ -57,7 +57,11 @@ impl Logs {
     /// a bare level, or `vault_sync_operator::module=level`. For other crates it can only ask for
     /// less than `warn`.
     pub fn new(format: Format, level: Level, rust_log: Option<&str>) -> Result<Self, BadFilter> {
-        let asked: Targets = rust_log.unwrap_or_default().parse().map_err(|_| BadFilter)?;
+        // The parser takes an empty text for "everything".
+        let asked = match rust_log.map(str::trim) {
+            None | Some("") => Targets::new(),
+            Some(text) => text.parse().map_err(|_| BadFilter)?,
+        };
         let ours = asked.default_level().unwrap_or(level.filter());
         let mut filter = Targets::new()
             .with_default(ours.min(OTHERS_AT_MOST))
@@ -210,5 +214,99 @@ impl fmt::Display for Format {
             Self::Json => "json",
             Self::Text => "text",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    fn level_of(logs: &Logs, target: &str) -> LevelFilter {
+        let levels = [
+            tracing::Level::TRACE,
+            tracing::Level::DEBUG,
+            tracing::Level::INFO,
+            tracing::Level::WARN,
+        ];
+        let enabled = levels
+            .into_iter()
+            .find(|level| logs.filter.would_enable(target, level));
+        enabled.map_or(LevelFilter::ERROR, LevelFilter::from_level)
+    }
+
+    #[test]
+    fn other_crates_never_say_more_than_warnings() {
+        use LevelFilter as L;
+        for (level, rust_log, ours, others) in [
+            (Level::Info, None, L::INFO, L::WARN),
+            (Level::Trace, None, L::TRACE, L::WARN),
+            (Level::Error, None, L::ERROR, L::ERROR),
+            (Level::Info, Some(""), L::INFO, L::WARN),
+            (Level::Info, Some("trace"), L::TRACE, L::WARN),
+            (
+                Level::Info,
+                Some("debug,hyper=trace,hyper::proto=debug,kube=trace"),
+                L::DEBUG,
+                L::WARN,
+            ),
+            (Level::Info, Some("hyper=trace"), L::INFO, L::WARN),
+            (Level::Info, Some("vault_sync_operator=debug"), L::DEBUG, L::WARN),
+            (Level::Info, Some("hyper=error"), L::INFO, L::ERROR),
+        ] {
+            let logs = Logs::new(Format::Json, level, rust_log).unwrap();
+            assert_eq!(
+                level_of(&logs, "vault_sync_operator::vault"),
+                ours,
+                "{rust_log:?}"
+            );
+            assert_eq!(level_of(&logs, "hyper::proto::h1"), others, "{rust_log:?}");
+        }
+        let logs = Logs::new(
+            Format::Json,
+            Level::Info,
+            Some("vault_sync_operator::vault=trace"),
+        )
+        .unwrap();
+        assert_eq!(level_of(&logs, "vault_sync_operator::vault::kv"), L::TRACE);
+        assert_eq!(level_of(&logs, "vault_sync_operator::lease"), L::INFO);
+        // A crate whose name merely begins like ours is another's.
+        let logs = Logs::new(Format::Json, Level::Info, Some("vault_sync_operator_x=trace")).unwrap();
+        assert_eq!(level_of(&logs, "vault_sync_operator_x"), L::WARN);
+        assert!(Logs::new(Format::Json, Level::Info, Some("a=b=c")).is_err());
+    }
+
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_fact_is_a_line() {
+        let buffer = Buffer::default();
+        let (a, b) = (buffer.clone(), buffer.clone());
+        let say = || tracing::info!(path = "a\nb", "one\ntwo\r");
+        let logs = tracing_subscriber::registry().with(text(move || OneLine(a.clone()), false));
+        tracing::subscriber::with_default(logs, say);
+        let logs = tracing_subscriber::registry().with(json(move || b.clone()));
+        tracing::subscriber::with_default(logs, say);
+        let written = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<&str> = written.lines().collect();
+        assert_eq!(lines.len(), 2, "{written}");
+        assert!(lines[0].ends_with(r#"one\ntwo\r path="a\nb""#), "{}", lines[0]);
+        assert!(
+            lines[1].contains(r#""message":"one\ntwo\r","path":"a\nb""#),
+            "{}",
+            lines[1]
+        );
     }
 }

@@ -23,8 +23,11 @@ mod tests {
             error,
             r#".[1].b: invalid type: string "maybe", expected a boolean at line 2 column 6"#
         );
-        let error = read("- a: [true\n").unwrap_err();
-        assert!(error.contains("line 2 column 1"), "{error}");
+        let error = read("- a: true\n b\n").unwrap_err();
+        assert_eq!(
+            error,
+            "did not find expected '-' indicator at line 2 column 2, while parsing a block collection"
+        );
     }
 
     #[test]
