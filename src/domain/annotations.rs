@@ -124,7 +124,11 @@ pub fn parse(annotations: &BTreeMap<String, String>) -> Ask {
         None => Encoding::default(),
         Some(Ok(encoding)) => encoding,
         Some(Err(text)) => {
-            problems.push(Problem::Value { annotation: ENCODING, value: excerpt(text), allowed: Encoding::ALLOWED });
+            problems.push(Problem::Value {
+                annotation: ENCODING,
+                value: excerpt(text),
+                allowed: Encoding::ALLOWED,
+            });
             Encoding::default()
         }
     };
@@ -132,7 +136,11 @@ pub fn parse(annotations: &BTreeMap<String, String>) -> Ask {
         None | Some("false") => false,
         Some("true") => true,
         Some(text) => {
-            problems.push(Problem::Value { annotation: PAUSED, value: excerpt(text), allowed: "true or false" });
+            problems.push(Problem::Value {
+                annotation: PAUSED,
+                value: excerpt(text),
+                allowed: "true or false",
+            });
             true
         }
     };
@@ -160,12 +168,21 @@ pub fn parse(annotations: &BTreeMap<String, String>) -> Ask {
 }
 
 fn warn(annotation: &'static str, value: &str, allowed: &'static str, meaning: &'static str) -> Warning {
-    Warning::Value { annotation, value: excerpt(value), allowed, meaning }
+    Warning::Value {
+        annotation,
+        value: excerpt(value),
+        allowed,
+        meaning,
+    }
 }
 
 /// `preserve-on-delete` is the stronger word. What cannot be read is taken for `retain`: a document
 /// too many can be deleted later, one too few cannot be brought back.
-fn deletion(preserve: Option<&str>, policy: Option<&str>, warnings: &mut Vec<Warning>) -> Option<DeletionPolicy> {
+fn deletion(
+    preserve: Option<&str>,
+    policy: Option<&str>,
+    warnings: &mut Vec<Warning>,
+) -> Option<DeletionPolicy> {
     const RETAINED: &str = "Until it is corrected, documents are retained.";
     let stated = policy.map(|text| {
         text.parse().unwrap_or_else(|_| {
@@ -190,7 +207,12 @@ fn recheck(text: Option<&str>, warnings: &mut Vec<Warning>) -> Option<Duration> 
             Ok(period) if period.is_zero() => None,
             Ok(period) => Some(period.max(SHORTEST_RECHECK)),
             Err(_) => {
-                warnings.push(warn(RECONCILE, text, "off, or a duration such as 90s or 1h30m", "It counts as off."));
+                warnings.push(warn(
+                    RECONCILE,
+                    text,
+                    "off, or a duration such as 90s or 1h30m",
+                    "It counts as off.",
+                ));
                 None
             }
         },
@@ -206,7 +228,8 @@ fn parse_list(text: &str, warnings: &mut Vec<Warning>) -> Result<Vec<Entry>, Pro
             // Flow YAML looks like JSON; only when it is neither do we speak of JSON.
             crate::yaml::from_str(text).map_err(|_| fault(format!("this is not JSON: {error}")))?
         }
-        Err(_) => crate::yaml::from_str(text).map_err(|error| fault(format!("this is neither JSON nor YAML: {error}")))?,
+        Err(_) => crate::yaml::from_str(text)
+            .map_err(|error| fault(format!("this is neither JSON nor YAML: {error}")))?,
     };
     let list = match json {
         Json::Array(list) => list,
@@ -214,23 +237,39 @@ fn parse_list(text: &str, warnings: &mut Vec<Warning>) -> Result<Vec<Entry>, Pro
         other => return Err(fault(format!("a list is needed, this is {}", type_of(&other)))),
     };
     if list.is_empty() {
-        return Err(fault("the list is empty; remove the annotation to discover the Secrets, or name them".into()));
+        return Err(fault(
+            "the list is empty; remove the annotation to discover the Secrets, or name them".into(),
+        ));
     }
-    list.into_iter().enumerate().map(|(i, item)| parse_entry(i + 1, item, warnings)).collect()
+    list.into_iter()
+        .enumerate()
+        .map(|(i, item)| parse_entry(i + 1, item, warnings))
+        .collect()
 }
 
 fn parse_entry(number: usize, item: Json, warnings: &mut Vec<Warning>) -> Result<Entry, Problem> {
     let fault = |what: String| Problem::List(format!("entry {number}: {what}"));
     let Json::Object(mut fields) = item else {
-        return Err(fault(format!("an object with a name is needed, this is {}", type_of(&item))));
+        return Err(fault(format!(
+            "an object with a name is needed, this is {}",
+            type_of(&item)
+        )));
     };
     let name = match fields.remove("name") {
         Some(Json::String(name)) if !name.is_empty() => name,
         None | Some(Json::Null | Json::String(_)) => return Err(fault("it has no name of a Secret".into())),
-        Some(other) => return Err(fault(format!("its name must be text, this is {}", type_of(&other)))),
+        Some(other) => {
+            return Err(fault(format!(
+                "its name must be text, this is {}",
+                type_of(&other)
+            )));
+        }
     };
     if !is_object_name(&name) {
-        return Err(fault(format!("{:?} cannot be the name of a Secret", excerpt(&name))));
+        return Err(fault(format!(
+            "{:?} cannot be the name of a Secret",
+            excerpt(&name)
+        )));
     }
     let fault = |what: String| Problem::List(format!("entry {number} ({name:?}): {what}"));
     let keys = match fields.remove("keys") {
@@ -247,39 +286,71 @@ fn parse_entry(number: usize, item: Json, warnings: &mut Vec<Warning>) -> Result
             }
             Some(picks)
         }
-        Some(other) => return Err(fault(format!("its keys must be a list, this is {}", type_of(&other)))),
+        Some(other) => {
+            return Err(fault(format!(
+                "its keys must be a list, this is {}",
+                type_of(&other)
+            )));
+        }
     };
     let prefix = match fields.remove("prefix") {
         None | Some(Json::Null) => String::new(),
         Some(Json::String(prefix)) => prefix,
-        Some(other) => return Err(fault(format!("its prefix must be text, this is {}", type_of(&other)))),
+        Some(other) => {
+            return Err(fault(format!(
+                "its prefix must be text, this is {}",
+                type_of(&other)
+            )));
+        }
     };
     let optional = match fields.remove("optional") {
         None | Some(Json::Null) => false,
         Some(Json::Bool(optional)) => optional,
-        Some(other) => return Err(fault(format!("optional must be true or false, this is {}", type_of(&other)))),
+        Some(other) => {
+            return Err(fault(format!(
+                "optional must be true or false, this is {}",
+                type_of(&other)
+            )));
+        }
     };
     let encoding = match fields.remove("encoding") {
         None | Some(Json::Null) => None,
-        Some(Json::String(text)) => Some(
-            Encoding::parse(&text)
-                .ok_or_else(|| fault(format!("encoding {:?} is not {}", excerpt(&text), Encoding::ALLOWED)))?,
-        ),
-        Some(other) => return Err(fault(format!("encoding must be text, this is {}", type_of(&other)))),
+        Some(Json::String(text)) => Some(Encoding::parse(&text).ok_or_else(|| {
+            fault(format!(
+                "encoding {:?} is not {}",
+                excerpt(&text),
+                Encoding::ALLOWED
+            ))
+        })?),
+        Some(other) => {
+            return Err(fault(format!(
+                "encoding must be text, this is {}",
+                type_of(&other)
+            )));
+        }
     };
     warnings.extend(fields.into_iter().map(|(field, _)| Warning::UnknownField {
         entry: number,
         name: name.clone(),
         field: excerpt(&field),
     }));
-    Ok(Entry { name, keys, prefix, optional, encoding })
+    Ok(Entry {
+        name,
+        keys,
+        prefix,
+        optional,
+        encoding,
+    })
 }
 
 fn parse_key(key: Json) -> Result<KeyPick, String> {
     const NEEDED: &str = "a key must be text, or an object with \"from\" and \"to\"";
     match key {
         Json::String(key) if key.is_empty() => Err("a key is empty".into()),
-        Json::String(key) => Ok(KeyPick { from: key.clone(), to: key }),
+        Json::String(key) => Ok(KeyPick {
+            from: key.clone(),
+            to: key,
+        }),
         Json::Object(mut fields) => match (fields.remove("from"), fields.remove("to")) {
             (Some(Json::String(from)), Some(Json::String(to)))
                 if !from.is_empty() && !to.is_empty() && fields.is_empty() =>
@@ -321,7 +392,12 @@ mod tests {
     use super::*;
 
     fn ask(pairs: &[(&str, &str)]) -> Ask {
-        parse(&pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+        parse(
+            &pairs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
+        )
     }
 
     fn list(text: &str) -> Result<Vec<Entry>, String> {
@@ -329,7 +405,10 @@ mod tests {
     }
 
     fn pick(from: &str, to: &str) -> KeyPick {
-        KeyPick { from: from.into(), to: to.into() }
+        KeyPick {
+            from: from.into(),
+            to: to.into(),
+        }
     }
 
     #[test]
@@ -342,7 +421,13 @@ mod tests {
                 optional: false,
                 encoding: None,
             },
-            Entry { name: "tls".into(), keys: None, prefix: String::new(), optional: true, encoding: Some(Encoding::Base64) },
+            Entry {
+                name: "tls".into(),
+                keys: None,
+                prefix: String::new(),
+                optional: true,
+                encoding: Some(Encoding::Base64),
+            },
         ];
         let json = r#"[{"name":"db","keys":["user",{"from":"pass","to":"password"},"user"],"prefix":"DB_"},
                        {"name":"tls","optional":true,"encoding":"base64","keys":[]}]"#;
@@ -355,22 +440,49 @@ mod tests {
     #[test]
     fn a_list_that_cannot_be_read_says_where() {
         for (text, words) in [
-            ("[{\"name\": \"db\"", "vault-sync.io/secrets: this is not JSON: EOF while parsing an object at line 1 column 14"),
-            ("{\"name\":\"db\"}", "vault-sync.io/secrets: a list is needed, this is an object"),
+            (
+                "[{\"name\": \"db\"",
+                "vault-sync.io/secrets: this is not JSON: EOF while parsing an object at line 1 column 14",
+            ),
+            (
+                "{\"name\":\"db\"}",
+                "vault-sync.io/secrets: a list is needed, this is an object",
+            ),
             ("\"db\"", "vault-sync.io/secrets: a list is needed, this is text"),
             ("db", "vault-sync.io/secrets: a list is needed, this is text"),
             ("7", "vault-sync.io/secrets: a list is needed, this is a number"),
-            ("[\"db\"]", "vault-sync.io/secrets: entry 1: an object with a name is needed, this is text"),
-            ("[{\"name\":\"db\"},{\"keys\":[\"a\"]}]", "vault-sync.io/secrets: entry 2: it has no name of a Secret"),
-            ("[{\"name\":\"\"}]", "vault-sync.io/secrets: entry 1: it has no name of a Secret"),
-            ("[{\"name\":7}]", "vault-sync.io/secrets: entry 1: its name must be text, this is a number"),
-            ("[{\"name\":\"../x\"}]", "vault-sync.io/secrets: entry 1: \"../x\" cannot be the name of a Secret"),
-            ("[{\"name\":\"a\",\"keys\":\"k\"}]", "vault-sync.io/secrets: entry 1 (\"a\"): its keys must be a list, this is text"),
+            (
+                "[\"db\"]",
+                "vault-sync.io/secrets: entry 1: an object with a name is needed, this is text",
+            ),
+            (
+                "[{\"name\":\"db\"},{\"keys\":[\"a\"]}]",
+                "vault-sync.io/secrets: entry 2: it has no name of a Secret",
+            ),
+            (
+                "[{\"name\":\"\"}]",
+                "vault-sync.io/secrets: entry 1: it has no name of a Secret",
+            ),
+            (
+                "[{\"name\":7}]",
+                "vault-sync.io/secrets: entry 1: its name must be text, this is a number",
+            ),
+            (
+                "[{\"name\":\"../x\"}]",
+                "vault-sync.io/secrets: entry 1: \"../x\" cannot be the name of a Secret",
+            ),
+            (
+                "[{\"name\":\"a\",\"keys\":\"k\"}]",
+                "vault-sync.io/secrets: entry 1 (\"a\"): its keys must be a list, this is text",
+            ),
             (
                 "[{\"name\":\"a\",\"keys\":[1]}]",
                 "vault-sync.io/secrets: entry 1 (\"a\"): a key must be text, or an object with \"from\" and \"to\"; this is a number",
             ),
-            ("[{\"name\":\"a\",\"keys\":[\"\"]}]", "vault-sync.io/secrets: entry 1 (\"a\"): a key is empty"),
+            (
+                "[{\"name\":\"a\",\"keys\":[\"\"]}]",
+                "vault-sync.io/secrets: entry 1 (\"a\"): a key is empty",
+            ),
             (
                 "[{\"name\":\"a\",\"optional\":\"yes\"}]",
                 "vault-sync.io/secrets: entry 1 (\"a\"): optional must be true or false, this is text",
@@ -389,11 +501,18 @@ mod tests {
 
     #[test]
     fn unknown_fields_are_told_and_ignored() {
-        let asked = ask(&[("path", "secret/a"), ("secrets", r#"[{"name":"db","perfix":"X"}]"#)]);
+        let asked = ask(&[
+            ("path", "secret/a"),
+            ("secrets", r#"[{"name":"db","perfix":"X"}]"#),
+        ]);
         assert_eq!(asked.problems, []);
         assert_eq!(
             asked.warnings,
-            [Warning::UnknownField { entry: 1, name: "db".into(), field: "perfix".into() }]
+            [Warning::UnknownField {
+                entry: 1,
+                name: "db".into(),
+                field: "perfix".into()
+            }]
         );
     }
 
@@ -408,7 +527,11 @@ mod tests {
             ("1h30m", Some(5400)),
             ("1s", Some(30)),
         ] {
-            assert_eq!(ask(&[("reconcile", text)]).recheck, period.map(Duration::from_secs), "{text}");
+            assert_eq!(
+                ask(&[("reconcile", text)]).recheck,
+                period.map(Duration::from_secs),
+                "{text}"
+            );
         }
         let bad = ask(&[("reconcile", "often")]);
         assert_eq!(bad.recheck, None);
@@ -427,8 +550,14 @@ mod tests {
             (vec![("preserve-on-delete", "yes")], Some(DeletionPolicy::Retain)),
             (vec![("deletion-policy", "purge")], Some(DeletionPolicy::Purge)),
             (vec![("deletion-policy", "PURGE")], Some(DeletionPolicy::Retain)),
-            (vec![("deletion-policy", "purge"), ("preserve-on-delete", "true")], Some(DeletionPolicy::Retain)),
-            (vec![("deletion-policy", "soft"), ("preserve-on-delete", "false")], Some(DeletionPolicy::Soft)),
+            (
+                vec![("deletion-policy", "purge"), ("preserve-on-delete", "true")],
+                Some(DeletionPolicy::Retain),
+            ),
+            (
+                vec![("deletion-policy", "soft"), ("preserve-on-delete", "false")],
+                Some(DeletionPolicy::Soft),
+            ),
         ] {
             assert_eq!(ask(&annotations).deletion, wanted, "{annotations:?}");
         }

@@ -39,12 +39,20 @@ impl Hint {
     }
 
     /// The documents, in the mount that holds the path.
-    pub fn places(&self, key: &SourceKey, mount: &Mount, settings: &Settings) -> Result<Vec<Place>, PathFault> {
+    pub fn places(
+        &self,
+        key: &SourceKey,
+        mount: &Mount,
+        settings: &Settings,
+    ) -> Result<Vec<Place>, PathFault> {
         let place = |leaf| path::resolve(&self.path, leaf, &key.namespace, mount, settings);
         if !self.each {
             return Ok(vec![place(None)?]);
         }
-        self.secrets.iter().map(|secret| place(Some(secret.as_str()))).collect()
+        self.secrets
+            .iter()
+            .map(|secret| place(Some(secret.as_str())))
+            .collect()
     }
 }
 
@@ -73,7 +81,9 @@ pub fn wanted(
     settings: &Settings,
     policy: &Policy,
 ) -> Result<Vec<Wanted>, Problem> {
-    let Some(hint) = Hint::of(source, ask) else { return Ok(Vec::new()) };
+    let Some(hint) = Hint::of(source, ask) else {
+        return Ok(Vec::new());
+    };
     let places = hint.places(&source.key, mount, settings)?;
     let namespace = &source.key.namespace;
     let whole = |name: &str, optional| Entry {
@@ -85,7 +95,11 @@ pub fn wanted(
     };
     let entries: Vec<Vec<Entry>> = match &ask.entries {
         Some(entries) => vec![entries.clone()],
-        None if hint.each => source.references.iter().map(|r| vec![whole(&r.secret, r.optional)]).collect(),
+        None if hint.each => source
+            .references
+            .iter()
+            .map(|r| vec![whole(&r.secret, r.optional)])
+            .collect(),
         None => vec![vec![whole(&source.key.name, false)]],
     };
     places
@@ -94,7 +108,14 @@ pub fn wanted(
         .map(|(Place { id, own }, entries)| {
             let may_adopt = policy.permit(namespace, &mount.path, &own)?;
             let (version, encoding, each) = (mount.version, ask.encoding, hint.each);
-            Ok(Wanted { id, version, entries, encoding, each, may_adopt })
+            Ok(Wanted {
+                id,
+                version,
+                entries,
+                encoding,
+                each,
+                may_adopt,
+            })
         })
         .collect()
 }
@@ -131,7 +152,10 @@ pub fn assemble(
     for (index, entry) in wanted.entries.iter().enumerate() {
         let Some(payload) = take(&mut secrets, &entry.name, &wanted.entries[index + 1..]) else {
             if !entry.optional {
-                problems.push(Problem::MissingSecret { namespace: namespace.to_owned(), secret: entry.name.clone() });
+                problems.push(Problem::MissingSecret {
+                    namespace: namespace.to_owned(),
+                    secret: entry.name.clone(),
+                });
             }
             continue;
         };
@@ -167,7 +191,9 @@ pub fn assemble(
         (false, _) => Assembled::Problems(problems),
         (true, false) if wanted.each => Assembled::Nothing,
         (true, _) if content.is_empty() && wanted.version == KvVersion::V1 => {
-            Assembled::Problems(vec![Problem::Empty { document: wanted.id.clone() }])
+            Assembled::Problems(vec![Problem::Empty {
+                document: wanted.id.clone(),
+            }])
         }
         (true, _) => Assembled::Content { content, warnings },
     }
@@ -185,7 +211,19 @@ fn take(secrets: &mut BTreeMap<String, Payload>, name: &str, later: &[Entry]) ->
 /// The values that an entry takes from its Secret.
 fn picked(entry: &Entry, mut payload: Payload, problems: &mut Vec<Problem>) -> Vec<(KeyPick, Value)> {
     let Some(keys) = &entry.keys else {
-        return payload.data.into_iter().map(|(key, value)| (KeyPick { from: key.clone(), to: key }, value)).collect();
+        return payload
+            .data
+            .into_iter()
+            .map(|(key, value)| {
+                (
+                    KeyPick {
+                        from: key.clone(),
+                        to: key,
+                    },
+                    value,
+                )
+            })
+            .collect();
     };
     let available = || payload.data.keys().cloned().collect::<Vec<_>>();
     let missing: Vec<Problem> = keys
@@ -201,7 +239,11 @@ fn picked(entry: &Entry, mut payload: Payload, problems: &mut Vec<Problem>) -> V
     let mut values = Vec::with_capacity(keys.len());
     for (index, pick) in keys.iter().enumerate() {
         let again = keys[index + 1..].iter().any(|later| later.from == pick.from);
-        let value = if again { payload.data.get(&pick.from).cloned() } else { payload.data.remove(&pick.from) };
+        let value = if again {
+            payload.data.get(&pick.from).cloned()
+        } else {
+            payload.data.remove(&pick.from)
+        };
         values.extend(value.map(|value| (pick.clone(), value)));
     }
     values
@@ -217,10 +259,16 @@ fn encode(
     let text = value.expose_text().is_some();
     match encoding {
         Encoding::Auto | Encoding::Text if text => Ok(value),
-        Encoding::Text => Err(Problem::NotText { secret: secret.to_owned(), key: key.to_owned() }),
+        Encoding::Text => Err(Problem::NotText {
+            secret: secret.to_owned(),
+            key: key.to_owned(),
+        }),
         Encoding::Base64 => Ok(STANDARD.encode(value.expose()).into()),
         Encoding::Auto => {
-            warnings.push(Warning::Binary { secret: secret.to_owned(), key: key.to_owned() });
+            warnings.push(Warning::Binary {
+                secret: secret.to_owned(),
+                key: key.to_owned(),
+            });
             Ok(STANDARD.encode(value.expose()).into())
         }
     }
@@ -232,7 +280,11 @@ fn origin(index: usize, entry: &Entry, key: &str) -> String {
 
 fn oversize(wanted: &Wanted, content: &Content, limit: Option<usize>) -> Option<Problem> {
     let (size, limit) = (size(content), limit?);
-    (size > limit).then(|| Problem::TooLarge { document: wanted.id.clone(), size, limit })
+    (size > limit).then(|| Problem::TooLarge {
+        document: wanted.id.clone(),
+        size,
+        limit,
+    })
 }
 
 #[cfg(test)]
@@ -242,12 +294,21 @@ mod tests {
     fn payload(pairs: &[(&str, &[u8])]) -> Payload {
         Payload {
             resource_version: "1".into(),
-            data: pairs.iter().map(|(k, v)| ((*k).to_owned(), Value::new(v.to_vec()))).collect(),
+            data: pairs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), Value::new(v.to_vec())))
+                .collect(),
         }
     }
 
     fn entry(name: &str, keys: &[&str], prefix: &str) -> Entry {
-        let keys = keys.iter().map(|k| KeyPick { from: (*k).into(), to: (*k).into() }).collect::<Vec<_>>();
+        let keys = keys
+            .iter()
+            .map(|k| KeyPick {
+                from: (*k).into(),
+                to: (*k).into(),
+            })
+            .collect::<Vec<_>>();
         Entry {
             name: name.into(),
             keys: (!keys.is_empty()).then_some(keys),
@@ -268,32 +329,62 @@ mod tests {
         }
     }
 
-    fn made(wanted: &Wanted, secrets: &[(&str, Payload)], limit: Option<usize>) -> Result<Vec<(String, String)>, String> {
-        let secrets = secrets.iter().map(|(name, payload)| ((*name).to_owned(), payload.clone())).collect();
+    fn made(
+        wanted: &Wanted,
+        secrets: &[(&str, Payload)],
+        limit: Option<usize>,
+    ) -> Result<Vec<(String, String)>, String> {
+        let secrets = secrets
+            .iter()
+            .map(|(name, payload)| ((*name).to_owned(), payload.clone()))
+            .collect();
         match assemble(wanted, "shop", secrets, limit) {
-            Assembled::Content { content, .. } => {
-                Ok(content.into_iter().map(|(k, v)| (k, v.expose_text().unwrap().to_owned())).collect())
-            }
+            Assembled::Content { content, .. } => Ok(content
+                .into_iter()
+                .map(|(k, v)| (k, v.expose_text().unwrap().to_owned()))
+                .collect()),
             Assembled::Nothing => Ok(vec![]),
-            Assembled::Problems(problems) => {
-                Err(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
-            }
+            Assembled::Problems(problems) => Err(problems
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("; ")),
         }
     }
 
     fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
-        list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        list.iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
     }
 
     #[test]
     fn chosen_keys_of_all_entries_are_merged_under_their_prefixes() {
         let mut renamed = entry("b", &[], "");
-        renamed.keys = Some(vec![KeyPick { from: "x".into(), to: "y".into() }, KeyPick { from: "x".into(), to: "z".into() }]);
+        renamed.keys = Some(vec![
+            KeyPick {
+                from: "x".into(),
+                to: "y".into(),
+            },
+            KeyPick {
+                from: "x".into(),
+                to: "z".into(),
+            },
+        ]);
         let wanted = document(vec![entry("a", &["k1"], "A_"), renamed, entry("a", &[], "ALL_")]);
-        let secrets = [("a", payload(&[("k1", b"1"), ("k2", b"2")])), ("b", payload(&[("x", b"3")]))];
+        let secrets = [
+            ("a", payload(&[("k1", b"1"), ("k2", b"2")])),
+            ("b", payload(&[("x", b"3")])),
+        ];
         assert_eq!(
             made(&wanted, &secrets, None).unwrap(),
-            pairs(&[("ALL_k1", "1"), ("ALL_k2", "2"), ("A_k1", "1"), ("y", "3"), ("z", "3")])
+            pairs(&[
+                ("ALL_k1", "1"),
+                ("ALL_k2", "2"),
+                ("A_k1", "1"),
+                ("y", "3"),
+                ("z", "3")
+            ])
         );
     }
 
@@ -325,25 +416,43 @@ mod tests {
         let mut part = entry("a", &["k", "nope"], "");
         part.optional = true;
         let secrets = [("a", payload(&[("k", b"1")]))];
-        assert_eq!(made(&document(vec![gone.clone(), part]), &secrets, None).unwrap(), pairs(&[("k", "1")]));
-        let alone = Wanted { each: true, ..document(vec![gone]) };
-        assert!(matches!(assemble(&alone, "shop", BTreeMap::new(), None), Assembled::Nothing));
+        assert_eq!(
+            made(&document(vec![gone.clone(), part]), &secrets, None).unwrap(),
+            pairs(&[("k", "1")])
+        );
+        let alone = Wanted {
+            each: true,
+            ..document(vec![gone])
+        };
+        assert!(matches!(
+            assemble(&alone, "shop", BTreeMap::new(), None),
+            Assembled::Nothing
+        ));
     }
 
     #[test]
     fn nothing_is_mangled() {
         let binary = [("a", payload(&[("k", &[0xff, 0x00]), ("t", "ü".as_bytes())]))];
         let mut wanted = document(vec![entry("a", &[], "")]);
-        assert_eq!(made(&wanted, &binary, None).unwrap(), pairs(&[("k", "/wA="), ("t", "ü")]));
+        assert_eq!(
+            made(&wanted, &binary, None).unwrap(),
+            pairs(&[("k", "/wA="), ("t", "ü")])
+        );
         wanted.encoding = Encoding::Base64;
-        assert_eq!(made(&wanted, &binary, None).unwrap(), pairs(&[("k", "/wA="), ("t", "w7w=")]));
+        assert_eq!(
+            made(&wanted, &binary, None).unwrap(),
+            pairs(&[("k", "/wA="), ("t", "w7w=")])
+        );
         wanted.encoding = Encoding::Text;
         assert_eq!(
             made(&wanted, &binary, None).unwrap_err(),
             "secret \"a\" key \"k\" is not UTF-8 text, and encoding is \"text\""
         );
         wanted.entries[0].encoding = Some(Encoding::Base64);
-        assert_eq!(made(&wanted, &binary, None).unwrap(), pairs(&[("k", "/wA="), ("t", "w7w=")]));
+        assert_eq!(
+            made(&wanted, &binary, None).unwrap(),
+            pairs(&[("k", "/wA="), ("t", "w7w=")])
+        );
     }
 
     #[test]

@@ -90,7 +90,11 @@ pub fn references(pod: &PodSpec, discover: Discover) -> Vec<Reference> {
     let plain = containers()
         .flat_map(|c| each(&c.env))
         .filter_map(|variable| variable.value_from.as_ref()?.secret_key_ref.as_ref())
-        .chain(containers().flat_map(|c| each(&c.env_from)).filter_map(|from| from.secret_ref.as_ref()))
+        .chain(
+            containers()
+                .flat_map(|c| each(&c.env_from))
+                .filter_map(|from| from.secret_ref.as_ref()),
+        )
         .chain(volumes().filter_map(|v| v.secret.as_ref()))
         .chain(
             volumes()
@@ -98,17 +102,28 @@ pub fn references(pod: &PodSpec, discover: Discover) -> Vec<Reference> {
                 .flat_map(|p| each(&p.sources))
                 .filter_map(|source| source.secret.as_ref()),
         );
-    let csi = volumes().filter_map(|v| v.csi.as_ref()?.node_publish_secret_ref.as_ref()).filter(|_| discover.csi);
+    let csi = volumes()
+        .filter_map(|v| v.csi.as_ref()?.node_publish_secret_ref.as_ref())
+        .filter(|_| discover.csi);
     let pull = each(&pod.image_pull_secrets).filter(|_| discover.image_pull_secrets);
 
     let mut found: BTreeMap<&str, bool> = BTreeMap::new();
     for LocalReference { name, optional } in plain.chain(csi).chain(pull) {
         let optional = optional.unwrap_or(false);
         if !name.is_empty() {
-            found.entry(name).and_modify(|all| *all &= optional).or_insert(optional);
+            found
+                .entry(name)
+                .and_modify(|all| *all &= optional)
+                .or_insert(optional);
         }
     }
-    found.into_iter().map(|(secret, optional)| Reference { secret: secret.to_owned(), optional }).collect()
+    found
+        .into_iter()
+        .map(|(secret, optional)| Reference {
+            secret: secret.to_owned(),
+            optional,
+        })
+        .collect()
 }
 
 fn each<T>(list: &Option<Vec<T>>) -> impl Iterator<Item = &T> {
@@ -121,7 +136,10 @@ mod tests {
 
     fn found(pod: &str, discover: Discover) -> Vec<(String, bool)> {
         let pod: PodSpec = serde_json::from_str(pod).unwrap();
-        references(&pod, discover).into_iter().map(|r| (r.secret, r.optional)).collect()
+        references(&pod, discover)
+            .into_iter()
+            .map(|r| (r.secret, r.optional))
+            .collect()
     }
 
     const EVERYWHERE: &str = r#"{
@@ -147,11 +165,37 @@ mod tests {
 
     #[test]
     fn every_way_to_use_a_secret_is_seen() {
-        let names: Vec<String> = found(EVERYWHERE, Discover::default()).into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["env", "env-from", "init", "projected", "sidecar", "volume"]);
-        let names: Vec<String> =
-            found(EVERYWHERE, Discover { image_pull_secrets: true, csi: true }).into_iter().map(|(n, _)| n).collect();
-        assert_eq!(names, ["csi", "env", "env-from", "init", "projected", "pull", "sidecar", "volume"]);
+        let names: Vec<String> = found(EVERYWHERE, Discover::default())
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(
+            names,
+            ["env", "env-from", "init", "projected", "sidecar", "volume"]
+        );
+        let names: Vec<String> = found(
+            EVERYWHERE,
+            Discover {
+                image_pull_secrets: true,
+                csi: true,
+            },
+        )
+        .into_iter()
+        .map(|(n, _)| n)
+        .collect();
+        assert_eq!(
+            names,
+            [
+                "csi",
+                "env",
+                "env-from",
+                "init",
+                "projected",
+                "pull",
+                "sidecar",
+                "volume"
+            ]
+        );
     }
 
     #[test]
@@ -164,13 +208,23 @@ mod tests {
                         {"projected": {"sources": [{"secret": {"name": "c", "optional": false}}]}}]}"#;
         assert_eq!(
             found(pod, Discover::default()),
-            [("a".to_owned(), true), ("b".to_owned(), false), ("c".to_owned(), false)]
+            [
+                ("a".to_owned(), true),
+                ("b".to_owned(), false),
+                ("c".to_owned(), false)
+            ]
         );
     }
 
     #[test]
     fn nulls_and_nothing() {
         assert_eq!(found("{}", Discover::default()), []);
-        assert_eq!(found(r#"{"containers": null, "volumes": [{"secret": {"secretName": ""}}]}"#, Discover::default()), []);
+        assert_eq!(
+            found(
+                r#"{"containers": null, "volumes": [{"secret": {"secretName": ""}}]}"#,
+                Discover::default()
+            ),
+            []
+        );
     }
 }

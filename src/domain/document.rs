@@ -38,7 +38,10 @@ pub struct DocumentId {
 impl DocumentId {
     /// Shorthand for tables and callers that have both halves.
     pub fn new(mount: impl Into<String>, path: impl Into<String>) -> Self {
-        Self { mount: mount.into(), path: path.into() }
+        Self {
+            mount: mount.into(),
+            path: path.into(),
+        }
     }
 }
 
@@ -129,7 +132,11 @@ impl Mark {
             Some(Claim {
                 cluster: get(CLUSTER),
                 cluster_id: get(CLUSTER_ID)?,
-                holder: SourceKey { kind: get(KIND)?.parse().ok()?, namespace: get(NAMESPACE)?, name: get(NAME)? },
+                holder: SourceKey {
+                    kind: get(KIND)?.parse().ok()?,
+                    namespace: get(NAMESPACE)?,
+                    name: get(NAME)?,
+                },
             })
         };
         claim().map_or(Self::Garbled, Self::Claimed)
@@ -165,7 +172,10 @@ mod tests {
     use crate::domain::source::Kind;
 
     fn metadata(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
     }
 
     #[test]
@@ -182,12 +192,19 @@ mod tests {
         let claim = Claim {
             cluster: Some("c1".into()),
             cluster_id: "u-1".into(),
-            holder: SourceKey { kind: Kind::Deployment, namespace: "shop".into(), name: "web".into() },
+            holder: SourceKey {
+                kind: Kind::Deployment,
+                namespace: "shop".into(),
+                name: "web".into(),
+            },
         };
         assert_eq!(Mark::from_metadata(&metadata(&whole)), Mark::Claimed(claim));
         assert_eq!(Mark::from_metadata(&metadata(&whole[..3])), Mark::Garbled);
         assert_eq!(Mark::from_metadata(&metadata(&whole[6..])), Mark::Unclaimed);
-        assert_eq!(Mark::from_metadata(&metadata(&[("managed-by", "terraform")])), Mark::Unclaimed);
+        assert_eq!(
+            Mark::from_metadata(&metadata(&[("managed-by", "terraform")])),
+            Mark::Unclaimed
+        );
         let mut released = metadata(&whole);
         released.insert("released".into(), "true".into());
         assert_eq!(Mark::from_metadata(&released), Mark::Unclaimed);
@@ -198,7 +215,11 @@ mod tests {
         let claim = Claim {
             cluster: None,
             cluster_id: "u-1".into(),
-            holder: SourceKey { kind: Kind::Secret, namespace: "shop".into(), name: "db".into() },
+            holder: SourceKey {
+                kind: Kind::Secret,
+                namespace: "shop".into(),
+                name: "db".into(),
+            },
         };
         let patch = claim.patch();
         assert_eq!(patch["cluster"], None);

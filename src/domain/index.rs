@@ -83,7 +83,12 @@ pub struct Index {
 impl Index {
     /// An empty one.
     pub fn new(isolation: NamespaceIsolation) -> Self {
-        Self { isolation, sources: HashMap::new(), secrets: HashMap::new(), neighbours: HashMap::new() }
+        Self {
+            isolation,
+            sources: HashMap::new(),
+            secrets: HashMap::new(),
+            neighbours: HashMap::new(),
+        }
     }
 
     /// Notes a source as the watch shows it. The sources to reconcile: itself, when anything that
@@ -177,7 +182,10 @@ impl Index {
 
     /// All Secrets that sources name and that were seen, for the same purpose.
     pub fn known_secrets(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.secrets.iter().filter(|(_, slot)| slot.version.is_some()).map(|((ns, name), _)| (ns.as_str(), name.as_str()))
+        self.secrets
+            .iter()
+            .filter(|(_, slot)| slot.version.is_some())
+            .map(|((ns, name), _)| (ns.as_str(), name.as_str()))
     }
 
     /// How many sources there are.
@@ -192,7 +200,10 @@ impl Index {
 
     /// How a live source ranks among those that want the same document.
     pub fn contender(&self, key: &SourceKey) -> Option<Contender> {
-        let tracked = self.sources.get(key).filter(|tracked| !tracked.deleting && tracked.hint.is_some())?;
+        let tracked = self
+            .sources
+            .get(key)
+            .filter(|tracked| !tracked.deleting && tracked.hint.is_some())?;
         Some(Contender {
             key: key.clone(),
             created: tracked.created,
@@ -249,7 +260,10 @@ impl Index {
         if !hint.each {
             return vec![self.loose(&key.namespace, path())];
         }
-        hint.secrets.iter().map(|secret| self.loose(&key.namespace, path().chain([secret.as_str()]))).collect()
+        hint.secrets
+            .iter()
+            .map(|secret| self.loose(&key.namespace, path().chain([secret.as_str()])))
+            .collect()
     }
 
     /// The forms under which sources that want `id` can stand: the document's own path, with as many
@@ -257,13 +271,19 @@ impl Index {
     fn loose_forms(&self, me: &SourceKey, id: &DocumentId) -> Vec<String> {
         let segments: Vec<&str> = id.path.split('/').collect();
         let mut forms: Vec<String> = (0..segments.len())
-            .map(|skip| self.loose(&me.namespace, id.mount.split('/').chain(segments[skip..].iter().copied())))
+            .map(|skip| {
+                self.loose(
+                    &me.namespace,
+                    id.mount.split('/').chain(segments[skip..].iter().copied()),
+                )
+            })
             .collect();
         // A prefix in front of the mount: the path as written begins inside the mount.
         forms.extend((0..segments.len()).map(|skip| self.loose(&me.namespace, segments[skip..].iter())));
         let mounts: Vec<&str> = id.mount.split('/').collect();
         forms.extend(
-            (1..mounts.len()).map(|skip| self.loose(&me.namespace, mounts[skip..].iter().chain(segments.iter()))),
+            (1..mounts.len())
+                .map(|skip| self.loose(&me.namespace, mounts[skip..].iter().chain(segments.iter()))),
         );
         forms.sort();
         forms.dedup();
@@ -273,7 +293,11 @@ impl Index {
     fn link(&mut self, key: &SourceKey, hint: Option<&Hint>) {
         let Some(hint) = hint else { return };
         for secret in &hint.secrets {
-            let users = &mut self.secrets.entry((key.namespace.clone(), secret.clone())).or_default().users;
+            let users = &mut self
+                .secrets
+                .entry((key.namespace.clone(), secret.clone()))
+                .or_default()
+                .users;
             if !users.contains(key) {
                 users.push(key.clone());
             }
@@ -288,7 +312,9 @@ impl Index {
 
     /// Takes the source out of the maps, and returns those that share a path with it.
     fn unlink(&mut self, key: &SourceKey) -> Vec<SourceKey> {
-        let Some(hint) = self.sources.get(key).and_then(|tracked| tracked.hint.clone()) else { return Vec::new() };
+        let Some(hint) = self.sources.get(key).and_then(|tracked| tracked.hint.clone()) else {
+            return Vec::new();
+        };
         for secret in &hint.secrets {
             let slot = (key.namespace.clone(), secret.clone());
             if let Some(users) = self.secrets.get_mut(&slot).map(|slot| &mut slot.users) {
@@ -314,7 +340,10 @@ impl Index {
     /// The sources that may want a document which `me` has left.
     pub fn sharers(&self, me: &SourceKey, id: &DocumentId) -> Vec<SourceKey> {
         let forms = self.loose_forms(me, id);
-        let keys = forms.iter().filter_map(|loose| self.neighbours.get(loose)).flatten();
+        let keys = forms
+            .iter()
+            .filter_map(|loose| self.neighbours.get(loose))
+            .flatten();
         keys.filter(|key| *key != me).cloned().collect()
     }
 }

@@ -25,7 +25,12 @@ pub enum State {
 
 impl State {
     /// All of them, for metrics.
-    pub const ALL: [Self; 4] = [Self::Creating, Self::Written, Self::Deleting, Self::OutcomeUnknown];
+    pub const ALL: [Self; 4] = [
+        Self::Creating,
+        Self::Written,
+        Self::Deleting,
+        Self::OutcomeUnknown,
+    ];
 
     /// The word in metrics.
     pub fn as_str(self) -> &'static str {
@@ -99,8 +104,15 @@ impl LedgerEntry {
         for path in [&line.mount, &line.path] {
             super::path::check_stored(path).map_err(|fault| fault.to_string())?;
         }
-        let id = DocumentId { mount: line.mount, path: line.path };
-        let holder = SourceKey { kind: line.kind, namespace: line.namespace, name: line.name };
+        let id = DocumentId {
+            mount: line.mount,
+            path: line.path,
+        };
+        let holder = SourceKey {
+            kind: line.kind,
+            namespace: line.namespace,
+            name: line.name,
+        };
         let entry = Self {
             holder,
             uid: line.uid,
@@ -121,7 +133,11 @@ mod tests {
     fn a_line_is_read_back() {
         let id = DocumentId::new("secret", "clusters/c1/app");
         let entry = LedgerEntry {
-            holder: SourceKey { kind: Kind::Deployment, namespace: "shop".into(), name: "web".into() },
+            holder: SourceKey {
+                kind: Kind::Deployment,
+                namespace: "shop".into(),
+                name: "web".into(),
+            },
             uid: "u-1".into(),
             state: State::OutcomeUnknown,
             since: 7,

@@ -77,7 +77,9 @@ pub fn mount_query(written: &str, settings: &Settings) -> String {
 
 /// Whether the mount at `mount` holds `query`: a prefix by whole segments.
 pub fn is_within(query: &str, mount: &str) -> bool {
-    query.strip_prefix(mount).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    query
+        .strip_prefix(mount)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Where a document is.
@@ -111,13 +113,18 @@ pub fn resolve(
     let prefix = match settings.prefix_style {
         PrefixStyle::InsideMount => settings.cluster_prefix.as_str(),
         // What of it the mount's own path has not swallowed already stands in front.
-        PrefixStyle::BeforeMount => {
-            settings.cluster_prefix.strip_prefix(&mount.path).unwrap_or("").trim_start_matches('/')
-        }
+        PrefixStyle::BeforeMount => settings
+            .cluster_prefix
+            .strip_prefix(&mount.path)
+            .unwrap_or("")
+            .trim_start_matches('/'),
     };
     let own = match settings.prefix_style {
         PrefixStyle::InsideMount => inside,
-        PrefixStyle::BeforeMount => inside.strip_prefix(prefix).unwrap_or(inside).trim_start_matches('/'),
+        PrefixStyle::BeforeMount => inside
+            .strip_prefix(prefix)
+            .unwrap_or(inside)
+            .trim_start_matches('/'),
     };
     if own.is_empty() {
         return Err(PathFault::OnlyMount(written.to_owned()));
@@ -126,8 +133,15 @@ pub fn resolve(
         None => fence(own, namespace, settings.isolation)?,
         Some(leaf) => fence(&format!("{own}/{leaf}"), namespace, settings.isolation)?,
     };
-    let path = if prefix.is_empty() { own.clone() } else { format!("{prefix}/{own}") };
-    Ok(Place { id: DocumentId::new(mount.path.clone(), path), own })
+    let path = if prefix.is_empty() {
+        own.clone()
+    } else {
+        format!("{prefix}/{own}")
+    };
+    Ok(Place {
+        id: DocumentId::new(mount.path.clone(), path),
+        own,
+    })
 }
 
 /// Takes exactly one leading `data/` off: what is left is the document's own path, even when that
@@ -136,22 +150,26 @@ fn strip_data<'a>(inside: &'a str, mount: &str) -> Result<&'a str, PathFault> {
     let (first, rest) = inside.split_once('/').unwrap_or((inside, ""));
     match first {
         "data" => Ok(rest),
-        word if API_WORDS.contains(&word) => {
-            Err(PathFault::ApiWord { mount: mount.to_owned(), word: word.to_owned() })
-        }
+        word if API_WORDS.contains(&word) => Err(PathFault::ApiWord {
+            mount: mount.to_owned(),
+            word: word.to_owned(),
+        }),
         _ => Ok(inside),
     }
 }
 
 fn fence(own: &str, namespace: &str, isolation: NamespaceIsolation) -> Result<String, PathFault> {
-    let fenced = own.strip_prefix(namespace).is_some_and(|rest| rest.len() > 1 && rest.starts_with('/'));
+    let fenced = own
+        .strip_prefix(namespace)
+        .is_some_and(|rest| rest.len() > 1 && rest.starts_with('/'));
     match isolation {
         NamespaceIsolation::Off => Ok(own.to_owned()),
         _ if fenced => Ok(own.to_owned()),
         NamespaceIsolation::Prefix => Ok(format!("{namespace}/{own}")),
-        NamespaceIsolation::Enforce => {
-            Err(PathFault::Isolation { namespace: namespace.to_owned(), path: own.to_owned() })
-        }
+        NamespaceIsolation::Enforce => Err(PathFault::Isolation {
+            namespace: namespace.to_owned(),
+            path: own.to_owned(),
+        }),
     }
 }
 
@@ -161,11 +179,17 @@ mod tests {
     use crate::domain::settings::tests::settings;
 
     fn v1(path: &str) -> Mount {
-        Mount { path: path.into(), version: KvVersion::V1 }
+        Mount {
+            path: path.into(),
+            version: KvVersion::V1,
+        }
     }
 
     fn v2(path: &str) -> Mount {
-        Mount { path: path.into(), version: KvVersion::V2 }
+        Mount {
+            path: path.into(),
+            version: KvVersion::V2,
+        }
     }
 
     fn at(written: &str, mount: &Mount, settings: &Settings) -> Result<String, String> {
@@ -198,8 +222,14 @@ mod tests {
         for (written, wanted) in [
             ("", "the path is empty"),
             ("  ", "the path is empty"),
-            ("secret", "\"secret\" is only the mount; a document needs a path inside it"),
-            ("secret/data", "\"secret/data\" is only the mount; a document needs a path inside it"),
+            (
+                "secret",
+                "\"secret\" is only the mount; a document needs a path inside it",
+            ),
+            (
+                "secret/data",
+                "\"secret/data\" is only the mount; a document needs a path inside it",
+            ),
             ("secret/", "the path begins or ends with \"/\""),
             ("/secret/app", "the path begins or ends with \"/\""),
             ("secret//app", "the path has an empty segment (\"//\")"),
@@ -207,42 +237,103 @@ mod tests {
             ("secret/data/../app", "the path has a \"..\" segment"),
             (" secret/app", "the path begins or ends with a blank"),
             ("secret/app ", "the path begins or ends with a blank"),
-            ("secret/%2e%2e/app", "the path has the character U+0025, which is not allowed"),
-            ("secret\\app", "the path has the character U+005C, which is not allowed"),
-            ("secret/a\tb", "the path has the character U+0009, which is not allowed"),
-            ("secret/a\u{200b}b", "the path has the character U+200B, which is not allowed"),
-            ("secret/a\u{a0}b", "the path has the character U+00A0, which is not allowed"),
-            ("secret/\u{ff0e}\u{ff0e}/x", "the path has characters that only look like others (its compatibility form differs)"),
-            ("secret/metadata/app", "\"metadata\" after the mount \"secret\" is a word of the KV v2 API, not a document"),
-            ("secret/config", "\"config\" after the mount \"secret\" is a word of the KV v2 API, not a document"),
-            ("secrets/app", "Vault has no secrets engine mounted at \"secrets/app\""),
+            (
+                "secret/%2e%2e/app",
+                "the path has the character U+0025, which is not allowed",
+            ),
+            (
+                "secret\\app",
+                "the path has the character U+005C, which is not allowed",
+            ),
+            (
+                "secret/a\tb",
+                "the path has the character U+0009, which is not allowed",
+            ),
+            (
+                "secret/a\u{200b}b",
+                "the path has the character U+200B, which is not allowed",
+            ),
+            (
+                "secret/a\u{a0}b",
+                "the path has the character U+00A0, which is not allowed",
+            ),
+            (
+                "secret/\u{ff0e}\u{ff0e}/x",
+                "the path has characters that only look like others (its compatibility form differs)",
+            ),
+            (
+                "secret/metadata/app",
+                "\"metadata\" after the mount \"secret\" is a word of the KV v2 API, not a document",
+            ),
+            (
+                "secret/config",
+                "\"config\" after the mount \"secret\" is a word of the KV v2 API, not a document",
+            ),
+            (
+                "secrets/app",
+                "Vault has no secrets engine mounted at \"secrets/app\"",
+            ),
         ] {
-            assert_eq!(at(written, &v2("secret"), &plain).unwrap_err(), wanted, "{written:?}");
+            assert_eq!(
+                at(written, &v2("secret"), &plain).unwrap_err(),
+                wanted,
+                "{written:?}"
+            );
         }
-        assert_eq!(check(&format!("secret/{}", "a".repeat(506))), Err(PathFault::Long(513)));
+        assert_eq!(
+            check(&format!("secret/{}", "a".repeat(506))),
+            Err(PathFault::Long(513))
+        );
         assert_eq!(check(&format!("secret/{}", "a".repeat(505))), Ok(()));
     }
 
     #[test]
     fn the_clusters_prefix_stands_inside_the_mount_or_before_it() {
-        let inside = Settings { cluster_prefix: "clusters/c1".into(), ..settings() };
-        assert_eq!(at("secret/data/app", &v2("secret"), &inside).unwrap(), "secret:clusters/c1/app");
+        let inside = Settings {
+            cluster_prefix: "clusters/c1".into(),
+            ..settings()
+        };
+        assert_eq!(
+            at("secret/data/app", &v2("secret"), &inside).unwrap(),
+            "secret:clusters/c1/app"
+        );
         assert_eq!(at("kv1/app", &v1("kv1"), &inside).unwrap(), "kv1:clusters/c1/app");
-        let before = Settings { prefix_style: PrefixStyle::BeforeMount, ..inside };
-        assert_eq!(mount_query("secret/data/app", &before), "clusters/c1/secret/data/app");
-        assert_eq!(at("secret/data/app", &v1("clusters"), &before).unwrap(), "clusters:c1/secret/data/app");
-        assert_eq!(at("secret/data/app", &v2("clusters/c1/secret"), &before).unwrap(), "clusters/c1/secret:app");
-        assert_eq!(at("secret/data/app", &v2("secret"), &before).unwrap_err(), "Vault has no secrets engine mounted at \"secret/data/app\"");
+        let before = Settings {
+            prefix_style: PrefixStyle::BeforeMount,
+            ..inside
+        };
+        assert_eq!(
+            mount_query("secret/data/app", &before),
+            "clusters/c1/secret/data/app"
+        );
+        assert_eq!(
+            at("secret/data/app", &v1("clusters"), &before).unwrap(),
+            "clusters:c1/secret/data/app"
+        );
+        assert_eq!(
+            at("secret/data/app", &v2("clusters/c1/secret"), &before).unwrap(),
+            "clusters/c1/secret:app"
+        );
+        assert_eq!(
+            at("secret/data/app", &v2("secret"), &before).unwrap_err(),
+            "Vault has no secrets engine mounted at \"secret/data/app\""
+        );
     }
 
     #[test]
     fn discovered_documents_stand_below_the_path() {
-        let enforce = Settings { isolation: NamespaceIsolation::Enforce, ..settings() };
+        let enforce = Settings {
+            isolation: NamespaceIsolation::Enforce,
+            ..settings()
+        };
         let below = |written: &str, settings: &Settings| {
             resolve(written, Some("db"), "shop", &v2("secret"), settings).map(|place| place.id.path)
         };
         assert_eq!(below("secret/data/app", &settings()), Ok("app/db".into()));
-        assert_eq!(below("secret/data", &settings()), Err(PathFault::OnlyMount("secret/data".into())));
+        assert_eq!(
+            below("secret/data", &settings()),
+            Err(PathFault::OnlyMount("secret/data".into()))
+        );
         assert_eq!(below("secret/data/shop", &enforce), Ok("shop/db".into()));
     }
 
@@ -253,16 +344,45 @@ mod tests {
             cluster_prefix: "clusters/c1".into(),
             ..settings()
         };
-        let prefix = Settings { isolation: NamespaceIsolation::Prefix, ..enforce.clone() };
-        assert_eq!(at("secret/data/shop/app", &v2("secret"), &enforce).unwrap(), "secret:clusters/c1/shop/app");
-        assert_eq!(at("secret/data/shop/app", &v2("secret"), &prefix).unwrap(), "secret:clusters/c1/shop/app");
-        assert_eq!(at("secret/data/app", &v2("secret"), &prefix).unwrap(), "secret:clusters/c1/shop/app");
-        for written in ["secret/data/app", "secret/data/data/shop/x", "secret/shopping/x", "secret/SHOP/x", "secret/data/shop"] {
+        let prefix = Settings {
+            isolation: NamespaceIsolation::Prefix,
+            ..enforce.clone()
+        };
+        assert_eq!(
+            at("secret/data/shop/app", &v2("secret"), &enforce).unwrap(),
+            "secret:clusters/c1/shop/app"
+        );
+        assert_eq!(
+            at("secret/data/shop/app", &v2("secret"), &prefix).unwrap(),
+            "secret:clusters/c1/shop/app"
+        );
+        assert_eq!(
+            at("secret/data/app", &v2("secret"), &prefix).unwrap(),
+            "secret:clusters/c1/shop/app"
+        );
+        for written in [
+            "secret/data/app",
+            "secret/data/data/shop/x",
+            "secret/shopping/x",
+            "secret/SHOP/x",
+            "secret/data/shop",
+        ] {
             assert!(at(written, &v2("secret"), &enforce).is_err(), "{written}");
-            assert!(at(written, &v2("secret"), &prefix).unwrap().starts_with("secret:clusters/c1/shop/"), "{written}");
+            assert!(
+                at(written, &v2("secret"), &prefix)
+                    .unwrap()
+                    .starts_with("secret:clusters/c1/shop/"),
+                "{written}"
+            );
         }
-        let before = Settings { prefix_style: PrefixStyle::BeforeMount, ..enforce };
-        assert_eq!(at("shop/data/app", &v1("clusters"), &before).unwrap(), "clusters:c1/shop/data/app");
+        let before = Settings {
+            prefix_style: PrefixStyle::BeforeMount,
+            ..enforce
+        };
+        assert_eq!(
+            at("shop/data/app", &v1("clusters"), &before).unwrap(),
+            "clusters:c1/shop/data/app"
+        );
         assert!(at("secret/data/shop/app", &v1("clusters"), &before).is_err());
     }
 

@@ -24,7 +24,11 @@ pub struct Identity {
 impl Identity {
     /// The claim that a source of this cluster puts on its documents.
     pub fn claim(&self, holder: &SourceKey) -> Claim {
-        Claim { cluster: self.cluster.clone(), cluster_id: self.cluster_id.clone(), holder: holder.clone() }
+        Claim {
+            cluster: self.cluster.clone(),
+            cluster_id: self.cluster_id.clone(),
+            holder: holder.clone(),
+        }
     }
 
     fn is_ours(&self, claim: &Claim) -> bool {
@@ -63,9 +67,19 @@ impl Seen {
         match observed {
             Observed::Absent => Self::Absent,
             Observed::Deleted { version, mark } => Self::Deleted { version, mark },
-            Observed::Live { version, created, held, mark } => {
+            Observed::Live {
+                version,
+                created,
+                held,
+                mark,
+            } => {
                 let content: Option<_> = held.into_iter().map(|(key, value)| Some((key, value?))).collect();
-                Self::Live { version, created, content: content.map(|content| digester.content(&content)), mark }
+                Self::Live {
+                    version,
+                    created,
+                    content: content.map(|content| digester.content(&content)),
+                    mark,
+                }
             }
         }
     }
@@ -139,19 +153,32 @@ pub struct Title {
 pub fn title(scene: &Scene) -> Result<Title, Owner> {
     match scene.seen {
         Seen::Absent | Seen::Deleted { .. } => vacant(scene),
-        Seen::Live { mark: Mark::Claimed(claim), .. } => claimed(scene, claim),
-        Seen::Live { mark: Mark::Garbled, .. } => taken_over(scene, Owner::Unknown),
-        Seen::Live { version, created, mark: Mark::Unclaimed | Mark::Unreadable, .. } => {
-            unclaimed(scene, *version, *created)
-        }
+        Seen::Live {
+            mark: Mark::Claimed(claim),
+            ..
+        } => claimed(scene, claim),
+        Seen::Live {
+            mark: Mark::Garbled, ..
+        } => taken_over(scene, Owner::Unknown),
+        Seen::Live {
+            version,
+            created,
+            mark: Mark::Unclaimed | Mark::Unreadable,
+            ..
+        } => unclaimed(scene, *version, *created),
     }
 }
 
 /// Nothing is there. Whoever holds it in the ledger, and still wants it, goes first.
 fn vacant(scene: &Scene) -> Result<Title, Owner> {
     rivalry(scene, scene.entry.map(|entry| &entry.holder))?;
-    let mine = scene.entry.filter(|entry| entry.holder == scene.me.key && entry.state == State::Written);
-    Ok(Title { adopted: mine.is_some_and(|entry| entry.adopted), creating: mine.is_none() })
+    let mine = scene
+        .entry
+        .filter(|entry| entry.holder == scene.me.key && entry.state == State::Written);
+    Ok(Title {
+        adopted: mine.is_some_and(|entry| entry.adopted),
+        creating: mine.is_none(),
+    })
 }
 
 /// A claim binds while its holder still wants the document.
@@ -163,16 +190,20 @@ fn claimed(scene: &Scene, claim: &Claim) -> Result<Title, Owner> {
     if claim.holder != scene.me.key {
         contest(scene, &claim.holder)?;
     }
-    Ok(Title { adopted: scene.entry.is_some_and(|entry| entry.adopted), creating: false })
+    Ok(Title {
+        adopted: scene.entry.is_some_and(|entry| entry.adopted),
+        creating: false,
+    })
 }
 
 /// No claim is on it: it is ours if the ledger says so, else only by adoption.
 fn unclaimed(scene: &Scene, version: u64, created: i64) -> Result<Title, Owner> {
     rivalry(scene, scene.entry.map(|entry| &entry.holder))?;
     match scene.entry {
-        Some(entry) if is_written(entry, scene.version, version, created) => {
-            Ok(Title { adopted: entry.adopted, creating: false })
-        }
+        Some(entry) if is_written(entry, scene.version, version, created) => Ok(Title {
+            adopted: entry.adopted,
+            creating: false,
+        }),
         _ => Err(Owner::Nobody),
     }
 }
@@ -182,7 +213,9 @@ fn unclaimed(scene: &Scene, version: u64, created: i64) -> Result<Title, Owner> 
 fn is_written(entry: &LedgerEntry, kv: KvVersion, version: u64, created: i64) -> bool {
     match entry.state {
         State::Written | State::Deleting => true,
-        State::Creating | State::OutcomeUnknown => kv == KvVersion::V2 && version == 1 && created >= entry.since,
+        State::Creating | State::OutcomeUnknown => {
+            kv == KvVersion::V2 && version == 1 && created >= entry.since
+        }
     }
 }
 
@@ -205,7 +238,9 @@ fn rivalry(scene: &Scene, holder: Option<&SourceKey>) -> Result<(), Owner> {
 /// adoption when it does. Of two that could adopt from each other only one may, or they would take
 /// turns for ever.
 fn contest(scene: &Scene, holder: &SourceKey) -> Result<(), Owner> {
-    let Some(rival) = scene.rivals.iter().find(|rival| rival.key == *holder) else { return Ok(()) };
+    let Some(rival) = scene.rivals.iter().find(|rival| rival.key == *holder) else {
+        return Ok(());
+    };
     let (me, same_namespace) = (scene.me, rival.key.namespace == scene.me.key.namespace);
     let prevails = match (me.annotated, rival.annotated) {
         (true, false) => true,
@@ -217,11 +252,22 @@ fn contest(scene: &Scene, holder: &SourceKey) -> Result<(), Owner> {
         Adopt::Annotated => me.annotated && same_namespace,
         Adopt::All => true,
     };
-    if allowed && prevails { Ok(()) } else { Err(Owner::Source(holder.clone())) }
+    if allowed && prevails {
+        Ok(())
+    } else {
+        Err(Owner::Source(holder.clone()))
+    }
 }
 
 fn taken_over(scene: &Scene, owner: Owner) -> Result<Title, Owner> {
-    if scene.adopt == Adopt::All { Ok(Title { adopted: true, creating: false }) } else { Err(owner) }
+    if scene.adopt == Adopt::All {
+        Ok(Title {
+            adopted: true,
+            creating: false,
+        })
+    } else {
+        Err(owner)
+    }
 }
 
 /// Whether an unclaimed document that is not ours may be adopted for this content.
@@ -249,7 +295,10 @@ pub struct Step {
 pub fn decide(scene: &Scene, content: Digest) -> Result<Step, Owner> {
     let equal = matches!(scene.seen, Seen::Live { content: Some(held), .. } if *held == content);
     let title = match title(scene) {
-        Err(Owner::Nobody) if adoptable(scene, equal) => Title { adopted: true, creating: false },
+        Err(Owner::Nobody) if adoptable(scene, equal) => Title {
+            adopted: true,
+            creating: false,
+        },
         other => other?,
     };
     let claim = Mark::Claimed(scene.identity.claim(&scene.me.key));
@@ -314,18 +363,35 @@ pub fn remove(scene: &Departure) -> Removal {
     match scene.seen {
         Seen::Absent | Seen::Deleted { .. } if scene.unsettled && !retain => Removal::Watch,
         Seen::Absent => Removal::Gone,
-        Seen::Deleted { mark: Mark::Claimed(claim), .. }
-            if scene.deletion == DeletionPolicy::Purge && holds(scene, claim) && !scene.entry.adopted =>
-        {
+        Seen::Deleted {
+            mark: Mark::Claimed(claim),
+            ..
+        } if scene.deletion == DeletionPolicy::Purge && holds(scene, claim) && !scene.entry.adopted => {
             Removal::Purge
         }
         Seen::Deleted { .. } => Removal::Gone,
-        Seen::Live { version, mark: Mark::Claimed(claim), .. } if holds(scene, claim) => {
-            if retain { Removal::Release } else { delete(scene, *version) }
+        Seen::Live {
+            version,
+            mark: Mark::Claimed(claim),
+            ..
+        } if holds(scene, claim) => {
+            if retain {
+                Removal::Release
+            } else {
+                delete(scene, *version)
+            }
         }
-        Seen::Live { mark: Mark::Claimed(_) | Mark::Garbled, .. } => Removal::Disown,
+        Seen::Live {
+            mark: Mark::Claimed(_) | Mark::Garbled,
+            ..
+        } => Removal::Disown,
         Seen::Live { .. } if retain => Removal::Gone,
-        Seen::Live { version, created, mark: Mark::Unclaimed | Mark::Unreadable, .. } => {
+        Seen::Live {
+            version,
+            created,
+            mark: Mark::Unclaimed | Mark::Unreadable,
+            ..
+        } => {
             if is_written(scene.entry, scene.version, *version, *created) {
                 delete(scene, *version)
             } else {

@@ -44,7 +44,9 @@ impl Policy {
             }
             for glob in &rule.paths {
                 if glob.starts_with('/') || glob.split('/').any(|segment| matches!(segment, "." | "..")) {
-                    return fault(&format!("{glob:?} can match no path: write it as secret/team-a/*"));
+                    return fault(&format!(
+                        "{glob:?} can match no path: write it as secret/team-a/*"
+                    ));
                 }
             }
         }
@@ -60,7 +62,10 @@ impl Policy {
             .find(|rule| rule.namespaces.iter().any(|glob| matches(glob, namespace)))
             .filter(|rule| rule.paths.iter().any(|glob| matches(glob, &path)))
             .map(|rule| rule.adopt)
-            .ok_or_else(|| PathFault::Policy { namespace: namespace.to_owned(), path })
+            .ok_or_else(|| PathFault::Policy {
+                namespace: namespace.to_owned(),
+                path,
+            })
     }
 }
 
@@ -90,7 +95,11 @@ fn matches(glob: &str, text: &str) -> bool {
             }
         }
         reached = next;
-        i += if star && glob.get(i + 1) == Some(&'*') { 2 } else { 1 };
+        i += if star && glob.get(i + 1) == Some(&'*') {
+            2
+        } else {
+            1
+        };
     }
     reached[text.len()]
 }
@@ -101,7 +110,11 @@ mod tests {
 
     fn rule(namespaces: &[&str], paths: &[&str], adopt: bool) -> Rule {
         let owned = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
-        Rule { namespaces: owned(namespaces), paths: owned(paths), adopt }
+        Rule {
+            namespaces: owned(namespaces),
+            paths: owned(paths),
+            adopt,
+        }
     }
 
     #[test]

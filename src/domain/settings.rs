@@ -152,6 +152,8 @@ pub(crate) mod tests {
             "Always".parse::<Adopt>().unwrap_err().to_string(),
             "\"Always\" is not allowed; use never, equal, annotated or all"
         );
-        assert!(Adopt::Never < Adopt::Equal && Adopt::Equal < Adopt::Annotated && Adopt::Annotated < Adopt::All);
+        assert!(
+            Adopt::Never < Adopt::Equal && Adopt::Equal < Adopt::Annotated && Adopt::Annotated < Adopt::All
+        );
     }
 }

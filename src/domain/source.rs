@@ -23,8 +23,13 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in the order in which `--help` names them.
-    pub const ALL: [Self; 5] =
-        [Self::Deployment, Self::Secret, Self::StatefulSet, Self::DaemonSet, Self::CronJob];
+    pub const ALL: [Self; 5] = [
+        Self::Deployment,
+        Self::Secret,
+        Self::StatefulSet,
+        Self::DaemonSet,
+        Self::CronJob,
+    ];
 
     /// The API's name of the kind.
     pub fn as_str(self) -> &'static str {
@@ -53,7 +58,10 @@ impl FromStr for Kind {
     type Err = UnknownKind;
 
     fn from_str(text: &str) -> Result<Self, UnknownKind> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| UnknownKind(text.to_owned()))
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| UnknownKind(text.to_owned()))
     }
 }
 

@@ -86,7 +86,10 @@ pub type Held = BTreeMap<String, Option<Value>>;
 /// Whether Vault holds exactly the content that we would write.
 pub fn same(held: &Held, content: &Content) -> bool {
     held.len() == content.len()
-        && held.iter().zip(content).all(|((a, held), (b, wanted))| a == b && held.as_ref() == Some(wanted))
+        && held
+            .iter()
+            .zip(content)
+            .all(|((a, held), (b, wanted))| a == b && held.as_ref() == Some(wanted))
 }
 
 /// Sum of the lengths of keys and values, in bytes.
@@ -115,7 +118,11 @@ pub struct Digester(RandomState, RandomState);
 impl Digester {
     /// Fingerprint of all keys and values.
     pub fn content(&self, content: &Content) -> Digest {
-        self.fields(content.iter().flat_map(|(key, value)| [key.as_bytes(), value.expose()]))
+        self.fields(
+            content
+                .iter()
+                .flat_map(|(key, value)| [key.as_bytes(), value.expose()]),
+        )
     }
 
     /// Fingerprint of a sequence of byte strings; their borders count.
@@ -136,11 +143,17 @@ mod tests {
     use super::*;
 
     fn content(pairs: &[(&str, &str)]) -> Content {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), Value::from(*v))).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), Value::from(*v)))
+            .collect()
     }
 
     fn held(pairs: &[(&str, Option<&str>)]) -> Held {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), v.map(Value::from))).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), v.map(Value::from)))
+            .collect()
     }
 
     #[test]
@@ -150,7 +163,10 @@ mod tests {
         assert!(!same(&held(&[("a", Some("1"))]), &wanted));
         assert!(!same(&held(&[("a", Some("1")), ("b", None)]), &wanted));
         assert!(!same(&held(&[("a", Some("1")), ("c", Some("2"))]), &wanted));
-        assert!(!same(&held(&[("a", Some("1")), ("b", Some("2")), ("c", Some("3"))]), &wanted));
+        assert!(!same(
+            &held(&[("a", Some("1")), ("b", Some("2")), ("c", Some("3"))]),
+            &wanted
+        ));
         assert!(same(&held(&[]), &content(&[])));
     }
 
@@ -165,10 +181,15 @@ mod tests {
 
     #[test]
     fn base64_errors_quote_nothing() {
-        let error = serde_json::from_str::<Value>("\"hunter2!\"").err().unwrap().to_string();
+        let error = serde_json::from_str::<Value>("\"hunter2!\"")
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.starts_with("a value is not base64"), "{error}");
         assert!(!error.contains("hunter2"));
-        let value: Value = serde_json::from_str("\"aGk=\"").map_err(|e| e.to_string()).unwrap_or("".into());
+        let value: Value = serde_json::from_str("\"aGk=\"")
+            .map_err(|e| e.to_string())
+            .unwrap_or("".into());
         assert!(value.expose() == b"hi");
     }
 }
