@@ -3,6 +3,19 @@
 //! Plain data in, a plan out. Nothing in here performs I/O, reads a clock or knows a client of
 //! Kubernetes or Vault; time is an argument. `tests/it/wall.rs` holds that wall.
 
+pub mod annotations;
+pub mod desired;
+pub mod discovery;
 pub mod document;
+pub mod duration;
+pub mod election;
+pub mod index;
+pub mod ledger;
+pub mod path;
+pub mod plan;
+pub mod policy;
+pub mod problem;
+pub mod queue;
+pub mod settings;
 pub mod source;
 pub mod value;

@@ -3,4 +3,9 @@
 //! A pure core, [`domain`], inside a thin imperative shell. `docs/architecture.md` says which
 //! module may know which.
 
+pub mod backoff;
+pub mod cli;
 pub mod domain;
+pub mod metrics;
+pub mod telemetry;
+pub mod yaml;

@@ -1,0 +1,218 @@
+//! The command line: flags, their environment variables and defaults become one [`Config`].
+//!
+//! Owns the spelling of every flag and variable, and the words of every complaint about them. It
+//! must not know what the values are used for, and it reads nothing but what [`Surroundings`] hands
+//! it, so that a test needs no process environment.
+
+mod args;
+mod environment;
+mod go;
+mod values;
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory as _, FromArgMatches as _};
+
+use crate::domain::settings::{Discover, Settings};
+use crate::domain::source::Kind;
+use crate::telemetry::Logs;
+
+pub use environment::{Runtime, VaultArgs};
+
+/// Exit code for a command line that cannot be used, as Go's `flag` has it.
+const USAGE: u8 = 2;
+
+/// Everything that whoever runs the operator can choose.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Config {
+    /// How to reach Vault, and as whom.
+    pub vault: VaultArgs,
+    /// What the pure core decides by.
+    pub settings: Settings,
+    /// `--path-policy`: a YAML file of rules.
+    pub path_policy: Option<PathBuf>,
+    /// `--discover`: what auto-discovery reads beside env, envFrom and volumes.
+    pub discover: Discover,
+    /// `--cleanup-timeout`: how long a deleted source is held by its finalizer at most.
+    pub cleanup_timeout: Duration,
+    /// `--resync-interval`: every source is compared with Vault this often; `None`: never unasked.
+    pub resync_interval: Option<Duration>,
+    /// `--kinds`: which kinds of object can be sources. Each is named once.
+    pub kinds: Vec<Kind>,
+    /// `--watch-namespaces`; empty: all.
+    pub watch_namespaces: Vec<String>,
+    /// `--concurrency`: reconciles at a time.
+    pub concurrency: usize,
+    /// `--vault-max-rps`: requests to Vault a second; `None`: no limit.
+    pub vault_max_rps: Option<NonZeroU32>,
+    /// `--kubeconfig`.
+    pub kubeconfig: Option<PathBuf>,
+    /// `--namespace`: where the operator itself lives, with its Lease and ledger.
+    pub namespace: String,
+    /// What this process calls itself in the Lease and in Events: `POD_NAME`, else the hostname.
+    pub instance: String,
+    /// `--leader-elect`.
+    pub leader_elect: bool,
+    /// `--metrics-bind-address`, such as `:8080`; `None`: off.
+    pub metrics_bind_address: Option<String>,
+    /// `--enable-metrics-auth`.
+    pub enable_metrics_auth: bool,
+    /// `--health-probe-bind-address`, such as `:8081`; `None`: off.
+    pub health_probe_bind_address: Option<String>,
+    /// `--shutdown-grace`: how long work may drain after a signal.
+    pub shutdown_grace: Duration,
+    /// `--log-format`, `--log-level` and `RUST_LOG`.
+    pub logs: Logs,
+    /// `GOMAXPROCS` and `GOMEMLIMIT`, which the predecessor's charts set.
+    pub runtime: Runtime,
+}
+
+/// What the process was asked to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::Subcommand)]
+pub enum Command {
+    /// Run the operator (the default)
+    #[default]
+    Run,
+}
+
+/// Where values come from that are not on the command line.
+pub struct Surroundings<'a> {
+    /// Looks an environment variable up.
+    pub variable: &'a dyn Fn(&str) -> Option<OsString>,
+    /// Reads a small file; `None` when there is none.
+    pub file: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl Surroundings<'static> {
+    /// The real ones.
+    pub fn of_process() -> Self {
+        Self {
+            variable: &|name| std::env::var_os(name),
+            file: &|path| std::fs::read_to_string(path).ok(),
+        }
+    }
+}
+
+impl Surroundings<'_> {
+    /// A variable's text. An empty one counts as unset: charts and shells leave such behind.
+    fn text(&self, name: &str) -> Result<Option<String>, Exit> {
+        let Some(value) = (self.variable)(name).filter(|value| !value.is_empty()) else {
+            return Ok(None);
+        };
+        value
+            .into_string()
+            .map(Some)
+            .map_err(|_| Exit::usage(format!("{name}: the value is not UTF-8 text")))
+    }
+}
+
+/// A command line that ends the process at once: with help, or with a complaint.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Exit {
+    /// What to print, with its last newline.
+    pub text: String,
+    /// The exit code: 0 for what was asked for (help, version), 2 for a complaint.
+    pub code: u8,
+}
+
+impl Exit {
+    fn usage(complaint: impl std::fmt::Display) -> Self {
+        Self {
+            text: format!("error: {complaint}\n\nFor more information, try '--help'.\n"),
+            code: USAGE,
+        }
+    }
+
+    /// Prints it where it belongs, and hands the exit code over.
+    pub fn report(&self) -> u8 {
+        // Nobody is left to tell if even that fails.
+        let _ = match self.code {
+            0 => std::io::stdout().write_all(self.text.as_bytes()),
+            _ => std::io::stderr().write_all(self.text.as_bytes()),
+        };
+        self.code
+    }
+}
+
+/// Reads a whole command line, the program's name first.
+///
+/// A flag wins over its variable, a variable over the default.
+pub fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    surroundings: &Surroundings,
+) -> Result<(Command, Config), Exit> {
+    let mut command = args::with_variables(args::Cli::command());
+    let args: Vec<String> = args
+        .into_iter()
+        .map(|arg| {
+            arg.into_string()
+                .map_err(|arg| Exit::usage(format!("{} is not UTF-8 text", arg.display())))
+        })
+        .collect::<Result<_, _>>()?;
+    let mut args = go::normalise(args, |name| args::takes_value(&command, name));
+
+    let mut from_environment = Vec::new();
+    for flag in command.get_arguments().filter_map(|arg| arg.get_long()) {
+        let variable = args::variable(flag);
+        if go::names(&args, flag) {
+            continue;
+        }
+        if let Some(value) = surroundings.text(&variable)? {
+            from_environment.push((format!("--{flag}={value}"), flag.to_owned(), variable));
+        }
+    }
+    // In front of everything else, the command's name too.
+    let at = args.len().min(1);
+    args.splice(at..at, from_environment.iter().map(|(arg, ..)| arg.clone()));
+
+    let origin = |flag: &str| {
+        let found = from_environment.iter().find(|(_, name, _)| name == flag);
+        found.map(|(_, _, variable)| variable.as_str())
+    };
+    let cli = command
+        .try_get_matches_from_mut(args)
+        .and_then(|matches| args::Cli::from_arg_matches(&matches))
+        .map_err(|error| complaint(&error, origin))?;
+    let action = cli.command.unwrap_or_default();
+    Ok((action, cli.into_config(surroundings, origin)?))
+}
+
+/// clap's error in our words where a value is at fault: its own would quote the value, and an
+/// address can hold a password. Whoever set a variable learns its name.
+fn complaint<'a>(error: &clap::Error, origin: impl Fn(&str) -> Option<&'a str>) -> Exit {
+    let flag = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(usage)) => usage.trim_start_matches('-').split([' ', '=', '[']).next(),
+        _ => None,
+    };
+    match (flag, error.kind()) {
+        (Some(flag), ErrorKind::ValueValidation) => {
+            let reason =
+                std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+            refused(flag, &reason, origin(flag))
+        }
+        (_, ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => Exit {
+            text: error.render().to_string(),
+            code: 0,
+        },
+        _ => Exit {
+            text: error.render().to_string(),
+            code: USAGE,
+        },
+    }
+}
+
+/// A value that cannot be used: the flag, the reason, and the variable if it came from there.
+fn refused(flag: &str, reason: &str, variable: Option<&str>) -> Exit {
+    match variable {
+        None => Exit::usage(format!("--{flag}: {reason}")),
+        Some(variable) => Exit::usage(format!("{variable} (for --{flag}): {reason}")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

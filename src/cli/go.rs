@@ -1,0 +1,104 @@
+//! Go's flag syntax, for those who come from the predecessor: what it accepts and clap does not.
+//! <https://pkg.go.dev/flag#hdr-Command_line_flag_syntax>
+
+/// Rewrites a command line into the one form that clap sees: `--flag=value`, or `--flag` alone.
+///
+/// One dash counts as two. A flag that takes a value takes the next word, whatever it begins with;
+/// a boolean never does, and neither does a flag that is not known. All after `--` stays.
+pub(super) fn normalise(args: Vec<String>, takes_value: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut args = args.into_iter();
+    let mut normal: Vec<String> = args.next().into_iter().collect();
+    while let Some(arg) = args.next() {
+        match arg.strip_prefix("--").or_else(|| arg.strip_prefix('-')) {
+            Some("") => {
+                normal.push(arg);
+                break;
+            }
+            Some("h") => normal.push("--help".to_owned()),
+            Some(flag) if takes_value(flag) => match args.next() {
+                Some(value) => normal.push(format!("--{flag}={value}")),
+                None => normal.push(format!("--{flag}")),
+            },
+            Some(flag) => normal.push(format!("--{flag}")),
+            None => normal.push(arg),
+        }
+    }
+    normal.extend(args);
+    normal
+}
+
+/// Whether a normalised command line gives the flag.
+pub(super) fn names(args: &[String], flag: &str) -> bool {
+    args.iter()
+        .take_while(|arg| *arg != "--")
+        .filter_map(|arg| arg.strip_prefix("--")?.strip_prefix(flag))
+        .any(|rest| rest.is_empty() || rest.starts_with('='))
+}
+
+/// Go's words for a boolean. <https://pkg.go.dev/strconv#ParseBool>
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(format!(
+            "{text:?} is not allowed; use true or false (or 1, t, T, TRUE, True, 0, f, F, FALSE, False)"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn normal(line: &str) -> String {
+        let args = line.split(' ').map(str::to_owned).collect();
+        normalise(args, |flag| matches!(flag, "vault-addr" | "concurrency")).join(" ")
+    }
+
+    #[test]
+    fn one_dash_is_as_good_as_two() {
+        for (line, expected) in [
+            ("op", "op"),
+            ("op -leader-elect", "op --leader-elect"),
+            ("op --leader-elect", "op --leader-elect"),
+            ("op -leader-elect=false run", "op --leader-elect=false run"),
+            ("op --leader-elect false", "op --leader-elect false"),
+            ("op -vault-addr http://v", "op --vault-addr=http://v"),
+            ("op --vault-addr=http://v", "op --vault-addr=http://v"),
+            ("op -concurrency -5", "op --concurrency=-5"),
+            ("op -vault-addr -leader-elect", "op --vault-addr=-leader-elect"),
+            ("op -vault-addr", "op --vault-addr"),
+            ("op -h", "op --help"),
+            ("op -unknown x", "op --unknown x"),
+            (
+                "op run -leader-elect -- -x --y",
+                "op run --leader-elect -- -x --y",
+            ),
+            ("op -", "op -"),
+        ] {
+            assert_eq!(normal(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_flag_is_named_by_its_whole_name() {
+        let args = ["op", "--vault-addr=x", "--adopt-cluster-id=y", "--", "--kinds"].map(str::to_owned);
+        assert!(names(&args, "vault-addr"));
+        assert!(!names(&args, "vault"));
+        assert!(!names(&args, "adopt"));
+        assert!(!names(&args, "kinds"));
+    }
+
+    #[test]
+    fn booleans_are_gos() {
+        for word in ["1", "t", "T", "TRUE", "true", "True"] {
+            assert_eq!(boolean(word), Ok(true));
+        }
+        for word in ["0", "f", "F", "FALSE", "false", "False"] {
+            assert_eq!(boolean(word), Ok(false));
+        }
+        for word in ["", "yes", "tRUE", "2"] {
+            assert!(boolean(word).unwrap_err().contains("use true or false"));
+        }
+    }
+}

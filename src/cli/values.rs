@@ -1,0 +1,280 @@
+//! The types of flags' values: each says what it allows.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::domain::document::{KvVersion, Mount};
+use crate::domain::duration;
+use crate::domain::problem::excerpt;
+
+/// Values of a flag that takes a comma list and may be repeated: one word's worth.
+#[derive(Clone, Debug)]
+pub(super) struct List<T>(Vec<T>);
+
+/// Reads a comma list; blanks around its items do not count, an empty list is one.
+pub(super) fn list<T>(text: &str, item: impl Fn(&str) -> Result<T, String>) -> Result<List<T>, String> {
+    if text.trim().is_empty() {
+        return Ok(List(Vec::new()));
+    }
+    text.split(',')
+        .map(|part| item(part.trim()))
+        .collect::<Result<_, _>>()
+        .map(List)
+}
+
+/// All words of a repeated flag together, each item once, in the order of their first use.
+pub(super) fn flatten<T: PartialEq>(lists: Vec<List<T>>) -> Vec<T> {
+    let mut all = Vec::new();
+    for item in lists.into_iter().flat_map(|list| list.0) {
+        if !all.contains(&item) {
+            all.push(item);
+        }
+    }
+    all
+}
+
+/// A list of words that parse by themselves.
+pub(super) fn words<T: FromStr<Err: ToString>>(text: &str) -> Result<List<T>, String> {
+    list(text, |item| {
+        item.parse().map_err(|error: T::Err| error.to_string())
+    })
+}
+
+/// What `--discover` adds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Extra {
+    ImagePullSecrets,
+    Csi,
+}
+
+pub(super) fn extras(text: &str) -> Result<List<Extra>, String> {
+    list(text, |word| match word {
+        "image-pull-secrets" => Ok(Extra::ImagePullSecrets),
+        "csi" => Ok(Extra::Csi),
+        _ => Err(format!(
+            "{:?} is not allowed; use image-pull-secrets, csi, both with a comma, or nothing",
+            excerpt(word)
+        )),
+    })
+}
+
+pub(super) fn mounts(text: &str) -> Result<List<Mount>, String> {
+    list(text, |word| {
+        let fault = || {
+            format!(
+                "{:?} is not allowed; write PATH=1 or PATH=2, such as secret=2",
+                excerpt(word)
+            )
+        };
+        let (path, version) = word.rsplit_once('=').ok_or_else(fault)?;
+        let path = path.trim_matches('/');
+        let version = match version {
+            "1" => KvVersion::V1,
+            "2" => KvVersion::V2,
+            _ => return Err(fault()),
+        };
+        if path.is_empty() || path.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+            return Err(fault());
+        }
+        Ok(Mount {
+            path: path.to_owned(),
+            version,
+        })
+    })
+}
+
+/// Names of Kubernetes namespaces. <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-label-names>
+pub(super) fn namespaces(text: &str) -> Result<List<String>, String> {
+    list(text, namespace)
+}
+
+pub(super) fn namespace(text: &str) -> Result<String, String> {
+    if is_label(text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "{:?} cannot be a namespace: [a-z0-9]([-a-z0-9]*[a-z0-9])?, at most 63 characters",
+        excerpt(text)
+    ))
+}
+
+/// `--cluster-name`; empty: none.
+pub(super) fn cluster_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || is_label(text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "{:?} is not allowed; use [a-z0-9]([-a-z0-9]*[a-z0-9])?, at most 63 characters",
+        excerpt(text)
+    ))
+}
+
+fn is_label(text: &str) -> bool {
+    let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let bytes = text.as_bytes();
+    bytes.len() <= 63
+        && bytes.iter().all(|&c| plain(c) || c == b'-')
+        && bytes.first().is_some_and(|&c| plain(c))
+        && bytes.last().is_some_and(|&c| plain(c))
+}
+
+/// UIDs of clusters' `kube-system` namespaces.
+pub(super) fn cluster_ids(text: &str) -> Result<List<String>, String> {
+    list(text, |word| {
+        if !word.is_empty() && word.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-') {
+            return Ok(word.to_owned());
+        }
+        Err(format!(
+            "{:?} is not allowed; use the UID of a kube-system namespace",
+            excerpt(word)
+        ))
+    })
+}
+
+/// `--cluster-prefix`, without slashes at the ends.
+pub(super) fn cluster_prefix(text: &str) -> Result<String, String> {
+    let prefix = text.trim_matches('/');
+    let good = |segment: &str| {
+        let rest = segment.replace("{cluster}", "c");
+        !matches!(rest.as_str(), "" | "." | "..")
+            && rest
+                .chars()
+                .all(|c| c.is_ascii_graphic() && !matches!(c, '{' | '}' | '%' | '?' | '#' | '*'))
+    };
+    if prefix.is_empty() || prefix.split('/').all(good) {
+        return Ok(prefix.to_owned());
+    }
+    Err(format!(
+        "{:?} is not allowed; use a path such as clusters/{{cluster}}, or nothing",
+        excerpt(text)
+    ))
+}
+
+/// `--vault-addr`. The complaint does not quote it: it may hold a password.
+pub(super) fn vault_address(text: &str) -> Result<String, String> {
+    const ALLOWED: &str = "use an address such as https://vault.example.com:8200";
+    let uri: http::Uri = text
+        .parse()
+        .map_err(|_| format!("this is not a URL; {ALLOWED}"))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err(format!("the URL must begin with http:// or https://; {ALLOWED}"));
+    }
+    match uri.authority() {
+        Some(authority) if authority.as_str().contains('@') => {
+            Err(format!("the URL must not hold a user or a password; {ALLOWED}"))
+        }
+        Some(_) if uri.query().is_some() || text.contains('#') => {
+            Err(format!("the URL must end with its path; {ALLOWED}"))
+        }
+        Some(_) => Ok(text.trim_end_matches('/').to_owned()),
+        None => Err(format!("the URL names no host; {ALLOWED}")),
+    }
+}
+
+/// Where the auth method is mounted, without slashes at the ends (`kubernetes`, `clusters/a`).
+pub(super) fn auth_path(text: &str) -> Result<String, String> {
+    let path = text.trim_matches('/');
+    let path = path.strip_prefix("auth/").unwrap_or(path);
+    let good = |segment: &str| {
+        !matches!(segment, "" | "." | "..")
+            && segment
+                .chars()
+                .all(|c| c.is_ascii_graphic() && !"%?#".contains(c))
+    };
+    if path.split('/').all(good) {
+        return Ok(path.to_owned());
+    }
+    Err(format!(
+        "{:?} is not allowed; use the path of an auth method, such as kubernetes",
+        excerpt(text)
+    ))
+}
+
+/// Text that may not be empty.
+pub(super) fn some(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("a value is needed, this is empty".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// An address to listen at; `None`: off.
+#[derive(Clone, Debug)]
+pub(super) struct Bind(pub(super) Option<String>);
+
+pub(super) fn bind(text: &str) -> Result<Bind, String> {
+    if text == "0" {
+        return Ok(Bind(None));
+    }
+    let fault = || {
+        format!(
+            "{:?} is not allowed; use :8080, HOST:8080, [::1]:8080, or 0 for off",
+            excerpt(text)
+        )
+    };
+    let (host, port) = text.rsplit_once(':').ok_or_else(fault)?;
+    let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let good = match in_brackets {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => host
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-')),
+    };
+    let digits = !port.is_empty() && port.bytes().all(|c| c.is_ascii_digit());
+    if !good || !digits || port.parse::<u16>().is_err() {
+        return Err(fault());
+    }
+    Ok(Bind(Some(text.to_owned())))
+}
+
+pub(super) fn a_duration(text: &str) -> Result<Duration, String> {
+    duration::parse(text).map_err(|fault| format!("{:?}: {fault}", excerpt(text)))
+}
+
+/// A period that can be turned off.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Period(pub(super) Option<Duration>);
+
+pub(super) fn period(text: &str) -> Result<Period, String> {
+    if text == "off" {
+        return Ok(Period(None));
+    }
+    match a_duration(text) {
+        Ok(period) => Ok(Period(Some(period).filter(|period| !period.is_zero()))),
+        Err(fault) => Err(format!("{fault}; or off")),
+    }
+}
+
+/// A size in bytes, as Go's runtime takes it. <https://pkg.go.dev/runtime#hdr-Environment_Variables>
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u32); 5] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40), ("B", 0)];
+    let (number, shift) = UNITS
+        .into_iter()
+        .find_map(|(name, shift)| Some((text.strip_suffix(name)?, shift)))
+        .unwrap_or((text, 0));
+    Some(number)
+        .filter(|number| number.bytes().all(|c| c.is_ascii_digit()))
+        .and_then(|number| number.parse::<u64>().ok())
+        .and_then(|number| number.checked_mul(1 << shift))
+        .filter(|&bytes| i64::try_from(bytes).is_ok())
+        .ok_or_else(|| {
+            format!(
+                "{:?} is not allowed; use bytes, or a suffix B, KiB, MiB, GiB or TiB, such as 512KiB",
+                excerpt(text)
+            )
+        })
+}
+
+/// A whole number in a range, with words for what is outside.
+pub(super) fn whole(text: &str, least: u32, most: u32) -> Result<u32, String> {
+    Some(text)
+        .filter(|text| text.bytes().all(|c| c.is_ascii_digit()))
+        .and_then(|text| text.parse().ok())
+        .filter(|number| (least..=most).contains(number))
+        .ok_or_else(|| {
+            format!(
+                "{:?} is not allowed; use a whole number from {least} to {most}",
+                excerpt(text)
+            )
+        })
+}

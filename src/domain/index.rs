@@ -1,0 +1,349 @@
+//! The index: who is a source, who uses which Secret, who wants which path.
+//!
+//! It keeps for each source what a reconcile needs before it has fetched anything, and no more.
+//! Secrets that no source names leave no trace in it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::annotations::Ask;
+use super::desired::Hint;
+use super::document::DocumentId;
+use super::path::Place;
+use super::plan::Contender;
+use super::problem::PathFault;
+use super::settings::NamespaceIsolation;
+use super::source::{Source, SourceKey};
+use super::value::Digest;
+
+/// A source as the watch showed it last, and what the last reconcile learnt.
+#[derive(Clone, Debug)]
+pub struct Tracked {
+    /// Fingerprint of all that decides.
+    fingerprint: Digest,
+    /// UID of the object.
+    pub uid: String,
+    created: i64,
+    annotated: bool,
+    /// Whether its deletion has begun.
+    pub deleting: bool,
+    /// Whether remembered versions may be trusted.
+    pub trust: bool,
+    /// Its `force-sync`, which asks for a re-check when it is another than the one obeyed last.
+    pub force: Option<String>,
+    /// What it asks for; `None`: it only has our finalizer, or a place in the ledger.
+    pub hint: Option<Hint>,
+    /// What the last reconcile learnt.
+    pub memory: Memory,
+}
+
+/// What a reconcile leaves for the next one.
+#[derive(Clone, Default, Debug)]
+pub struct Memory {
+    /// What Vault is known to hold.
+    pub documents: HashMap<DocumentId, Remembered>,
+    /// The `force-sync` that was obeyed last.
+    pub force: Option<String>,
+    /// What was told to people last, so that only a change is told again.
+    pub told: Vec<String>,
+    /// Whether the last reconcile brought all documents to Vault.
+    pub healthy: Option<bool>,
+    /// How often in a row it has failed.
+    pub failures: u32,
+}
+
+/// One document as we know Vault to hold it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Remembered {
+    /// The version.
+    pub version: u64,
+    /// The content.
+    pub content: Digest,
+    /// What it was made of: the wish and the resourceVersions of its Secrets.
+    pub inputs: Digest,
+}
+
+#[derive(Default, Debug)]
+struct SecretSlot {
+    /// Its resourceVersion, as far as it was seen since somebody names it.
+    version: Option<String>,
+    users: Vec<SourceKey>,
+}
+
+/// The index.
+#[derive(Debug)]
+pub struct Index {
+    isolation: NamespaceIsolation,
+    sources: HashMap<SourceKey, Tracked>,
+    /// By namespace and name.
+    secrets: HashMap<(String, String), SecretSlot>,
+    /// By [`Index::loose`] path.
+    neighbours: HashMap<String, Vec<SourceKey>>,
+}
+
+impl Index {
+    /// An empty one.
+    pub fn new(isolation: NamespaceIsolation) -> Self {
+        Self {
+            isolation,
+            sources: HashMap::new(),
+            secrets: HashMap::new(),
+            neighbours: HashMap::new(),
+        }
+    }
+
+    /// Notes a source as the watch shows it. The sources to reconcile: itself, when anything that
+    /// decides has changed, and those that may want what it has given up.
+    pub fn observe(&mut self, source: &Source, ask: &Ask, fingerprint: Digest) -> Vec<SourceKey> {
+        let old = self.sources.get(&source.key);
+        if old.is_some_and(|tracked| tracked.fingerprint == fingerprint) {
+            return Vec::new();
+        }
+        let hint = Hint::of(source, ask);
+        let mut wake = vec![source.key.clone()];
+        // An object made anew under the same name is another source: nothing is remembered for it.
+        let memory = match old {
+            Some(old) if old.uid == source.uid => old.memory.clone(),
+            _ => Memory::default(),
+        };
+        wake.extend(self.unlink(&source.key));
+        let tracked = Tracked {
+            fingerprint,
+            uid: source.uid.clone(),
+            created: source.created,
+            annotated: ask.adopt,
+            deleting: source.deleting.is_some(),
+            trust: ask.trust,
+            force: ask.force.clone(),
+            hint,
+            memory,
+        };
+        self.link(&source.key, tracked.hint.as_ref());
+        self.sources.insert(source.key.clone(), tracked);
+        wake
+    }
+
+    /// Forgets a source that is no more. The sources to reconcile: itself, for what the ledger
+    /// still holds for it, and those that may want what it leaves.
+    pub fn forget(&mut self, key: &SourceKey) -> Vec<SourceKey> {
+        let mut wake = self.unlink(key);
+        self.sources.remove(key);
+        wake.push(key.clone());
+        wake
+    }
+
+    /// Notes a Secret's resourceVersion; `None`: it is gone. The sources that name it, when that is news.
+    pub fn observe_secret(&mut self, namespace: &str, name: &str, version: Option<&str>) -> Vec<SourceKey> {
+        match self.secrets.get_mut(&(namespace.to_owned(), name.to_owned())) {
+            Some(slot) if slot.version.as_deref() != version => {
+                slot.version = version.map(str::to_owned);
+                slot.users.clone()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Notes a resourceVersion that a fetch showed, unless the watch has shown one already.
+    pub fn learn_secret(&mut self, namespace: &str, name: &str, version: &str) {
+        if let Some(slot) = self.secrets.get_mut(&(namespace.to_owned(), name.to_owned())) {
+            slot.version.get_or_insert_with(|| version.to_owned());
+        }
+    }
+
+    /// The resourceVersions of these Secrets, if all are known.
+    pub fn secret_versions<'a>(
+        &'a self,
+        namespace: &str,
+        names: impl Iterator<Item = &'a str>,
+    ) -> Option<BTreeMap<&'a str, &'a str>> {
+        names
+            .map(|name| {
+                let slot = self.secrets.get(&(namespace.to_owned(), name.to_owned()))?;
+                Some((name, slot.version.as_deref()?))
+            })
+            .collect()
+    }
+
+    /// What is known of a source.
+    pub fn get(&self, key: &SourceKey) -> Option<&Tracked> {
+        self.sources.get(key)
+    }
+
+    /// Stores what a reconcile has learnt, if the source is still the one that it was about.
+    pub fn remember(&mut self, key: &SourceKey, uid: &str, memory: Memory) {
+        if let Some(tracked) = self.sources.get_mut(key).filter(|tracked| tracked.uid == uid) {
+            tracked.memory = memory;
+        }
+    }
+
+    /// All sources, for a relist that has to find out which are gone.
+    pub fn keys(&self) -> impl Iterator<Item = &SourceKey> {
+        self.sources.keys()
+    }
+
+    /// All Secrets that sources name and that were seen, for the same purpose.
+    pub fn known_secrets(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.secrets
+            .iter()
+            .filter(|(_, slot)| slot.version.is_some())
+            .map(|((ns, name), _)| (ns.as_str(), name.as_str()))
+    }
+
+    /// How many sources there are.
+    pub fn len(&self) -> usize {
+        self.sources.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.sources.is_empty()
+    }
+
+    /// How a live source ranks among those that want the same document.
+    pub fn contender(&self, key: &SourceKey) -> Option<Contender> {
+        let tracked = self
+            .sources
+            .get(key)
+            .filter(|tracked| !tracked.deleting && tracked.hint.is_some())?;
+        Some(Contender {
+            key: key.clone(),
+            created: tracked.created,
+            uid: tracked.uid.clone(),
+            annotated: tracked.annotated,
+        })
+    }
+
+    /// The other live sources that want the document `id`, which `me` wants or leaves. `holders` are
+    /// those that the ledger and the claim name: one of these whose path cannot be read now still
+    /// wants what it holds, since a source with a problem loses nothing.
+    pub fn rivals(
+        &self,
+        me: &SourceKey,
+        id: &DocumentId,
+        holders: &[&SourceKey],
+        places: impl Fn(&SourceKey, &Hint) -> Result<Vec<Place>, PathFault>,
+    ) -> Vec<Contender> {
+        let mut keys: Vec<&SourceKey> = holders.to_vec();
+        for loose in self.loose_forms(me, id) {
+            keys.extend(self.neighbours.get(&loose).into_iter().flatten());
+        }
+        keys.sort();
+        keys.dedup();
+        keys.into_iter()
+            .filter(|key| *key != me)
+            .filter_map(|key| Some((key, self.contender(key)?, self.sources.get(key)?.hint.as_ref()?)))
+            .filter(|(key, _, hint)| match places(key, hint) {
+                Ok(places) => places.iter().any(|place| place.id == *id),
+                Err(_) => holders.contains(key),
+            })
+            .map(|(_, contender, _)| contender)
+            .collect()
+    }
+
+    /// A source's paths in a form that does not depend on the mount, so that any two paths of one
+    /// document share it: without `data` segments, and, where namespaces are put in front, without
+    /// the namespace. Paths of different documents may share it too; [`Index::rivals`] tells them apart.
+    fn loose(&self, namespace: &str, segments: impl Iterator<Item = impl AsRef<str>>) -> String {
+        let mut loose = String::new();
+        for segment in segments {
+            let segment = segment.as_ref();
+            let fence = self.isolation == NamespaceIsolation::Prefix && segment == namespace;
+            if segment != "data" && !fence {
+                loose.push('/');
+                loose.push_str(segment);
+            }
+        }
+        loose
+    }
+
+    fn loose_paths(&self, key: &SourceKey, hint: &Hint) -> Vec<String> {
+        let path = || hint.path.split('/');
+        if !hint.each {
+            return vec![self.loose(&key.namespace, path())];
+        }
+        hint.secrets
+            .iter()
+            .map(|secret| self.loose(&key.namespace, path().chain([secret.as_str()])))
+            .collect()
+    }
+
+    /// The forms under which sources that want `id` can stand: the document's own path, with as many
+    /// leading segments (the cluster's prefix) left out as may have been put there.
+    fn loose_forms(&self, me: &SourceKey, id: &DocumentId) -> Vec<String> {
+        let segments: Vec<&str> = id.path.split('/').collect();
+        let mut forms: Vec<String> = (0..segments.len())
+            .map(|skip| {
+                self.loose(
+                    &me.namespace,
+                    id.mount.split('/').chain(segments[skip..].iter().copied()),
+                )
+            })
+            .collect();
+        // A prefix in front of the mount: the path as written begins inside the mount.
+        forms.extend((0..segments.len()).map(|skip| self.loose(&me.namespace, segments[skip..].iter())));
+        let mounts: Vec<&str> = id.mount.split('/').collect();
+        forms.extend(
+            (1..mounts.len())
+                .map(|skip| self.loose(&me.namespace, mounts[skip..].iter().chain(segments.iter()))),
+        );
+        forms.sort();
+        forms.dedup();
+        forms
+    }
+
+    fn link(&mut self, key: &SourceKey, hint: Option<&Hint>) {
+        let Some(hint) = hint else { return };
+        for secret in &hint.secrets {
+            let users = &mut self
+                .secrets
+                .entry((key.namespace.clone(), secret.clone()))
+                .or_default()
+                .users;
+            if !users.contains(key) {
+                users.push(key.clone());
+            }
+        }
+        for loose in self.loose_paths(key, hint) {
+            let keys = self.neighbours.entry(loose).or_default();
+            if !keys.contains(key) {
+                keys.push(key.clone());
+            }
+        }
+    }
+
+    /// Takes the source out of the maps, and returns those that share a path with it.
+    fn unlink(&mut self, key: &SourceKey) -> Vec<SourceKey> {
+        let Some(hint) = self.sources.get(key).and_then(|tracked| tracked.hint.clone()) else {
+            return Vec::new();
+        };
+        for secret in &hint.secrets {
+            let slot = (key.namespace.clone(), secret.clone());
+            if let Some(users) = self.secrets.get_mut(&slot).map(|slot| &mut slot.users) {
+                users.retain(|user| user != key);
+                if users.is_empty() {
+                    self.secrets.remove(&slot);
+                }
+            }
+        }
+        let mut sharers = Vec::new();
+        for loose in self.loose_paths(key, &hint) {
+            if let Some(keys) = self.neighbours.get_mut(&loose) {
+                keys.retain(|other| other != key);
+                sharers.extend(keys.iter().cloned());
+                if keys.is_empty() {
+                    self.neighbours.remove(&loose);
+                }
+            }
+        }
+        sharers
+    }
+
+    /// The sources that may want a document which `me` has left.
+    pub fn sharers(&self, me: &SourceKey, id: &DocumentId) -> Vec<SourceKey> {
+        let forms = self.loose_forms(me, id);
+        let keys = forms
+            .iter()
+            .filter_map(|loose| self.neighbours.get(loose))
+            .flatten();
+        keys.filter(|key| *key != me).cloned().collect()
+    }
+}

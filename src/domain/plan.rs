@@ -1,0 +1,442 @@
+//! Deciding: what is to be done about one document, when a source wants it and when it does not.
+//!
+//! Three questions, each a function from plain data to an answer: whose is the document
+//! ([`title`]), what must be written ([`decide`]), what may be taken away ([`remove`]).
+
+use super::document::{Cas, Claim, DocumentId, KvVersion, Mark, Observed};
+use super::ledger::{LedgerEntry, State};
+use super::problem::Owner;
+use super::settings::{Adopt, DeletionPolicy};
+use super::source::SourceKey;
+use super::value::{Digest, Digester};
+
+/// Who this operator is, to those who read claims.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// `--cluster-name`, when there is one.
+    pub cluster: Option<String>,
+    /// UID of this cluster's `kube-system` namespace.
+    pub cluster_id: String,
+    /// UIDs whose claims count as this cluster's own (`--adopt-cluster-id`).
+    pub also: Vec<String>,
+}
+
+impl Identity {
+    /// The claim that a source of this cluster puts on its documents.
+    pub fn claim(&self, holder: &SourceKey) -> Claim {
+        Claim {
+            cluster: self.cluster.clone(),
+            cluster_id: self.cluster_id.clone(),
+            holder: holder.clone(),
+        }
+    }
+
+    fn is_ours(&self, claim: &Claim) -> bool {
+        claim.cluster_id == self.cluster_id || self.also.contains(&claim.cluster_id)
+    }
+}
+
+/// What Vault showed of a document, its content reduced to a fingerprint.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Seen {
+    /// See [`Observed::Absent`].
+    Absent,
+    /// See [`Observed::Deleted`].
+    Deleted {
+        /// The latest version's number.
+        version: u64,
+        /// Its mark, which does not bind.
+        mark: Mark,
+    },
+    /// See [`Observed::Live`].
+    Live {
+        /// The latest version's number; 0 on KV v1.
+        version: u64,
+        /// When that was written, in seconds since 1970; 0 on KV v1.
+        created: i64,
+        /// The content; `None` when it holds what we would never write.
+        content: Option<Digest>,
+        /// Its mark.
+        mark: Mark,
+    },
+}
+
+impl Seen {
+    /// Takes the fingerprint, and drops the values.
+    pub fn of(observed: Observed, digester: &Digester) -> Self {
+        match observed {
+            Observed::Absent => Self::Absent,
+            Observed::Deleted { version, mark } => Self::Deleted { version, mark },
+            Observed::Live {
+                version,
+                created,
+                held,
+                mark,
+            } => {
+                let content: Option<_> = held.into_iter().map(|(key, value)| Some((key, value?))).collect();
+                Self::Live {
+                    version,
+                    created,
+                    content: content.map(|content| digester.content(&content)),
+                    mark,
+                }
+            }
+        }
+    }
+
+    /// The version to check a write against.
+    pub fn version(&self) -> u64 {
+        match self {
+            Self::Absent => 0,
+            Self::Deleted { version, .. } | Self::Live { version, .. } => *version,
+        }
+    }
+
+    fn mark(&self) -> Option<&Mark> {
+        match self {
+            Self::Absent => None,
+            Self::Deleted { mark, .. } | Self::Live { mark, .. } => Some(mark),
+        }
+    }
+}
+
+/// A live source of this cluster with what ranks it among those that want the same document.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Contender {
+    /// Which source.
+    pub key: SourceKey,
+    /// When it was created, in seconds since 1970.
+    pub created: i64,
+    /// Its UID: what decides between two of the same second.
+    pub uid: String,
+    /// Whether it says `vault-sync.io/adopt: "true"`.
+    pub annotated: bool,
+}
+
+impl Contender {
+    fn is_older_than(&self, other: &Self) -> bool {
+        (self.created, &self.uid) < (other.created, &other.uid)
+    }
+}
+
+/// All that bears on a document that a source wants.
+#[derive(Clone, Debug)]
+pub struct Scene<'a> {
+    /// Who we are.
+    pub identity: &'a Identity,
+    /// The source that wants it.
+    pub me: &'a Contender,
+    /// The other live sources of this cluster that want it now.
+    pub rivals: &'a [Contender],
+    /// What the ledger says of it.
+    pub entry: Option<&'a LedgerEntry>,
+    /// What Vault shows.
+    pub seen: &'a Seen,
+    /// The KV version of its mount.
+    pub version: KvVersion,
+    /// Whether claims can be put on documents of this mount.
+    pub claims: bool,
+    /// `--adopt`, or less where the path policy says so.
+    pub adopt: Adopt,
+}
+
+/// A right to a document.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Title {
+    /// Whether the document existed before us.
+    pub adopted: bool,
+    /// Whether the next write brings it into being, so that the ledger must say `creating` first.
+    pub creating: bool,
+}
+
+/// Whether the document is the source's to write, or else whose it is.
+pub fn title(scene: &Scene) -> Result<Title, Owner> {
+    match scene.seen {
+        Seen::Absent | Seen::Deleted { .. } => vacant(scene),
+        Seen::Live {
+            mark: Mark::Claimed(claim),
+            ..
+        } => claimed(scene, claim),
+        Seen::Live {
+            mark: Mark::Garbled, ..
+        } => taken_over(scene, Owner::Unknown),
+        Seen::Live {
+            version,
+            created,
+            mark: Mark::Unclaimed | Mark::Unreadable,
+            ..
+        } => unclaimed(scene, *version, *created),
+    }
+}
+
+/// Nothing is there. Whoever holds it in the ledger, and still wants it, goes first.
+fn vacant(scene: &Scene) -> Result<Title, Owner> {
+    rivalry(scene, scene.entry.map(|entry| &entry.holder))?;
+    let mine = scene
+        .entry
+        .filter(|entry| entry.holder == scene.me.key && entry.state == State::Written);
+    Ok(Title {
+        adopted: mine.is_some_and(|entry| entry.adopted),
+        creating: mine.is_none(),
+    })
+}
+
+/// A claim binds while its holder still wants the document.
+fn claimed(scene: &Scene, claim: &Claim) -> Result<Title, Owner> {
+    if !scene.identity.is_ours(claim) {
+        let name = claim.cluster.clone().unwrap_or_else(|| claim.cluster_id.clone());
+        return taken_over(scene, Owner::Cluster(name));
+    }
+    if claim.holder != scene.me.key {
+        contest(scene, &claim.holder)?;
+    }
+    Ok(Title {
+        adopted: scene.entry.is_some_and(|entry| entry.adopted),
+        creating: false,
+    })
+}
+
+/// No claim is on it: it is ours if the ledger says so, else only by adoption.
+fn unclaimed(scene: &Scene, version: u64, created: i64) -> Result<Title, Owner> {
+    rivalry(scene, scene.entry.map(|entry| &entry.holder))?;
+    match scene.entry {
+        Some(entry) if is_written(entry, scene.version, version, created) => Ok(Title {
+            adopted: entry.adopted,
+            creating: false,
+        }),
+        _ => Err(Owner::Nobody),
+    }
+}
+
+/// Whether the ledger gives us an unclaimed document. One that we were about to create is ours when
+/// it is at version 1 and younger than our intention: the promise's one exception.
+fn is_written(entry: &LedgerEntry, kv: KvVersion, version: u64, created: i64) -> bool {
+    match entry.state {
+        State::Written | State::Deleting => true,
+        State::Creating | State::OutcomeUnknown => {
+            kv == KvVersion::V2 && version == 1 && created >= entry.since
+        }
+    }
+}
+
+/// Sources of one operator that want the same document: where claims tell, the one that holds it
+/// keeps it; where they do not, the oldest has it, whatever was written before.
+fn rivalry(scene: &Scene, holder: Option<&SourceKey>) -> Result<(), Owner> {
+    if scene.claims {
+        return match holder {
+            Some(holder) if *holder != scene.me.key => contest(scene, holder),
+            _ => Ok(()),
+        };
+    }
+    match scene.rivals.iter().find(|rival| rival.is_older_than(scene.me)) {
+        Some(older) => Err(Owner::Source(older.key.clone())),
+        None => Ok(()),
+    }
+}
+
+/// Takes a document from the source that holds it: freely when that no longer wants it, and by
+/// adoption when it does. Of two that could adopt from each other only one may, or they would take
+/// turns for ever.
+fn contest(scene: &Scene, holder: &SourceKey) -> Result<(), Owner> {
+    let Some(rival) = scene.rivals.iter().find(|rival| rival.key == *holder) else {
+        return Ok(());
+    };
+    let (me, same_namespace) = (scene.me, rival.key.namespace == scene.me.key.namespace);
+    let prevails = match (me.annotated, rival.annotated) {
+        (true, false) => true,
+        (false, true) => false,
+        _ => me.is_older_than(rival),
+    };
+    let allowed = match scene.adopt {
+        Adopt::Never | Adopt::Equal => false,
+        Adopt::Annotated => me.annotated && same_namespace,
+        Adopt::All => true,
+    };
+    if allowed && prevails {
+        Ok(())
+    } else {
+        Err(Owner::Source(holder.clone()))
+    }
+}
+
+fn taken_over(scene: &Scene, owner: Owner) -> Result<Title, Owner> {
+    if scene.adopt == Adopt::All {
+        Ok(Title {
+            adopted: true,
+            creating: false,
+        })
+    } else {
+        Err(owner)
+    }
+}
+
+/// Whether an unclaimed document that is not ours may be adopted for this content.
+fn adoptable(scene: &Scene, equal: bool) -> bool {
+    match scene.adopt {
+        Adopt::Never => false,
+        Adopt::Equal => equal,
+        Adopt::Annotated => equal || scene.me.annotated,
+        Adopt::All => true,
+    }
+}
+
+/// What is to be done about a document that a source wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// The write, if Vault holds something else.
+    pub write: Option<Cas>,
+    /// Whether the claim must be put on it, or renewed.
+    pub claim: bool,
+    /// The right that it rests on.
+    pub title: Title,
+}
+
+/// Decides about a document that shall hold `content`.
+pub fn decide(scene: &Scene, content: Digest) -> Result<Step, Owner> {
+    let equal = matches!(scene.seen, Seen::Live { content: Some(held), .. } if *held == content);
+    let title = match title(scene) {
+        Err(Owner::Nobody) if adoptable(scene, equal) => Title {
+            adopted: true,
+            creating: false,
+        },
+        other => other?,
+    };
+    let claim = Mark::Claimed(scene.identity.claim(&scene.me.key));
+    Ok(Step {
+        write: (!equal).then_some(match scene.version {
+            KvVersion::V1 => Cas::None,
+            KvVersion::V2 => Cas::Version(scene.seen.version()),
+        }),
+        claim: scene.claims && scene.seen.mark() != Some(&claim),
+        title,
+    })
+}
+
+/// All that bears on a document that the ledger gives to a source which no longer wants it.
+#[derive(Clone, Debug)]
+pub struct Departure<'a> {
+    /// Who we are.
+    pub identity: &'a Identity,
+    /// What the ledger says of it.
+    pub entry: &'a LedgerEntry,
+    /// What Vault shows.
+    pub seen: &'a Seen,
+    /// The KV version of its mount.
+    pub version: KvVersion,
+    /// Whether another live source of this cluster wants it.
+    pub wanted: bool,
+    /// What happens to it.
+    pub deletion: DeletionPolicy,
+    /// Whether a write of ours could still be under way to it.
+    pub unsettled: bool,
+}
+
+/// What is to be done about such a document.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Removal {
+    /// Another source takes it over; it stays as it is.
+    HandOver,
+    /// Delete this version (KV v2), and look again.
+    DeleteVersion(u64),
+    /// Delete all versions and the metadata (KV v2), and look again.
+    Purge,
+    /// Delete it (KV v1), and look again.
+    Delete,
+    /// Mark the claim as released; then it is out of the ledger.
+    Release,
+    /// Nothing of ours is left: it is out of the ledger.
+    Gone,
+    /// Nothing is left yet, but a late write could still land: look again later.
+    Watch,
+    /// It is somebody else's by now: it is out of the ledger, and stays.
+    Disown,
+    /// It may be ours, and nothing proves it: it is reported, out of the ledger, and stays.
+    Orphan,
+}
+
+/// Decides about a document that its source no longer wants.
+pub fn remove(scene: &Departure) -> Removal {
+    if scene.wanted {
+        return Removal::HandOver;
+    }
+    let retain = scene.deletion == DeletionPolicy::Retain;
+    match scene.seen {
+        Seen::Absent | Seen::Deleted { .. } if scene.unsettled && !retain => Removal::Watch,
+        Seen::Absent => Removal::Gone,
+        Seen::Deleted {
+            mark: Mark::Claimed(claim),
+            ..
+        } if scene.deletion == DeletionPolicy::Purge && holds(scene, claim) && !scene.entry.adopted => {
+            Removal::Purge
+        }
+        Seen::Deleted { .. } => Removal::Gone,
+        Seen::Live {
+            version,
+            mark: Mark::Claimed(claim),
+            ..
+        } if holds(scene, claim) => {
+            if retain {
+                Removal::Release
+            } else {
+                delete(scene, *version)
+            }
+        }
+        Seen::Live {
+            mark: Mark::Claimed(_) | Mark::Garbled,
+            ..
+        } => Removal::Disown,
+        Seen::Live { .. } if retain => Removal::Gone,
+        Seen::Live {
+            version,
+            created,
+            mark: Mark::Unclaimed | Mark::Unreadable,
+            ..
+        } => {
+            if is_written(scene.entry, scene.version, *version, *created) {
+                delete(scene, *version)
+            } else {
+                Removal::Orphan
+            }
+        }
+    }
+}
+
+fn holds(scene: &Departure, claim: &Claim) -> bool {
+    scene.identity.is_ours(claim) && claim.holder == scene.entry.holder
+}
+
+fn delete(scene: &Departure, version: u64) -> Removal {
+    match (scene.version, scene.deletion) {
+        (KvVersion::V1, _) => Removal::Delete,
+        (KvVersion::V2, DeletionPolicy::Purge) if !scene.entry.adopted => Removal::Purge,
+        (KvVersion::V2, _) => Removal::DeleteVersion(version),
+    }
+}
+
+/// How a document that its source wants came out of a reconcile.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// Vault holds it.
+    Stands,
+    /// It could not be brought there now, but was there before: its last good content stays.
+    Stale,
+    /// It never stood.
+    Missing,
+}
+
+/// Whether documents that a source no longer wants may go: new ones stand before old ones go.
+pub fn may_clean(desired: impl IntoIterator<Item = Standing>) -> bool {
+    desired.into_iter().all(|standing| standing != Standing::Missing)
+}
+
+/// The documents of the ledger that the source no longer wants.
+pub fn leaving<'a>(
+    entries: &'a [(DocumentId, LedgerEntry)],
+    desired: &'a [DocumentId],
+) -> impl Iterator<Item = &'a (DocumentId, LedgerEntry)> {
+    entries.iter().filter(|(id, _)| !desired.contains(id))
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

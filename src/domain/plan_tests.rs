@@ -1,0 +1,456 @@
+use super::*;
+use crate::domain::source::Kind;
+use crate::domain::value::{Content, Value};
+
+fn key(namespace: &str, name: &str) -> SourceKey {
+    SourceKey {
+        kind: Kind::Deployment,
+        namespace: namespace.into(),
+        name: name.into(),
+    }
+}
+
+fn contender(name: &str, created: i64) -> Contender {
+    Contender {
+        key: key("shop", name),
+        created,
+        uid: name.into(),
+        annotated: false,
+    }
+}
+
+fn annotated(name: &str, created: i64) -> Contender {
+    Contender {
+        annotated: true,
+        ..contender(name, created)
+    }
+}
+
+fn identity() -> Identity {
+    Identity {
+        cluster: Some("c1".into()),
+        cluster_id: "id-1".into(),
+        also: vec!["id-old".into()],
+    }
+}
+
+fn claim(cluster_id: &str, holder: &str) -> Mark {
+    Mark::Claimed(Claim {
+        cluster: Some("c1".into()),
+        cluster_id: cluster_id.into(),
+        holder: key("shop", holder),
+    })
+}
+
+fn digest(text: &str) -> Digest {
+    // One digester for the whole test process: digests compare only within one.
+    static DIGESTER: std::sync::LazyLock<Digester> = std::sync::LazyLock::new(Digester::default);
+    DIGESTER.content(&Content::from([("k".to_owned(), Value::from(text))]))
+}
+
+fn live(version: u64, content: &str, mark: Mark) -> Seen {
+    Seen::Live {
+        version,
+        created: 100,
+        content: Some(digest(content)),
+        mark,
+    }
+}
+
+fn entry(holder: &str, state: State) -> LedgerEntry {
+    LedgerEntry {
+        holder: key("shop", holder),
+        uid: holder.into(),
+        state,
+        since: 100,
+        deletion: DeletionPolicy::Soft,
+        adopted: false,
+    }
+}
+
+struct Case {
+    me: Contender,
+    rivals: Vec<Contender>,
+    entry: Option<LedgerEntry>,
+    seen: Seen,
+    version: KvVersion,
+    claims: bool,
+    adopt: Adopt,
+}
+
+fn case(seen: Seen) -> Case {
+    Case {
+        me: contender("web", 10),
+        rivals: vec![],
+        entry: None,
+        seen,
+        version: KvVersion::V2,
+        claims: true,
+        adopt: Adopt::Equal,
+    }
+}
+
+/// The source asks for the content "new".
+fn decided(case: &Case) -> Result<Step, Owner> {
+    let identity = identity();
+    let scene = Scene {
+        identity: &identity,
+        me: &case.me,
+        rivals: &case.rivals,
+        entry: case.entry.as_ref(),
+        seen: &case.seen,
+        version: case.version,
+        claims: case.claims,
+        adopt: case.adopt,
+    };
+    decide(&scene, digest("new"))
+}
+
+fn step(write: Option<Cas>, claim: bool, adopted: bool, creating: bool) -> Result<Step, Owner> {
+    Ok(Step {
+        write,
+        claim,
+        title: Title { adopted, creating },
+    })
+}
+
+fn other(name: &str) -> Result<Step, Owner> {
+    Err(Owner::Source(key("shop", name)))
+}
+
+#[test]
+fn what_is_not_there_is_created() {
+    assert_eq!(
+        decided(&case(Seen::Absent)),
+        step(Some(Cas::Version(0)), true, false, true)
+    );
+    let deleted = Seen::Deleted {
+        version: 4,
+        mark: claim("id-2", "web"),
+    };
+    assert_eq!(
+        decided(&case(deleted)),
+        step(Some(Cas::Version(4)), true, false, true)
+    );
+    let on_v1 = Case {
+        version: KvVersion::V1,
+        claims: false,
+        ..case(Seen::Absent)
+    };
+    assert_eq!(decided(&on_v1), step(Some(Cas::None), false, false, true));
+}
+
+#[test]
+fn what_differs_is_written_once_and_what_does_not_is_left() {
+    let mine = Some(entry("web", State::Written));
+    let old = Case {
+        entry: mine.clone(),
+        ..case(live(3, "old", claim("id-1", "web")))
+    };
+    assert_eq!(decided(&old), step(Some(Cas::Version(3)), false, false, false));
+    let same = Case {
+        entry: mine.clone(),
+        ..case(live(3, "new", claim("id-1", "web")))
+    };
+    assert_eq!(decided(&same), step(None, false, false, false));
+    let unclaimed = Case {
+        entry: mine.clone(),
+        ..case(live(3, "new", Mark::Unclaimed))
+    };
+    assert_eq!(decided(&unclaimed), step(None, true, false, false));
+    let no_rights = Case {
+        claims: false,
+        ..unclaimed
+    };
+    assert_eq!(decided(&no_rights), step(None, false, false, false));
+    let drifted = Case {
+        entry: mine,
+        ..case(Seen::Deleted {
+            version: 3,
+            mark: claim("id-1", "web"),
+        })
+    };
+    assert_eq!(
+        decided(&drifted),
+        step(Some(Cas::Version(3)), false, false, false)
+    );
+}
+
+#[test]
+fn another_clusters_claim_binds_whatever_its_name() {
+    let theirs = case(live(3, "new", claim("id-2", "web")));
+    assert_eq!(decided(&theirs), Err(Owner::Cluster("c1".into())));
+    let all = Case {
+        adopt: Adopt::All,
+        ..theirs
+    };
+    assert_eq!(decided(&all), step(None, true, true, false));
+    let recovered = case(live(3, "new", claim("id-old", "web")));
+    assert_eq!(decided(&recovered), step(None, true, false, false));
+    assert_eq!(decided(&case(live(3, "new", Mark::Garbled))), Err(Owner::Unknown));
+}
+
+#[test]
+fn a_claim_of_this_cluster_binds_while_its_holder_wants_the_document() {
+    let held = case(live(3, "old", claim("id-1", "api")));
+    assert_eq!(decided(&held), step(Some(Cas::Version(3)), true, false, false));
+    let wanted = Case {
+        rivals: vec![contender("api", 20)],
+        ..held
+    };
+    assert_eq!(decided(&wanted), other("api"));
+    // An unrelated rival changes nothing.
+    let unrelated = Case {
+        rivals: vec![contender("job", 5)],
+        ..case(live(3, "old", claim("id-1", "api")))
+    };
+    assert!(decided(&unrelated).is_ok());
+}
+
+#[test]
+fn of_two_that_could_adopt_from_each_other_one_does() {
+    let turn = |me: Contender, rival: Contender, adopt| {
+        let seen = live(3, "old", claim("id-1", &rival.key.name));
+        decided(&Case {
+            me,
+            rivals: vec![rival],
+            adopt,
+            ..case(seen)
+        })
+        .is_ok()
+    };
+    assert!(turn(annotated("web", 10), contender("api", 5), Adopt::Annotated));
+    assert!(!turn(contender("api", 5), annotated("web", 10), Adopt::Annotated));
+    assert!(!turn(annotated("web", 10), annotated("api", 5), Adopt::Annotated));
+    assert!(turn(annotated("api", 5), annotated("web", 10), Adopt::Annotated));
+    assert!(turn(contender("api", 5), contender("web", 10), Adopt::All));
+    assert!(!turn(contender("web", 10), contender("api", 5), Adopt::All));
+    assert!(!turn(annotated("web", 10), contender("api", 5), Adopt::Equal));
+    let elsewhere = Contender {
+        key: key("bank", "api"),
+        ..contender("api", 5)
+    };
+    let seen = live(
+        3,
+        "old",
+        Mark::Claimed(Claim {
+            holder: elsewhere.key.clone(),
+            ..identity().claim(&elsewhere.key)
+        }),
+    );
+    let across = Case {
+        me: annotated("web", 10),
+        rivals: vec![elsewhere],
+        adopt: Adopt::Annotated,
+        ..case(seen)
+    };
+    assert!(decided(&across).is_err());
+    assert!(
+        decided(&Case {
+            adopt: Adopt::All,
+            ..across
+        })
+        .is_ok()
+    );
+}
+
+#[test]
+fn an_unclaimed_document_is_adopted_only_as_allowed() {
+    let found = |content: &str, adopt, me: Contender| {
+        decided(&Case {
+            me,
+            adopt,
+            ..case(live(3, content, Mark::Unclaimed))
+        })
+    };
+    let (plain, marked) = (contender("web", 10), annotated("web", 10));
+    for adopt in [Adopt::Never, Adopt::Equal, Adopt::Annotated] {
+        assert_eq!(found("old", adopt, plain.clone()), Err(Owner::Nobody), "{adopt}");
+    }
+    assert_eq!(found("new", Adopt::Never, marked.clone()), Err(Owner::Nobody));
+    assert_eq!(
+        found("new", Adopt::Equal, plain.clone()),
+        step(None, true, true, false)
+    );
+    assert_eq!(found("old", Adopt::Equal, marked.clone()), Err(Owner::Nobody));
+    assert_eq!(
+        found("old", Adopt::Annotated, marked),
+        step(Some(Cas::Version(3)), true, true, false)
+    );
+    assert_eq!(
+        found("old", Adopt::All, plain),
+        step(Some(Cas::Version(3)), true, true, false)
+    );
+}
+
+#[test]
+fn after_a_crash_while_creating_only_a_young_first_version_is_ours() {
+    let creating = |seen, since| {
+        let entry = LedgerEntry {
+            since,
+            ..entry("web", State::Creating)
+        };
+        decided(&Case {
+            entry: Some(entry),
+            ..case(seen)
+        })
+    };
+    let one = live(1, "old", Mark::Unclaimed);
+    assert_eq!(
+        creating(one.clone(), 100),
+        step(Some(Cas::Version(1)), true, false, false)
+    );
+    assert_eq!(creating(one, 101), Err(Owner::Nobody));
+    assert_eq!(creating(live(2, "old", Mark::Unclaimed), 100), Err(Owner::Nobody));
+}
+
+#[test]
+fn without_claims_the_oldest_has_the_path() {
+    let v1 = |me: Contender, rival: Contender, holder: Option<&str>, seen: Seen| {
+        let entry = holder.map(|name| entry(name, State::Written));
+        let case = Case {
+            me,
+            rivals: vec![rival],
+            entry,
+            version: KvVersion::V1,
+            claims: false,
+            ..case(seen)
+        };
+        decided(&case).is_ok()
+    };
+    let there = || Seen::Live {
+        version: 0,
+        created: 0,
+        content: Some(digest("old")),
+        mark: Mark::Unreadable,
+    };
+    let (old, young) = (contender("api", 5), contender("web", 10));
+    assert!(v1(old.clone(), young.clone(), None, Seen::Absent));
+    assert!(!v1(young.clone(), old.clone(), None, Seen::Absent));
+    assert!(v1(old.clone(), young.clone(), Some("web"), there()));
+    assert!(!v1(young.clone(), old.clone(), Some("web"), there()));
+    // The same second: the UID decides.
+    assert!(v1(contender("a", 5), contender("b", 5), None, Seen::Absent));
+    assert!(!v1(contender("b", 5), contender("a", 5), None, Seen::Absent));
+}
+
+fn departed(entry: &LedgerEntry, seen: &Seen, version: KvVersion, deletion: DeletionPolicy) -> Removal {
+    let identity = identity();
+    remove(&Departure {
+        identity: &identity,
+        entry,
+        seen,
+        version,
+        wanted: false,
+        deletion,
+        unsettled: false,
+    })
+}
+
+#[test]
+fn what_is_ours_goes_by_the_policy() {
+    let written = entry("web", State::Written);
+    let adopted = LedgerEntry {
+        adopted: true,
+        ..written.clone()
+    };
+    let mine = live(3, "x", claim("id-1", "web"));
+    let v2 = |entry: &LedgerEntry, deletion| departed(entry, &mine, KvVersion::V2, deletion);
+    assert_eq!(v2(&written, DeletionPolicy::Soft), Removal::DeleteVersion(3));
+    assert_eq!(v2(&written, DeletionPolicy::Purge), Removal::Purge);
+    assert_eq!(v2(&written, DeletionPolicy::Retain), Removal::Release);
+    assert_eq!(v2(&adopted, DeletionPolicy::Purge), Removal::DeleteVersion(3));
+    let on_v1 = Seen::Live {
+        version: 0,
+        created: 0,
+        content: None,
+        mark: Mark::Unreadable,
+    };
+    let v1 = |entry: &LedgerEntry, deletion| departed(entry, &on_v1, KvVersion::V1, deletion);
+    assert_eq!(v1(&written, DeletionPolicy::Soft), Removal::Delete);
+    assert_eq!(v1(&written, DeletionPolicy::Retain), Removal::Gone);
+    assert_eq!(
+        v1(&entry("web", State::Creating), DeletionPolicy::Soft),
+        Removal::Orphan
+    );
+}
+
+#[test]
+fn what_is_not_ours_stays() {
+    let written = entry("web", State::Written);
+    for mark in [claim("id-2", "web"), claim("id-1", "api"), Mark::Garbled] {
+        assert_eq!(
+            departed(
+                &written,
+                &live(3, "x", mark),
+                KvVersion::V2,
+                DeletionPolicy::Purge
+            ),
+            Removal::Disown
+        );
+    }
+    let unclaimed = live(2, "x", Mark::Unclaimed);
+    assert_eq!(
+        departed(&written, &unclaimed, KvVersion::V2, DeletionPolicy::Soft),
+        Removal::DeleteVersion(2)
+    );
+    let creating = entry("web", State::Creating);
+    assert_eq!(
+        departed(&creating, &unclaimed, KvVersion::V2, DeletionPolicy::Soft),
+        Removal::Orphan
+    );
+    let first = live(1, "x", Mark::Unclaimed);
+    assert_eq!(
+        departed(&creating, &first, KvVersion::V2, DeletionPolicy::Soft),
+        Removal::DeleteVersion(1)
+    );
+}
+
+#[test]
+fn a_delete_is_confirmed_only_when_no_write_can_follow() {
+    let (identity, written) = (identity(), entry("web", State::Deleting));
+    let gone = Seen::Deleted {
+        version: 3,
+        mark: claim("id-1", "web"),
+    };
+    let departure = |seen, wanted, unsettled| Departure {
+        identity: &identity,
+        entry: &written,
+        seen,
+        version: KvVersion::V2,
+        wanted,
+        deletion: DeletionPolicy::Soft,
+        unsettled,
+    };
+    assert_eq!(remove(&departure(&gone, false, false)), Removal::Gone);
+    assert_eq!(remove(&departure(&gone, false, true)), Removal::Watch);
+    assert_eq!(remove(&departure(&Seen::Absent, false, true)), Removal::Watch);
+    let there = live(3, "x", claim("id-1", "web"));
+    assert_eq!(remove(&departure(&there, true, false)), Removal::HandOver);
+    assert_eq!(remove(&departure(&there, false, true)), Removal::DeleteVersion(3));
+}
+
+#[test]
+fn a_purge_goes_on_after_a_soft_delete() {
+    let written = entry("web", State::Deleting);
+    let gone = Seen::Deleted {
+        version: 3,
+        mark: claim("id-1", "web"),
+    };
+    assert_eq!(
+        departed(&written, &gone, KvVersion::V2, DeletionPolicy::Purge),
+        Removal::Purge
+    );
+    assert_eq!(
+        departed(&written, &gone, KvVersion::V2, DeletionPolicy::Soft),
+        Removal::Gone
+    );
+}
+
+#[test]
+fn new_documents_stand_before_old_ones_go() {
+    use Standing::{Missing, Stale, Stands};
+    assert!(may_clean([]));
+    assert!(may_clean([Stands, Stale]));
+    assert!(!may_clean([Stands, Missing]));
+}

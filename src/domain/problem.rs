@@ -1,0 +1,392 @@
+//! What can be wrong with a source, said once: what, where, and what to do about it.
+//!
+//! A source with a problem asks for nothing new and loses nothing. Nothing in here can hold a
+//! secret value.
+
+use super::document::DocumentId;
+use super::source::SourceKey;
+
+/// Reasons of the Events that a source carries.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Reason {
+    /// Vault holds what the source asks for.
+    Synced,
+    /// A document had been changed or deleted in Vault, and is restored.
+    DriftRepaired,
+    /// Documents that the source no longer asks for are gone from Vault.
+    Cleaned,
+    /// A document could not be brought to Vault.
+    SyncFailed,
+    /// An annotation is not what it should be.
+    InvalidAnnotation,
+    /// A document in Vault belongs to somebody else.
+    OwnershipConflict,
+    /// A document may be left in Vault, and we cannot tell whether it is ours.
+    PossibleOrphan,
+    /// A value that is no text went to Vault as base64.
+    BinaryValue,
+}
+
+impl Reason {
+    /// The word in the Event.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Synced => "Synced",
+            Self::DriftRepaired => "DriftRepaired",
+            Self::Cleaned => "Cleaned",
+            Self::SyncFailed => "SyncFailed",
+            Self::InvalidAnnotation => "InvalidAnnotation",
+            Self::OwnershipConflict => "OwnershipConflict",
+            Self::PossibleOrphan => "PossibleOrphan",
+            Self::BinaryValue => "BinaryValue",
+        }
+    }
+
+    /// Whether the Event is a Warning.
+    pub fn is_warning(self) -> bool {
+        !matches!(self, Self::Synced | Self::DriftRepaired | Self::Cleaned)
+    }
+}
+
+/// Something that keeps a source, or one document of it, from being synced. `Display` says what and
+/// where; [`Problem::hint`] says what to do.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Problem {
+    /// The path annotation cannot name a document.
+    #[error("vault-sync.io/path: {0}")]
+    Path(#[from] PathFault),
+    /// The `secrets` annotation cannot be read.
+    #[error("vault-sync.io/secrets: {0}")]
+    List(String),
+    /// An annotation's value is none of those it can have.
+    #[error("vault-sync.io/{annotation}: {value:?} is not allowed; use {allowed}")]
+    Value {
+        /// Annotation, without its prefix.
+        annotation: &'static str,
+        /// What it says, cut to a readable length.
+        value: String,
+        /// What it may say.
+        allowed: &'static str,
+    },
+    /// Two entries of the list give the same key of the document.
+    #[error("key {key:?} of {document} would come from {first} and from {second}")]
+    Collision {
+        /// The document.
+        document: DocumentId,
+        /// The key in Vault.
+        key: String,
+        /// Where it comes from first.
+        first: String,
+        /// Where it comes from again.
+        second: String,
+    },
+    /// A referenced Secret does not exist.
+    #[error("failed to get secret {secret:?}: it does not exist in namespace {namespace:?}")]
+    MissingSecret {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        secret: String,
+    },
+    /// A listed key does not exist in its Secret.
+    #[error("key not found: secret {secret:?} has no key {key:?}; available_keys: [{}]", available.join(", "))]
+    MissingKey {
+        /// The Secret.
+        secret: String,
+        /// The key that is missing.
+        key: String,
+        /// The keys that it has.
+        available: Vec<String>,
+    },
+    /// A value is no text, and the source asks for text.
+    #[error("secret {secret:?} key {key:?} is not UTF-8 text, and encoding is \"text\"")]
+    NotText {
+        /// The Secret.
+        secret: String,
+        /// Its key.
+        key: String,
+    },
+    /// The document has no key at all, and the mount cannot hold such a one.
+    #[error("{document} would have no keys, which a KV v1 mount cannot hold")]
+    Empty {
+        /// The document.
+        document: DocumentId,
+    },
+    /// The document is larger than `--max-document-size`.
+    #[error("{document} would be {size} bytes, more than the allowed {limit}")]
+    TooLarge {
+        /// The document.
+        document: DocumentId,
+        /// Its size: keys and values, in bytes.
+        size: usize,
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The document is somebody else's.
+    #[error("{document} {owner}")]
+    Conflict {
+        /// The document.
+        document: DocumentId,
+        /// Whose it is.
+        owner: Owner,
+    },
+    /// Vault did not do what it was asked.
+    #[error("{message}")]
+    Vault {
+        /// What was asked and what Vault answered.
+        message: String,
+        /// What to do.
+        hint: String,
+        /// Whether trying again may help without anybody's doing.
+        transient: bool,
+        /// Whether Vault as a whole does not answer: then nothing else need be tried.
+        down: bool,
+    },
+    /// Kubernetes did not do what it was asked.
+    #[error("{message}")]
+    Kubernetes {
+        /// What was asked and what the API server answered.
+        message: String,
+        /// What to do.
+        hint: String,
+        /// Whether trying again may help without anybody's doing.
+        transient: bool,
+    },
+}
+
+/// Why a path names no document.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PathFault {
+    /// Nothing in it.
+    #[error("the path is empty")]
+    Empty,
+    /// Blanks at an end.
+    #[error("the path begins or ends with a blank")]
+    Blank,
+    /// A slash at an end.
+    #[error("the path begins or ends with \"/\"")]
+    Slash,
+    /// Two slashes in a row.
+    #[error("the path has an empty segment (\"//\")")]
+    EmptySegment,
+    /// `.` or `..`.
+    #[error("the path has a {0:?} segment")]
+    Dots(String),
+    /// A character that hides, or that escapes.
+    #[error("the path has the character U+{0:04X}, which is not allowed")]
+    Character(u32),
+    /// A character that another spelling stands for.
+    #[error("the path has characters that only look like others (its compatibility form differs)")]
+    LookAlike,
+    /// Longer than 512 bytes.
+    #[error("the path is {0} bytes long; 512 are allowed")]
+    Long(usize),
+    /// No mount has this path.
+    #[error("Vault has no secrets engine mounted at {0:?}")]
+    NoMount(String),
+    /// The mount is not a KV engine.
+    #[error("the secrets engine at {mount:?} is of type {kind:?}, not kv")]
+    NotKv {
+        /// The mount.
+        mount: String,
+        /// Its type.
+        kind: String,
+    },
+    /// The path ends where the mount does.
+    #[error("{0:?} is only the mount; a document needs a path inside it")]
+    OnlyMount(String),
+    /// A word of the KV v2 API where the document's path should begin.
+    #[error("{word:?} after the mount {mount:?} is a word of the KV v2 API, not a document")]
+    ApiWord {
+        /// The mount.
+        mount: String,
+        /// The word.
+        word: String,
+    },
+    /// `--namespace-isolation=enforce`.
+    #[error(
+        "the path inside the mount must begin with {namespace:?} (--namespace-isolation=enforce); it is {path:?}"
+    )]
+    Isolation {
+        /// The source's namespace.
+        namespace: String,
+        /// The path after the cluster's prefix.
+        path: String,
+    },
+    /// `--path-policy`.
+    #[error("the path policy does not let namespace {namespace:?} write {path:?}")]
+    Policy {
+        /// The source's namespace.
+        namespace: String,
+        /// The document in logical form, without the cluster's prefix.
+        path: String,
+    },
+}
+
+/// Whose a document is, as far as the source's own people may know.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Owner {
+    /// A source of this cluster.
+    #[error("belongs to {0}")]
+    Source(SourceKey),
+    /// Another cluster, by its id or name.
+    #[error("belongs to another cluster ({0})")]
+    Cluster(String),
+    /// Nobody claims it, and we have not written it.
+    #[error("exists already and was not written by this operator")]
+    Nobody,
+    /// It has a claim that cannot be read.
+    #[error("carries a claim that is incomplete")]
+    Unknown,
+}
+
+impl Problem {
+    /// The Event's reason.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Path(_) | Self::List(_) | Self::Value { .. } | Self::Collision { .. } => {
+                Reason::InvalidAnnotation
+            }
+            Self::Conflict { .. } => Reason::OwnershipConflict,
+            _ => Reason::SyncFailed,
+        }
+    }
+
+    /// The `error_type` label of `config_parse_errors_total`, for what an annotation's author has
+    /// to mend.
+    pub fn config_error(&self) -> Option<&'static str> {
+        match self {
+            Self::Path(_) => Some("invalid_path"),
+            Self::List(_) => Some("invalid_secrets"),
+            Self::Value { .. } => Some("invalid_value"),
+            Self::Collision { .. } => Some("key_collision"),
+            _ => None,
+        }
+    }
+
+    /// Whether trying again may help without anybody's doing.
+    pub fn transient(&self) -> bool {
+        matches!(
+            self,
+            Self::Vault { transient: true, .. } | Self::Kubernetes { transient: true, .. }
+        )
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        let fixed = match self {
+            Self::Path(fault) => return fault.hint(),
+            Self::List(_) => {
+                r#"write a list such as [{"name": "db", "keys": ["password"], "prefix": "DB_"}]; nothing in Vault was changed"#
+            }
+            Self::Value {
+                annotation: "preserve-on-delete" | "deletion-policy",
+                ..
+            } => "correct the value; until then the documents are retained",
+            Self::Value { .. } => "correct the value, or remove the annotation",
+            Self::Collision { .. } => {
+                r#"give one of them a prefix, or another name with {"from": …, "to": …}"#
+            }
+            Self::MissingSecret { .. } => {
+                "it may be generated by kustomize or similar tools that have not run yet: ensure secret generators run before operator sync; the document follows as soon as the Secret appears"
+            }
+            Self::MissingKey { .. } => {
+                "correct the key's name, or add it to the Secret; the document keeps its last good content"
+            }
+            Self::NotText { .. } => r#"set encoding to "base64" or "auto""#,
+            Self::Empty { .. } => "add a key to the Secret, or use a KV v2 mount",
+            Self::TooLarge { .. } => "choose fewer keys, split the Secret, or raise --max-document-size",
+            Self::Conflict {
+                owner: Owner::Nobody, ..
+            } => {
+                r#"choose another path, delete the document in Vault, or let the operator adopt it (--adopt=annotated and vault-sync.io/adopt: "true")"#
+            }
+            Self::Conflict { .. } => "choose another path, or have its owner give the document up",
+            Self::Vault { hint, .. } | Self::Kubernetes { hint, .. } => return hint.clone(),
+        };
+        fixed.to_owned()
+    }
+}
+
+impl PathFault {
+    fn hint(&self) -> String {
+        match self {
+            Self::NoMount(_) | Self::NotKv { .. } => {
+                "mount a KV engine there, or begin the path with one that exists, such as secret/data/app"
+                    .to_owned()
+            }
+            Self::Isolation { namespace, .. } => format!("write it as <mount>/{namespace}/…"),
+            Self::Policy { .. } => {
+                "choose a path that the policy allows, or ask whoever runs the operator".to_owned()
+            }
+            _ => "name a document as secret/data/app or secret/app; nothing in Vault was changed".to_owned(),
+        }
+    }
+}
+
+/// Something to tell that does not keep a source from being synced.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Warning {
+    /// A field that nobody reads.
+    #[error(
+        "vault-sync.io/secrets: entry {entry} ({name:?}) has the unknown field {field:?}, which is ignored"
+    )]
+    UnknownField {
+        /// Its place in the list, from 1.
+        entry: usize,
+        /// The Secret it names.
+        name: String,
+        /// The field.
+        field: String,
+    },
+    /// A value that is not allowed, with a safe meaning.
+    #[error("vault-sync.io/{annotation}: {value:?} is not allowed; use {allowed}. {meaning}")]
+    Value {
+        /// Annotation, without its prefix.
+        annotation: &'static str,
+        /// What it says, cut to a readable length.
+        value: String,
+        /// What it may say.
+        allowed: &'static str,
+        /// What it is taken for.
+        meaning: &'static str,
+    },
+    /// A binary value under `encoding: auto`.
+    #[error(
+        "secret {secret:?} key {key:?} is not UTF-8 text and is stored as base64; pin it with encoding: \"base64\""
+    )]
+    Binary {
+        /// The Secret.
+        secret: String,
+        /// Its key.
+        key: String,
+    },
+}
+
+impl Warning {
+    /// The Event's reason.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::UnknownField { .. } | Self::Value { .. } => Reason::InvalidAnnotation,
+            Self::Binary { .. } => Reason::BinaryValue,
+        }
+    }
+
+    /// The `error_type` label of `config_parse_errors_total`.
+    pub fn config_error(&self) -> Option<&'static str> {
+        match self {
+            Self::UnknownField { .. } => Some("unknown_field"),
+            Self::Value { .. } => Some("invalid_value"),
+            Self::Binary { .. } => None,
+        }
+    }
+}
+
+/// A word cut to a length that fits an Event, for quoting what somebody wrote.
+pub fn excerpt(text: &str) -> String {
+    const LONGEST: usize = 80;
+    if text.chars().count() <= LONGEST {
+        return text.to_owned();
+    }
+    text.chars().take(LONGEST).chain(['…']).collect()
+}

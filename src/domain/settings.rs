@@ -1,0 +1,159 @@
+//! The choices of whoever runs the operator, as far as the pure core decides by them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::document::Mount;
+
+/// A word that is none of the allowed ones.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{value:?} is not allowed; use {allowed}")]
+pub struct UnknownWord {
+    value: String,
+    allowed: &'static str,
+}
+
+/// Defines an enum of words: flags, annotations and docs all spell them the same way.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident, $allowed:literal, { $($(#[$word_doc:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
+        pub enum $name {
+            $($(#[$word_doc])* #[serde(rename = $word)] $variant,)+
+        }
+
+        impl $name {
+            /// The words it is written with.
+            pub const ALLOWED: &str = $allowed;
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $(Self::$variant => $word,)+ })
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = UnknownWord;
+            fn from_str(text: &str) -> Result<Self, UnknownWord> {
+                match text {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(UnknownWord { value: super::problem::excerpt(text), allowed: Self::ALLOWED }),
+                }
+            }
+        }
+    };
+}
+
+words!(
+    /// `--cluster-prefix-style`: where the cluster's prefix goes.
+    PrefixStyle, "inside-mount or before-mount", {
+    /// `secret/data/clusters/c1/app`: below the mount, so that one policy prefix fences a cluster.
+    InsideMount = "inside-mount",
+    /// `clusters/c1/secret/data/app`: in front of everything, as the predecessor wrote it.
+    BeforeMount = "before-mount",
+});
+
+words!(
+    /// `--namespace-isolation`.
+    NamespaceIsolation, "off, enforce or prefix", {
+    /// Any namespace may name any path.
+    Off = "off",
+    /// A path must begin with its source's namespace.
+    Enforce = "enforce",
+    /// The namespace is put in front of a path that does not begin with it.
+    Prefix = "prefix",
+});
+
+words!(
+    /// `--adopt`: which documents that exist already may be taken over. Each allows what those before it do.
+    Adopt, "never, equal, annotated or all", {
+    /// None.
+    Never = "never",
+    /// Unclaimed ones that hold what we would write.
+    Equal = "equal",
+    /// Unclaimed ones, and those of other sources in the same namespace, for a source that says
+    /// `vault-sync.io/adopt: "true"`.
+    Annotated = "annotated",
+    /// Every one. For a migration.
+    All = "all",
+});
+
+words!(
+    /// `--deletion-policy`: what happens to documents that nobody asks for any more.
+    DeletionPolicy, "soft, purge or retain", {
+    /// The version that we saw is deleted by its number; it can be undeleted.
+    Soft = "soft",
+    /// All versions and metadata go.
+    Purge = "purge",
+    /// They stay, and count as nobody's.
+    Retain = "retain",
+});
+
+/// `--discover`: what auto-discovery reads beside env, envFrom and volumes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Discover {
+    /// `imagePullSecrets`.
+    pub image_pull_secrets: bool,
+    /// `nodePublishSecretRef` of CSI volumes.
+    pub csi: bool,
+}
+
+/// All of it together.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// `--cluster-name`; empty: none.
+    pub cluster_name: String,
+    /// `--cluster-prefix` with the name filled in, without slashes at the ends; empty: none.
+    pub cluster_prefix: String,
+    /// `--cluster-prefix-style`.
+    pub prefix_style: PrefixStyle,
+    /// `--namespace-isolation`.
+    pub isolation: NamespaceIsolation,
+    /// `--adopt`.
+    pub adopt: Adopt,
+    /// `--adopt-cluster-id`: UIDs of clusters whose claims count as this cluster's own.
+    pub adopt_cluster_ids: Vec<String>,
+    /// `--deletion-policy`.
+    pub deletion: DeletionPolicy,
+    /// `--max-document-size` in bytes; `None`: Vault's answer decides.
+    pub max_document_size: Option<usize>,
+    /// `--finalizers`.
+    pub finalizers: bool,
+    /// `--mount`: mounts that need not be asked for.
+    pub mounts: Vec<Mount>,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// What the flags' defaults give.
+    pub(crate) fn settings() -> Settings {
+        Settings {
+            cluster_name: String::new(),
+            cluster_prefix: String::new(),
+            prefix_style: PrefixStyle::InsideMount,
+            isolation: NamespaceIsolation::Off,
+            adopt: Adopt::Equal,
+            adopt_cluster_ids: Vec::new(),
+            deletion: DeletionPolicy::Soft,
+            max_document_size: None,
+            finalizers: true,
+            mounts: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn words_are_read_as_they_are_written() {
+        assert_eq!("before-mount".parse(), Ok(PrefixStyle::BeforeMount));
+        assert_eq!(DeletionPolicy::Purge.to_string(), "purge");
+        assert_eq!(
+            "Always".parse::<Adopt>().unwrap_err().to_string(),
+            "\"Always\" is not allowed; use never, equal, annotated or all"
+        );
+        assert!(
+            Adopt::Never < Adopt::Equal && Adopt::Equal < Adopt::Annotated && Adopt::Annotated < Adopt::All
+        );
+    }
+}

@@ -1,0 +1,108 @@
+//! The label sets, and who still has series.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prometheus_client::encoding::EncodeLabelSet;
+
+use crate::domain::source::{Kind, SourceKey};
+
+/// Labels of what is counted per source; `resource` is its own name, whatever its kind.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub(super) struct ByName {
+    pub(super) namespace: String,
+    pub(super) resource: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub(super) struct Attempt {
+    pub(super) namespace: String,
+    pub(super) resource: String,
+    pub(super) result: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub(super) struct ConfigError {
+    pub(super) namespace: String,
+    pub(super) resource: String,
+    pub(super) error_type: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub(super) struct ByNamespace {
+    pub(super) namespace: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub(super) struct ByResult {
+    pub(super) result: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub(super) struct ByErrorType {
+    pub(super) error_type: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub(super) struct ByState {
+    pub(super) state: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub(super) struct Setting {
+    pub(super) setting: &'static str,
+    pub(super) value: String,
+}
+
+/// Sources that have series. A Deployment and a Secret of one name share theirs, as the contract's
+/// labels have it: gauges then show the sum, and the series go with the last of the two.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Sources(pub(super) Arc<Mutex<ByNames>>);
+
+#[derive(Default, Debug)]
+pub(super) struct ByNames(pub(super) HashMap<ByName, Shared>);
+
+impl ByNames {
+    /// What the source shares, with itself in it.
+    pub(super) fn shared(&mut self, source: &SourceKey) -> &mut Shared {
+        let shared = self.0.entry(ByName::of(source)).or_default();
+        shared.kinds.entry(source.kind).or_default();
+        shared
+    }
+}
+
+#[derive(Default, Debug)]
+pub(super) struct Shared {
+    pub(super) kinds: BTreeMap<Kind, Numbers>,
+    pub(super) config_errors: BTreeSet<&'static str>,
+}
+
+#[derive(Default, Debug)]
+pub(super) struct Numbers {
+    pub(super) discovered: i64,
+    pub(super) conflicts: i64,
+}
+
+impl Sources {
+    pub(super) fn lock(&self) -> MutexGuard<'_, ByNames> {
+        // Numbers are whole after every statement, so a panic elsewhere leaves nothing half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ByName {
+    pub(super) fn of(source: &SourceKey) -> Self {
+        Self {
+            namespace: source.namespace.clone(),
+            resource: source.name.clone(),
+        }
+    }
+}
+
+impl ByNamespace {
+    pub(super) fn of(namespace: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! YAML: the one place that knows `serde_yaml`, which nobody maintains any more.
+
+use serde::de::DeserializeOwned;
+
+/// Reads one YAML document. The error says what is wrong, and at which line and column as far as
+/// that is known; it is for configuration, which may be quoted.
+pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_yaml::from_str(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn errors_say_where() {
+        let read = |text| from_str::<Vec<BTreeMap<String, bool>>>(text);
+        assert_eq!(read("- a: true\n- {b: false}\n").map(|list| list.len()), Ok(2));
+        let error = read("- a: true\n- b: maybe\n").unwrap_err();
+        assert_eq!(
+            error,
+            r#".[1].b: invalid type: string "maybe", expected a boolean at line 2 column 6"#
+        );
+        let error = read("- a: true\n b\n").unwrap_err();
+        assert_eq!(
+            error,
+            "did not find expected '-' indicator at line 2 column 2, while parsing a block collection"
+        );
+    }
+
+    #[test]
+    fn a_nest_of_aliases_is_refused() {
+        let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..10 {
+            let below = format!("*a{}, ", level - 1).repeat(10);
+            text.push_str(&format!(
+                "a{level}: &a{level} [{}]\n",
+                below.trim_end_matches(", ")
+            ));
+        }
+        let error = from_str::<serde_json::Value>(&text).unwrap_err();
+        assert_eq!(error, "repetition limit exceeded");
+    }
+}
