@@ -112,7 +112,7 @@ fn a_path_that_names_no_document_is_refused_and_nothing_is_deleted() {
 #[test]
 fn a_mount_that_does_not_exist_is_reported_and_nothing_is_deleted() {
     let scene = Scene::new();
-    scene.create_secret("db", ours(&[("path", &scene.path("db"))]), &[("k", b"v")]);
+    scene.own("db", "v");
     let _operator = scene.start();
     scene.doc("db").becomes(json!({"k": "v"}));
     scene.annotate("Secret", "db", &[("path", Some("nowhere/data/db"))]);
@@ -168,11 +168,7 @@ fn keys_that_collide_are_reported_with_both_entries_and_nothing_is_written() {
     scene.secret("a", &[("k", "from a")]);
     scene.secret("b", &[("k", "from b")]);
     let list = r#"[{"name": "a", "keys": ["k"]}, {"name": "b"}]"#;
-    scene.deployment(
-        "app",
-        ours(&[("path", &scene.path("app")), ("secrets", list)]),
-        env_from(&[]),
-    );
+    scene.listing("app", list);
     let operator = scene.start();
     scene.event(
         "app",
@@ -202,11 +198,7 @@ fn an_unknown_field_is_a_warning_and_the_rest_is_synced() {
     let scene = Scene::new();
     scene.secret("db", &[("k", "v")]);
     let list = r#"[{"name": "db", "key": ["k"]}]"#;
-    scene.deployment(
-        "app",
-        ours(&[("path", &scene.path("app")), ("secrets", list)]),
-        env_from(&[]),
-    );
+    scene.listing("app", list);
     let _operator = scene.start();
     scene.doc("app").becomes(json!({"k": "v"}));
     let event = scene.event("app", "InvalidAnnotation", &["unknown field", "\"key\"", "db"]);
@@ -258,7 +250,7 @@ fn binary_values_arrive_as_base64_with_a_warning_that_says_to_pin_it() {
         json!({}),
         &[("cert", &[0x30, 0x82, 0xff, 0x00]), ("text", b"plain")],
     );
-    scene.deployment("app", ours(&[("path", &scene.path("app"))]), env_from(&["db"]));
+    scene.app("app", &["db"]);
     let _operator = scene.start();
     scene
         .doc("app/db")
@@ -314,12 +306,8 @@ fn a_secret_of_one_mebibyte_is_synced_and_followed() {
     // Exactly what Kubernetes allows.
     let text = "x".repeat(1024 * 1024);
     scene.secret("text", &[("k", &text)]);
-    scene.create_secret("binary", json!({}), &[("k", &[0xff; 1024 * 1024])]);
-    scene.deployment(
-        "app",
-        ours(&[("path", &scene.path("app"))]),
-        env_from(&["text", "binary"]),
-    );
+    scene.create_secret("binary", json!({}), &[("k", &vec![0xff; 1024 * 1024])]);
+    scene.app("app", &["text", "binary"]);
     let mut operator = scene.start();
     scene.doc("app/text").becomes(json!({"k": text})).is_at_version(1);
     // 0xff three times is `////`; one byte is left over.
@@ -377,7 +365,7 @@ fn a_document_that_somebody_else_wrote_is_not_overwritten() {
     let scene = Scene::new();
     scene.doc("app/db").write(json!({"k": "theirs"}));
     scene.secret("db", &[("k", "ours")]);
-    scene.deployment("app", ours(&[("path", &scene.path("app"))]), env_from(&["db"]));
+    scene.app("app", &["db"]);
     let _operator = scene.start();
     assert_eq!(
         scene.event("app", "OwnershipConflict", &[&scene.ns]).kind,

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Scene, ours, run_to_end};
+use crate::harness::{Scene, run_to_end};
 
 #[test]
 fn version_is_told_with_one_dash_or_two() {
@@ -86,7 +86,7 @@ fn a_wrong_value_is_not_repeated_since_it_may_hold_a_password() {
 #[test]
 fn gos_flag_syntax_is_understood() {
     let scene = Scene::new();
-    scene.create_secret("db", ours(&[("path", &scene.path("db"))]), &[("k", b"v")]);
+    scene.own("db", "v");
     let _operator = scene
         .run()
         .single_dash()
@@ -99,7 +99,7 @@ fn gos_flag_syntax_is_understood() {
 #[test]
 fn flags_have_variables_and_win_over_them() {
     let scene = Scene::new();
-    scene.create_secret("db", ours(&[("path", &scene.path("db"))]), &[("k", b"v")]);
+    scene.own("db", "v");
     let _operator = scene
         .run()
         .without_flag("vault-addr")
@@ -118,7 +118,7 @@ fn flags_have_variables_and_win_over_them() {
 #[test]
 fn vault_token_in_the_environment_is_never_used() {
     let scene = Scene::new();
-    scene.create_secret("db", ours(&[("path", &scene.path("db"))]), &[("k", b"v")]);
+    scene.own("db", "v");
     let _operator = scene.run().env("VAULT_TOKEN", "hvs.not-to-be-used").start();
     scene.doc("db").becomes(json!({"k": "v"}));
     assert!(!scene.vault.heard().concat().contains("hvs.not-to-be-used"));
@@ -127,7 +127,7 @@ fn vault_token_in_the_environment_is_never_used() {
 #[test]
 fn kubeconfig_comes_from_the_variable_when_there_is_no_flag() {
     let scene = Scene::new();
-    scene.create_secret("db", ours(&[("path", &scene.path("db"))]), &[("k", b"v")]);
+    scene.own("db", "v");
     let run = scene.run().without_flag("kubeconfig");
     let _operator = run
         .env("KUBECONFIG", scene.dir.join("kubeconfig").to_str().unwrap())

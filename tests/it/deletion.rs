@@ -12,11 +12,7 @@ fn deleting_a_deployment_deletes_every_discovered_document_and_lets_it_go() {
     for secret in ["a", "b", "c"] {
         scene.secret(secret, &[("k", secret)]);
     }
-    scene.deployment(
-        "app",
-        ours(&[("path", &scene.path("app"))]),
-        env_from(&["a", "b", "c"]),
-    );
+    scene.app("app", &["a", "b", "c"]);
     let _operator = scene.start();
     for secret in ["a", "b", "c"] {
         scene.doc(&format!("app/{secret}")).becomes(json!({"k": secret}));
@@ -50,7 +46,7 @@ fn deleting_a_deployment_with_a_list_deletes_its_document() {
 #[test]
 fn deleting_an_annotated_secret_deletes_its_document() {
     let scene = Scene::new();
-    scene.create_secret("db", ours(&[("path", &scene.path("db"))]), &[("k", b"v")]);
+    scene.own("db", "v");
     let _operator = scene.start();
     scene.doc("db").becomes(json!({"k": "v"}));
     assert_eq!(scene.finalizers("Secret", "db"), [FINALIZER]);
@@ -62,7 +58,7 @@ fn deleting_an_annotated_secret_deletes_its_document() {
 #[test]
 fn a_soft_delete_can_be_undone() {
     let scene = Scene::new();
-    scene.create_secret("db", ours(&[("path", &scene.path("db"))]), &[("k", b"one")]);
+    scene.own("db", "one");
     let _operator = scene.start();
     scene.doc("db").becomes(json!({"k": "one"}));
     scene.delete("Secret", "db");
@@ -122,7 +118,7 @@ fn preserve_on_delete_is_remembered_when_it_goes_together_with_the_path() {
 fn removing_the_path_deletes_the_documents_and_takes_the_finalizer_off() {
     let scene = Scene::new();
     scene.secret("db", &[("k", "v")]);
-    scene.deployment("app", ours(&[("path", &scene.path("app"))]), env_from(&["db"]));
+    scene.app("app", &["db"]);
     let _operator = scene.start();
     scene.doc("app/db").becomes(json!({"k": "v"}));
     scene.annotate("Deployment", "app", &[("path", None)]);
@@ -177,7 +173,7 @@ fn the_old_document_stays_while_the_new_one_cannot_be_made() {
 fn going_from_discovery_to_a_list_deletes_the_discovered_documents() {
     let scene = Scene::new();
     scene.secret("db", &[("k", "v")]);
-    scene.deployment("app", ours(&[("path", &scene.path("app"))]), env_from(&["db"]));
+    scene.app("app", &["db"]);
     let _operator = scene.start();
     scene.doc("app/db").becomes(json!({"k": "v"}));
     scene.annotate("Deployment", "app", &[("secrets", Some(r#"[{"name": "db"}]"#))]);
@@ -189,8 +185,8 @@ fn going_from_discovery_to_a_list_deletes_the_discovered_documents() {
 fn a_deleted_namespace_does_not_hang_and_leaves_no_document() {
     let scene = Scene::new();
     scene.secret("db", &[("k", "v")]);
-    scene.deployment("app", ours(&[("path", &scene.path("app"))]), env_from(&["db"]));
-    scene.create_secret("own", ours(&[("path", &scene.path("own"))]), &[("k", b"v")]);
+    scene.app("app", &["db"]);
+    scene.own("own", "v");
     let _operator = scene.start();
     scene.doc("app/db").becomes(json!({"k": "v"}));
     scene.doc("own").becomes(json!({"k": "v"}));
@@ -207,7 +203,7 @@ fn a_deleted_namespace_does_not_hang_and_leaves_no_document() {
 #[test]
 fn a_source_deleted_while_the_operator_was_down_is_cleaned_up_at_start() {
     let scene = Scene::new();
-    scene.create_secret("db", ours(&[("path", &scene.path("db"))]), &[("k", b"v")]);
+    scene.own("db", "v");
     let first = scene.start();
     scene.doc("db").becomes(json!({"k": "v"}));
     first.stop();
@@ -220,7 +216,7 @@ fn a_source_deleted_while_the_operator_was_down_is_cleaned_up_at_start() {
 #[test]
 fn a_source_that_vanished_past_its_finalizer_is_found_by_the_ledger() {
     let scene = Scene::new();
-    scene.create_secret("db", ours(&[("path", &scene.path("db"))]), &[("k", b"v")]);
+    scene.own("db", "v");
     let first = scene.start();
     scene.doc("db").becomes(json!({"k": "v"}));
     scene.settle();
@@ -235,7 +231,7 @@ fn a_source_that_vanished_past_its_finalizer_is_found_by_the_ledger() {
 #[test]
 fn without_finalizers_documents_of_a_deleted_source_go_all_the_same() {
     let scene = Scene::new();
-    scene.create_secret("db", ours(&[("path", &scene.path("db"))]), &[("k", b"v")]);
+    scene.own("db", "v");
     let _operator = scene.run().flag("finalizers", "false").start();
     scene.doc("db").becomes(json!({"k": "v"}));
     scene.settle();
@@ -248,7 +244,7 @@ fn without_finalizers_documents_of_a_deleted_source_go_all_the_same() {
 #[test]
 fn a_delete_that_vault_does_not_take_is_bounded_by_cleanup_timeout_and_made_up_later() {
     let scene = Scene::new();
-    scene.create_secret("db", ours(&[("path", &scene.path("db"))]), &[("k", b"v")]);
+    scene.own("db", "v");
     let _operator = scene.run().flag("cleanup-timeout", "1s").start();
     scene.doc("db").becomes(json!({"k": "v"}));
     scene.settle();

@@ -8,11 +8,7 @@ use crate::harness::{Scene, env_from, ours};
 fn listed<'a>(scene: &'a Scene, list: &str) -> crate::harness::Doc<'a> {
     scene.secret("a", &[("k1", "1"), ("k2", "2")]);
     scene.secret("b", &[("x", "3")]);
-    scene.deployment(
-        "app",
-        ours(&[("path", &scene.path("app")), ("secrets", list)]),
-        env_from(&[]),
-    );
+    scene.listing("app", list);
     scene.doc("app")
 }
 
@@ -127,7 +123,7 @@ fn text_arrives_as_it_is_whatever_it_holds() {
             ("number", "007"),
         ],
     );
-    scene.deployment("app", ours(&[("path", &scene.path("app"))]), env_from(&["db"]));
+    scene.app("app", &["db"]);
     let _operator = scene.start();
     scene
         .doc("app/db")
@@ -139,11 +135,7 @@ fn a_document_over_max_document_size_is_refused_with_both_sizes() {
     let scene = Scene::new();
     scene.secret("small", &[("k", "v")]);
     scene.secret("large", &[("key", &"x".repeat(2045))]);
-    scene.deployment(
-        "app",
-        ours(&[("path", &scene.path("app"))]),
-        env_from(&["small", "large"]),
-    );
+    scene.app("app", &["small", "large"]);
     let _operator = scene.run().flag("max-document-size", "2000").start();
     scene.event("app", "SyncFailed", &["large", "2048", "2000"]);
     scene.doc("app/small").becomes(json!({"k": "v"}));

@@ -26,11 +26,7 @@ fn names(labels: &[&str]) -> BTreeSet<String> {
 fn every_family_of_the_contract_is_there_with_its_labels_and_no_others() {
     let scene = Scene::new();
     scene.secret("good", &[("k", "v")]);
-    scene.deployment(
-        "app",
-        ours(&[("path", &scene.path("app"))]),
-        env_from(&["good", "missing-secret"]),
-    );
+    scene.app("app", &["good", "missing-secret"]);
     let list = r#"[{"name": "good", "keys": ["missing-key"]}]"#;
     scene.deployment(
         "keyless",
@@ -116,7 +112,7 @@ fn every_family_of_the_contract_is_there_with_its_labels_and_no_others() {
 fn the_series_of_a_source_go_with_it() {
     let scene = Scene::new();
     scene.secret("db", &[("k", "v")]);
-    scene.deployment("app", ours(&[("path", &scene.path("app"))]), env_from(&["db"]));
+    scene.app("app", &["db"]);
     let operator = scene.start();
     operator.counts(
         "vault_sync_operator_secrets_discovered",

@@ -7,7 +7,7 @@ use crate::harness::{Scene, check, env_from, eventually, ours};
 #[test]
 fn sigterm_ends_it_with_0_and_its_token_is_revoked() {
     let scene = Scene::new();
-    scene.create_secret("db", ours(&[("path", &scene.path("db"))]), &[("k", b"v")]);
+    scene.own("db", "v");
     let operator = scene.start();
     scene.doc("db").becomes(json!({"k": "v"}));
     assert_eq!(scene.logins().len(), 1);
@@ -38,7 +38,7 @@ fn sigterm_in_the_midst_of_work_lets_it_finish_or_leaves_it_to_the_next() {
 #[test]
 fn sigterm_ends_it_with_0_when_vault_is_away() {
     let scene = Scene::new();
-    scene.create_secret("db", ours(&[("path", &scene.path("db"))]), &[("k", b"v")]);
+    scene.own("db", "v");
     let operator = scene.start();
     scene.doc("db").becomes(json!({"k": "v"}));
     scene.vault.cut();
@@ -99,11 +99,7 @@ fn a_crash_in_the_midst_of_work_loses_nothing() {
 #[test]
 fn the_ledger_is_a_configmap_in_the_operators_namespace_and_holds_no_value() {
     let scene = Scene::new();
-    scene.create_secret(
-        "db",
-        ours(&[("path", &scene.path("db"))]),
-        &[("k", b"canary-value-1234")],
-    );
+    scene.own("db", "canary-value-1234");
     let _operator = scene.start();
     scene.doc("db").becomes(json!({"k": "canary-value-1234"}));
     let maps = scene.at_home("configmaps");
@@ -127,7 +123,7 @@ fn the_ledger_is_a_configmap_in_the_operators_namespace_and_holds_no_value() {
 #[test]
 fn of_two_operators_one_leads_and_the_other_takes_over_when_it_ends() {
     let scene = Scene::new();
-    scene.create_secret("db", ours(&[("path", &scene.path("db"))]), &[("k", b"one")]);
+    scene.own("db", "one");
     let holder = || -> String {
         let leases = scene.at_home("leases");
         let lease = leases
@@ -169,7 +165,7 @@ fn of_two_operators_one_leads_and_the_other_takes_over_when_it_ends() {
 #[test]
 fn every_log_line_is_one_json_object() {
     let scene = Scene::new();
-    scene.create_secret("db", ours(&[("path", &scene.path("db"))]), &[("k", b"v")]);
+    scene.own("db", "v");
     scene.create_secret("bad", ours(&[("path", "secret")]), &[("k", b"v")]);
     let operator = scene.start();
     scene.doc("db").becomes(json!({"k": "v"}));

@@ -10,6 +10,7 @@ mod cli;
 mod deletion;
 mod documents;
 mod endpoints;
+mod ground;
 mod leaks;
 mod lifecycle;
 mod no_churn;

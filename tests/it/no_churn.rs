@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Scene, check, env_from, eventually, ours};
+use crate::harness::{Scene, check, eventually, ours};
 
 const ATTEMPTS: &str = "vault_sync_operator_sync_attempts_total";
 
@@ -22,8 +22,8 @@ fn synced(scene: &Scene) {
 fn scene() -> Scene {
     let scene = Scene::new();
     scene.secret("db", &[("k", "v")]);
-    scene.deployment("app", ours(&[("path", &scene.path("app"))]), env_from(&["db"]));
-    scene.create_secret("own", ours(&[("path", &scene.path("own"))]), &[("k", b"v")]);
+    scene.app("app", &["db"]);
+    scene.own("own", "v");
     scene
 }
 
@@ -149,7 +149,7 @@ fn an_object_carries_nothing_of_ours_but_a_finalizer() {
 #[test]
 fn other_finalizers_and_annotations_are_left_as_they_are() {
     let scene = Scene::new();
-    scene.create_secret("own", ours(&[("path", &scene.path("own"))]), &[("k", b"v")]);
+    scene.own("own", "v");
     scene.patch(
         "Secret",
         "own",
@@ -200,7 +200,7 @@ fn secrets_that_no_source_names_are_never_read() {
     let scene = Scene::new();
     scene.secret("unused", &[("k", "v")]);
     scene.secret("db", &[("k", "v")]);
-    scene.deployment("app", ours(&[("path", &scene.path("app"))]), env_from(&["db"]));
+    scene.app("app", &["db"]);
     let _operator = scene.start();
     scene.doc("app/db").becomes(json!({"k": "v"}));
     scene.set_key("unused", "k", "changed");

@@ -106,7 +106,7 @@ fn a_path_may_have_blanks_and_letters_of_any_language_inside() {
 #[test]
 fn the_clusters_prefix_goes_inside_the_mount() {
     let scene = Scene::new();
-    scene.create_secret("db", ours(&[("path", &scene.path("db"))]), &[("k", b"v")]);
+    scene.own("db", "v");
     scene.create_secret(
         "one",
         ours(&[("path", &format!("kv1/{}/one", scene.ns))]),
@@ -125,7 +125,7 @@ fn the_clusters_prefix_goes_inside_the_mount() {
 #[test]
 fn the_predecessors_literal_form_of_the_clusters_prefix_is_an_option() {
     let scene = Scene::new();
-    scene.create_secret("db", ours(&[("path", &scene.path("db"))]), &[("k", b"v")]);
+    scene.own("db", "v");
     let _operator = scene
         .run()
         .flag("cluster-name", "c1")
@@ -139,7 +139,7 @@ fn the_predecessors_literal_form_of_the_clusters_prefix_is_an_option() {
 #[test]
 fn the_clusters_prefix_follows_its_template_and_an_empty_one_is_none() {
     let scene = Scene::new();
-    scene.create_secret("db", ours(&[("path", &scene.path("db"))]), &[("k", b"v")]);
+    scene.own("db", "v");
     let templated = scene
         .run()
         .flag("cluster-name", "c1")
@@ -160,7 +160,7 @@ fn the_clusters_prefix_follows_its_template_and_an_empty_one_is_none() {
 #[test]
 fn namespace_isolation_refuses_what_lies_outside_or_puts_the_namespace_in_front() {
     let scene = Scene::new();
-    scene.create_secret("inside", ours(&[("path", &scene.path("inside"))]), &[("k", b"v")]);
+    scene.own("inside", "v");
     scene.create_secret(
         "outside",
         ours(&[("path", "secret/data/elsewhere/outside")]),

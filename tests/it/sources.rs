@@ -173,7 +173,7 @@ fn a_secret_that_the_pod_template_gains_or_loses_gains_or_loses_its_document() {
     for secret in ["a", "b"] {
         scene.secret(secret, &[("k", secret)]);
     }
-    scene.deployment("app", ours(&[("path", &scene.path("app"))]), env_from(&["a"]));
+    scene.app("app", &["a"]);
     let _operator = scene.start();
     scene.doc("app/a").becomes(json!({"k": "a"}));
     scene.patch(

@@ -13,7 +13,7 @@ const AT_ONCE: Duration = Duration::from_secs(10);
 fn a_changed_secret_reaches_vault_without_a_poll_as_exactly_one_new_version() {
     let scene = Scene::new();
     scene.secret("db", &[("password", "one"), ("user", "app")]);
-    scene.deployment("app", ours(&[("path", &scene.path("app"))]), env_from(&["db"]));
+    scene.app("app", &["db"]);
     let _operator = scene.start();
     scene
         .doc("app/db")
@@ -37,7 +37,7 @@ fn a_changed_secret_reaches_vault_without_a_poll_as_exactly_one_new_version() {
 fn keys_that_come_and_go_in_a_secret_come_and_go_in_its_document() {
     let scene = Scene::new();
     scene.secret("db", &[("password", "one"), ("user", "app")]);
-    scene.deployment("app", ours(&[("path", &scene.path("app"))]), env_from(&["db"]));
+    scene.app("app", &["db"]);
     let _operator = scene.start();
     scene
         .doc("app/db")
@@ -58,11 +58,7 @@ fn a_change_of_an_unlisted_key_writes_nothing() {
     let scene = Scene::new();
     scene.secret("db", &[("password", "one"), ("unlisted", "a")]);
     let list = r#"[{"name": "db", "keys": ["password"]}]"#;
-    scene.deployment(
-        "app",
-        ours(&[("path", &scene.path("app")), ("secrets", list)]),
-        env_from(&[]),
-    );
+    scene.listing("app", list);
     let _operator = scene.start();
     scene.doc("app").becomes(json!({"password": "one"}));
     scene.settle();
@@ -80,7 +76,7 @@ fn a_change_of_an_unlisted_key_writes_nothing() {
 #[test]
 fn a_secret_that_appears_later_heals_its_source_at_once() {
     let scene = Scene::new();
-    scene.deployment("app", ours(&[("path", &scene.path("app"))]), env_from(&["late"]));
+    scene.app("app", &["late"]);
     let _operator = scene.start();
     let event = scene.event(
         "app",
@@ -106,11 +102,7 @@ fn a_key_that_appears_later_heals_its_source_at_once() {
     let scene = Scene::new();
     scene.secret("db", &[("user", "app"), ("host", "localhost")]);
     let list = r#"[{"name": "db", "keys": ["user", "password"]}]"#;
-    scene.deployment(
-        "app",
-        ours(&[("path", &scene.path("app")), ("secrets", list)]),
-        env_from(&[]),
-    );
+    scene.listing("app", list);
     let operator = scene.start();
     let event = scene.event(
         "app",
@@ -143,11 +135,7 @@ fn a_document_whose_secret_goes_missing_keeps_its_content_and_its_sisters_go_on(
     let scene = Scene::new();
     scene.secret("gone", &[("k", "kept")]);
     scene.secret("stays", &[("k", "one")]);
-    scene.deployment(
-        "app",
-        ours(&[("path", &scene.path("app"))]),
-        env_from(&["gone", "stays"]),
-    );
+    scene.app("app", &["gone", "stays"]);
     let _operator = scene.start();
     scene.doc("app/gone").becomes(json!({"k": "kept"}));
     scene.doc("app/stays").becomes(json!({"k": "one"}));
@@ -164,11 +152,7 @@ fn force_sync_restores_what_was_changed_or_deleted_in_vault() {
     let scene = Scene::new();
     scene.secret("changed", &[("k", "one")]);
     scene.secret("deleted", &[("k", "one")]);
-    scene.deployment(
-        "app",
-        ours(&[("path", &scene.path("app"))]),
-        env_from(&["changed", "deleted"]),
-    );
+    scene.app("app", &["changed", "deleted"]);
     let _operator = scene.start();
     scene.doc("app/changed").becomes(json!({"k": "one"}));
     scene.doc("app/deleted").becomes(json!({"k": "one"}));
@@ -224,11 +208,7 @@ fn a_changed_list_or_prefix_is_followed_though_no_secret_changed() {
     let scene = Scene::new();
     scene.secret("db", &[("user", "app"), ("password", "one")]);
     let list = r#"[{"name": "db", "keys": ["user"]}]"#;
-    scene.deployment(
-        "app",
-        ours(&[("path", &scene.path("app")), ("secrets", list)]),
-        env_from(&[]),
-    );
+    scene.listing("app", list);
     let _operator = scene.start();
     scene.doc("app").becomes(json!({"user": "app"}));
     scene.annotate(
@@ -260,7 +240,7 @@ fn a_changed_list_or_prefix_is_followed_though_no_secret_changed() {
 fn a_paused_source_is_left_alone_until_it_goes_on() {
     let scene = Scene::new();
     scene.secret("db", &[("k", "one")]);
-    scene.deployment("app", ours(&[("path", &scene.path("app"))]), env_from(&["db"]));
+    scene.app("app", &["db"]);
     let _operator = scene.start();
     scene.doc("app/db").becomes(json!({"k": "one"}));
     scene.annotate("Deployment", "app", &[("paused", Some("true"))]);
@@ -276,8 +256,8 @@ fn a_paused_source_is_left_alone_until_it_goes_on() {
 fn a_secret_used_by_two_deployments_reaches_both_documents() {
     let scene = Scene::new();
     scene.secret("db", &[("k", "one")]);
-    scene.deployment("a", ours(&[("path", &scene.path("a"))]), env_from(&["db"]));
-    scene.deployment("b", ours(&[("path", &scene.path("b"))]), env_from(&["db"]));
+    scene.app("a", &["db"]);
+    scene.app("b", &["db"]);
     let _operator = scene.start();
     scene.doc("a/db").becomes(json!({"k": "one"}));
     scene.doc("b/db").becomes(json!({"k": "one"}));

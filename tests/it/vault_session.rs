@@ -19,7 +19,7 @@ fn logins(scene: &Scene) -> usize {
 
 /// A Secret `db` that goes whole to `db`, synced with this value.
 fn synced(scene: &Scene) {
-    scene.create_secret("db", ours(&[("path", &scene.path("db"))]), &[("k", b"one")]);
+    scene.own("db", "one");
 }
 
 #[test]
@@ -107,13 +107,7 @@ fn the_token_file_is_read_at_each_login() {
     let new = scene.jwt("operator");
     assert_ne!(old, new);
     fs::write(&file, &new).unwrap();
-    for accessor in scene.logins() {
-        scene
-            .bed
-            .vault
-            .post("/v1/auth/token/revoke-accessor", &json!({"accessor": accessor}))
-            .ok();
-    }
+    scene.revoke_logins();
     scene.set_key("db", "k", "two");
     scene.doc("db").becomes(json!({"k": "two"}));
     let with = |jwt: &str| {
@@ -185,7 +179,7 @@ fn changes_made_during_an_outage_of_vault_arrive_after_it() {
     scene.settle();
     scene.vault.cut();
     scene.set_key("db", "k", "two");
-    scene.deployment("app", ours(&[("path", &scene.path("app"))]), env_from(&["late"]));
+    scene.app("app", &["late"]);
     operator.probe("/readyz", 500);
     assert!(operator.is_running());
     scene.vault.restore();

@@ -223,6 +223,23 @@ impl Scene {
             .ok();
     }
 
+    /// A Deployment that is annotated with a path of its own name, and reads these Secrets whole.
+    pub fn app(&self, name: &str, secrets: &[&str]) {
+        self.deployment(name, ours(&[("path", &self.path(name))]), env_from(secrets));
+    }
+
+    /// A Deployment that is annotated with a path of its own name and a list, and reads nothing itself.
+    pub fn listing(&self, name: &str, list: &str) {
+        let annotations = ours(&[("path", &self.path(name)), ("secrets", list)]);
+        self.deployment(name, annotations, env_from(&[]));
+    }
+
+    /// A Secret that is annotated with a path of its own name, and has one key, `k`.
+    pub fn own(&self, name: &str, value: &str) {
+        let annotations = ours(&[("path", &self.path(name))]);
+        self.create_secret(name, annotations, &[("k", value.as_bytes())]);
+    }
+
     pub fn patch(&self, kind: &str, name: &str, patch: Value) -> Value {
         self.bed.kube.patch(&self.object_path(kind, name), &patch).ok()
     }
@@ -357,6 +374,14 @@ impl Scene {
             .filter(|a| ours(a))
             .filter_map(|a| a.as_str().map(str::to_owned))
             .collect()
+    }
+
+    /// Ends all of the operator's tokens, as an operator of Vault can.
+    pub fn revoke_logins(&self) {
+        for accessor in self.logins() {
+            let body = json!({"accessor": accessor});
+            self.bed.vault.post("/v1/auth/token/revoke-accessor", &body).ok();
+        }
     }
 
     /// The tokens that the operator has shown to Vault.

@@ -435,9 +435,9 @@ impl Testbed {
             ),
         ];
         for (name, rules) in roles {
-            let role = json!({"metadata": {"name": name}, "rules": rules});
+            let made = json!({"metadata": {"name": name}, "rules": rules});
             self.kube
-                .post("/apis/rbac.authorization.k8s.io/v1/clusterroles", &role)
+                .post("/apis/rbac.authorization.k8s.io/v1/clusterroles", &made)
                 .ok();
         }
     }
