@@ -8,4 +8,5 @@ pub mod cli;
 pub mod domain;
 pub mod metrics;
 pub mod telemetry;
+pub mod vault;
 pub mod yaml;
