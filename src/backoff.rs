@@ -45,6 +45,28 @@ impl Backoff {
     }
 }
 
+/// The wait after this many failures in a row of one source: from half a second to two minutes.
+pub fn delay(failures: u32) -> Duration {
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(120));
+    let mut wait = backoff.next();
+    for _ in 1..failures.min(12) {
+        wait = backoff.next();
+    }
+    wait
+}
+
+/// A period shortened at random by at most a tenth, so that what began together drifts apart.
+pub fn shortened(period: Duration) -> Duration {
+    period.mul_f64(1.0 - fraction() / 10.0)
+}
+
+/// A random number from 0 to 1. Good for spreading things out, and for nothing else.
+pub fn fraction() -> f64 {
+    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+    let random = RandomState::new().build_hasher().finish();
+    f64::from(u32::try_from(random >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,6 +94,15 @@ mod tests {
             }
             backoff.reset();
             assert!(backoff.next() <= MS(151));
+        }
+    }
+
+    #[test]
+    fn periods_are_shortened_by_a_tenth_at_most() {
+        for _ in 0..100 {
+            let period = shortened(MS(1000));
+            assert!(period >= MS(900) && period <= MS(1000), "{period:?}");
+            assert!(delay(1) <= MS(751) && delay(2) <= MS(1501) && delay(99) >= MS(40_000));
         }
     }
 

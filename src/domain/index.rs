@@ -12,7 +12,7 @@ use super::path::Place;
 use super::plan::Contender;
 use super::problem::PathFault;
 use super::settings::NamespaceIsolation;
-use super::source::{Kind, Source, SourceKey};
+use super::source::{Source, SourceKey};
 use super::value::Digest;
 
 /// A source as the watch showed it last, and what the last reconcile learnt.
@@ -24,7 +24,12 @@ pub struct Tracked {
     pub uid: String,
     created: i64,
     annotated: bool,
-    deleting: bool,
+    /// Whether its deletion has begun.
+    pub deleting: bool,
+    /// Whether remembered versions may be trusted.
+    pub trust: bool,
+    /// Its `force-sync`, which asks for a re-check when it is another than the one obeyed last.
+    pub force: Option<String>,
     /// What it asks for; `None`: it only has our finalizer, or a place in the ledger.
     pub hint: Option<Hint>,
     /// What the last reconcile learnt.
@@ -107,6 +112,8 @@ impl Index {
             created: source.created,
             annotated: ask.adopt,
             deleting: source.deleting.is_some(),
+            trust: ask.trust,
+            force: ask.force.clone(),
             hint,
             memory,
         };
@@ -339,9 +346,4 @@ impl Index {
             .flatten();
         keys.filter(|key| *key != me).cloned().collect()
     }
-}
-
-/// The kinds whose objects a Secret's watch brings, beside the Secrets that sources name.
-pub fn is_secret(key: &SourceKey) -> bool {
-    key.kind == Kind::Secret
 }

@@ -139,6 +139,8 @@ pub enum Problem {
         hint: String,
         /// Whether trying again may help without anybody's doing.
         transient: bool,
+        /// Whether Vault as a whole does not answer: then nothing else need be tried.
+        down: bool,
     },
     /// Kubernetes did not do what it was asked.
     #[error("{message}")]

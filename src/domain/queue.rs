@@ -84,17 +84,12 @@ impl Queue {
         let Some(namespace) = self.turns.pop_front() else {
             return Next::Wait(self.agenda.first().map(|(at, _)| *at));
         };
-        let line = self.ready.get_mut(&namespace);
-        let key = line.and_then(|line| {
-            let key = line.pop_front();
-            if line.is_empty() {
-                self.ready.remove(&namespace);
-            } else {
-                self.turns.push_back(namespace);
-            }
-            key
-        });
-        let Some(key) = key else { return self.next(now) };
+        let Some(mut line) = self.ready.remove(&namespace) else { return self.next(now) };
+        let Some(key) = line.pop_front() else { return self.next(now) };
+        if !line.is_empty() {
+            self.ready.insert(namespace.clone(), line);
+            self.turns.push_back(namespace);
+        }
         self.waiting -= 1;
         let slot = self.slots.entry(key.clone()).or_default();
         slot.ready = false;

@@ -1,0 +1,168 @@
+//! What is to be reconciled, and when: watches fill the index, the index fills the queue, workers
+//! empty it.
+
+mod outage;
+mod watch;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::backoff;
+use crate::domain::index::Index;
+use crate::domain::queue::{Next, Queue};
+use crate::domain::source::{Kind, SourceKey};
+use crate::domain::value::Digester;
+use crate::kube::Kube;
+use crate::metrics::Metrics;
+use crate::reconcile::Reconciler;
+
+pub use watch::WatchEnded;
+
+/// Index and queue: what watches, workers and reconciles share.
+pub struct Controller {
+    kube: Kube,
+    /// Who is a source.
+    pub index: Arc<Mutex<Index>>,
+    queue: Mutex<Queue>,
+    /// Something became ready.
+    wake: Notify,
+    /// Makes the fingerprints by which a change is told from a repetition.
+    pub digester: Digester,
+    metrics: Metrics,
+    outage: outage::Outage,
+}
+
+impl Controller {
+    /// Watches nothing yet.
+    pub fn new(kube: Kube, index: Index, metrics: Metrics) -> Self {
+        Self {
+            kube,
+            index: Arc::new(Mutex::new(index)),
+            queue: Mutex::default(),
+            wake: Notify::new(),
+            digester: Digester::default(),
+            metrics,
+            outage: outage::Outage::default(),
+        }
+    }
+
+    /// Watches one kind in one namespace (`None`: all) until the process ends. `listed` is told
+    /// when everything that exists has been seen once.
+    pub async fn watch(self: Arc<Self>, kind: Kind, namespace: Option<String>, listed: watch::Listed) -> WatchEnded {
+        if kind == Kind::Secret {
+            watch::secrets(&self, namespace, listed).await
+        } else {
+            watch::workloads(&self, kind, namespace, listed).await
+        }
+    }
+
+    /// Reconciles what the queue holds, `concurrency` sources at a time, until told to stop; then
+    /// waits for what runs.
+    pub async fn work(self: Arc<Self>, reconciler: Arc<Reconciler>, concurrency: usize, stop: CancellationToken) {
+        self.enqueue(reconciler.ledger.holders());
+        let places = Arc::new(Semaphore::new(concurrency));
+        let running = TaskTracker::new();
+        let prober = self.outage.probe(&self, &reconciler.vault);
+        let dispatch = async {
+            loop {
+                let Ok(place) = places.clone().acquire_owned().await else { return };
+                let key = self.take().await;
+                let (controller, reconciler) = (Arc::clone(&self), Arc::clone(&reconciler));
+                running.spawn(async move {
+                    controller.run(&reconciler, key).await;
+                    drop(place);
+                });
+            }
+        };
+        tokio::select! {
+            () = dispatch => {}
+            () = prober => {}
+            () = stop.cancelled() => {}
+        }
+        running.close();
+        running.wait().await;
+    }
+
+    /// The next source whose turn it is.
+    async fn take(&self) -> (SourceKey, bool) {
+        loop {
+            let woken = self.wake.notified();
+            let next = {
+                let mut queue = self.queue();
+                let next = queue.next(Instant::now());
+                self.metrics.queue_depth(queue.len());
+                next
+            };
+            match next {
+                Next::Run(key, recheck) => return (key, recheck),
+                Next::Wait(None) => woken.await,
+                Next::Wait(Some(at)) => {
+                    // Whichever comes first; either way, look again.
+                    let _ = tokio::time::timeout_at(at.into(), woken).await;
+                }
+            }
+        }
+    }
+
+    /// Reconciles one source. A panic in it ends that reconcile and nothing else.
+    async fn run(&self, reconciler: &Reconciler, (key, recheck): (SourceKey, bool)) {
+        let deleting = self.index().get(&key).is_some_and(|tracked| tracked.deleting);
+        if !deleting && self.outage.park(&key, recheck) {
+            self.queue().done(&key);
+            return;
+        }
+        let outcome = AssertUnwindSafe(reconciler.reconcile(&key, recheck)).catch_unwind().await;
+        let outcome = outcome.unwrap_or_else(|_| {
+            tracing::error!(source = %key, "a reconcile has panicked, which is a bug; it is tried again");
+            crate::reconcile::Outcome { again: Some((Duration::from_secs(60), true)), ..Default::default() }
+        });
+        if outcome.vault_down {
+            self.outage.begin(&key, recheck);
+        }
+        self.enqueue(outcome.wake);
+        let mut queue = self.queue();
+        queue.schedule(&key, outcome.again.map(|(after, recheck)| (Instant::now() + after, recheck)));
+        queue.done(&key);
+        drop(queue);
+        self.wake.notify_one();
+    }
+
+    fn enqueue(&self, keys: Vec<SourceKey>) {
+        if keys.is_empty() {
+            return;
+        }
+        let mut queue = self.queue();
+        for key in keys {
+            queue.add(&key, false);
+        }
+        drop(queue);
+        self.wake.notify_one();
+    }
+
+    /// Brings sources back after an outage, spread over a while that grows with their number.
+    fn enqueue_spread(&self, keys: Vec<(SourceKey, bool)>) {
+        let spread = Duration::from_millis(5).saturating_mul(u32::try_from(keys.len()).unwrap_or(u32::MAX));
+        let spread = spread.min(Duration::from_secs(5));
+        let now = Instant::now();
+        let mut queue = self.queue();
+        for (key, recheck) in keys {
+            queue.schedule(&key, Some((now + spread.mul_f64(backoff::fraction()), recheck)));
+        }
+        drop(queue);
+        self.wake.notify_one();
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

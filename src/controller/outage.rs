@@ -1,0 +1,72 @@
+//! While Vault is away one prober asks for it, and all sources wait for that one.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::Controller;
+use crate::domain::source::SourceKey;
+use crate::vault::Vault;
+
+/// Between two questions whether Vault is back.
+const PROBE: Duration = Duration::from_secs(2);
+
+/// Whether Vault is away, and who waits for it.
+pub(super) struct Outage {
+    /// `None`: Vault is there. It counts as away until the first login has succeeded.
+    parked: Mutex<Option<HashMap<SourceKey, bool>>>,
+    began: Notify,
+}
+
+impl Default for Outage {
+    fn default() -> Self {
+        Self { parked: Mutex::new(Some(HashMap::new())), began: Notify::new() }
+    }
+}
+
+impl Outage {
+    /// Lets a source wait, if Vault is away; whether it waits now.
+    pub(super) fn park(&self, key: &SourceKey, recheck: bool) -> bool {
+        match &mut *self.parked() {
+            None => false,
+            Some(parked) => {
+                *parked.entry(key.clone()).or_default() |= recheck;
+                true
+            }
+        }
+    }
+
+    /// A source has found Vault away, and waits.
+    pub(super) fn begin(&self, key: &SourceKey, recheck: bool) {
+        let mut parked = self.parked();
+        if parked.is_none() {
+            tracing::warn!("Vault does not answer; all sources wait until it does");
+            self.began.notify_one();
+        }
+        *parked.get_or_insert_default().entry(key.clone()).or_default() |= recheck;
+    }
+
+    /// Asks for Vault while it is away, and brings everybody back when it is there.
+    pub(super) async fn probe(&self, controller: &Controller, vault: &Vault) {
+        // The session's own task logs in, and says what keeps it from that.
+        vault.ready().await;
+        loop {
+            while vault.health().await.is_err() {
+                controller.metrics.vault_up(false);
+                tokio::time::sleep(PROBE).await;
+            }
+            controller.metrics.vault_up(true);
+            let back: Vec<_> = self.parked().take().into_iter().flatten().collect();
+            tracing::info!(sources = back.len(), "Vault answers");
+            controller.enqueue_spread(back);
+            self.began.notified().await;
+            controller.metrics.vault_up(false);
+        }
+    }
+
+    fn parked(&self) -> MutexGuard<'_, Option<HashMap<SourceKey, bool>>> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,264 @@
+//! The watches: workloads by their slim type, Secrets by their metadata alone.
+//!
+//! What a watch brings is reduced to what deciding needs as it arrives; nothing else of it is kept.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, pin_mut};
+use kube::api::Api;
+use kube::core::PartialObjectMeta;
+use kube::runtime::watcher::{self, Event, InitialListStrategy};
+use kube::{Resource, ResourceExt as _};
+use tokio::sync::mpsc;
+
+use super::Controller;
+use crate::backoff::Backoff;
+use crate::domain::annotations;
+use crate::domain::source::{Kind, Source, SourceKey};
+use crate::kube::{Workload, resource, source};
+use crate::reconcile::fingerprint;
+
+/// A watch that has ended, which none ever should.
+#[derive(Debug, thiserror::Error)]
+#[error("the watch of {0} has ended")]
+pub struct WatchEnded(&'static str);
+
+/// Told once by each watch, when everything that exists has been seen.
+pub type Listed = mpsc::Sender<()>;
+
+/// Objects of 1 MiB each come in pages of this many where the API server knows no streaming lists.
+const PAGE: u32 = 20;
+
+/// Watches workloads of one kind.
+pub(super) async fn workloads(
+    controller: &Controller,
+    kind: Kind,
+    namespace: Option<String>,
+    listed: Listed,
+) -> WatchEnded {
+    let (client, resource) = (controller.kube.client().clone(), resource(kind));
+    let api: Api<Workload> = match &namespace {
+        Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+        None => Api::all_with(client, &resource),
+    };
+    let discover = controller.kube.discover();
+    let scope = Scope { controller, kind, namespace };
+    scope
+        .follow(
+            |config| watcher::watcher(api.clone(), config),
+            |workload: &Workload| workload.source(kind, discover),
+            |_| {},
+            listed,
+        )
+        .await
+}
+
+/// Watches Secrets: as sources, and as what sources are made of.
+pub(super) async fn secrets(controller: &Controller, namespace: Option<String>, listed: Listed) -> WatchEnded {
+    let (client, resource) = (controller.kube.client().clone(), resource(Kind::Secret));
+    let api: Api<Workload> = match &namespace {
+        Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+        None => Api::all_with(client, &resource),
+    };
+    let scope = Scope { controller, kind: Kind::Secret, namespace };
+    scope
+        .follow(
+            |config| watcher::metadata_watcher(api.clone(), config),
+            |object: &PartialObjectMeta<Workload>| source(Kind::Secret, &object.metadata, Vec::new()),
+            |seen| controller.secret_seen(seen),
+            listed,
+        )
+        .await
+}
+
+/// What was seen of a Secret: its namespace and name, and its resourceVersion unless it is gone.
+struct Seen<'a> {
+    namespace: &'a str,
+    name: &'a str,
+    version: Option<&'a str>,
+}
+
+/// One watch: a kind, in a namespace or in all.
+struct Scope<'a> {
+    controller: &'a Controller,
+    kind: Kind,
+    namespace: Option<String>,
+}
+
+impl Scope<'_> {
+    /// Follows a watch for ever, through its errors, and across API servers that know no streaming
+    /// lists (before 1.32 they are off by default).
+    async fn follow<K, S>(
+        &self,
+        open: impl Fn(watcher::Config) -> S,
+        reduce: impl Fn(&K) -> Option<Source>,
+        noted: impl Fn(Seen<'_>),
+        listed: Listed,
+    ) -> WatchEnded
+    where
+        K: Resource,
+        S: Stream<Item = Result<Event<K>, watcher::Error>>,
+    {
+        let mut config = watcher::Config::default().streaming_lists();
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+        let mut told = false;
+        let mut listed = Some(listed);
+        loop {
+            let stream = open(config.clone());
+            pin_mut!(stream);
+            // What was known and has not been seen (again) in the list that is being read.
+            let mut unseen = Unseen::default();
+            loop {
+                match stream.try_next().await {
+                    Ok(None) => return WatchEnded(self.kind.as_str()),
+                    Err(error) if needs_pages(&error) && config.initial_list_strategy == InitialListStrategy::StreamingList => {
+                        tracing::info!(kind = %self.kind, "the API server streams no lists; reading them in small pages");
+                        config = watcher::Config::default().page_size(PAGE);
+                        break;
+                    }
+                    Err(error) => {
+                        if !std::mem::replace(&mut told, true) {
+                            let error = crate::kube::Error::of(format!("watch {}s", self.kind), reason(error));
+                            tracing::warn!(kind = %self.kind, %error, "a watch has failed; trying again");
+                        }
+                        tokio::time::sleep(backoff.next()).await;
+                    }
+                    Ok(Some(event)) => {
+                        backoff.reset();
+                        if std::mem::take(&mut told) {
+                            tracing::info!(kind = %self.kind, "the watch works again");
+                        }
+                        match event {
+                            Event::Init => unseen = self.known(),
+                            Event::InitApply(object) => {
+                                unseen.strike(self.kind, &object);
+                                self.applied(&object, &reduce, &noted);
+                            }
+                            Event::Apply(object) => self.applied(&object, &reduce, &noted),
+                            Event::Delete(object) => self.deleted(&object, &noted),
+                            Event::InitDone => {
+                                self.gone(std::mem::take(&mut unseen), &noted);
+                                if let Some(listed) = listed.take() {
+                                    // Nobody listens any more when the process ends.
+                                    let _ = listed.send(()).await;
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn applied<K: Resource>(&self, object: &K, reduce: impl Fn(&K) -> Option<Source>, noted: impl Fn(Seen<'_>)) {
+        let meta = object.meta();
+        if let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) {
+            noted(Seen { namespace, name, version: meta.resource_version.as_deref() });
+        }
+        if let Some(source) = reduce(object) {
+            self.controller.source_seen(&source);
+        }
+    }
+
+    fn deleted<K: Resource>(&self, object: &K, noted: impl Fn(Seen<'_>)) {
+        let (Some(namespace), name) = (object.namespace(), object.name_any()) else { return };
+        noted(Seen { namespace: &namespace, name: &name, version: None });
+        self.controller.source_gone(&SourceKey { kind: self.kind, namespace, name });
+    }
+
+    /// What the index knows in this watch's scope.
+    fn known(&self) -> Unseen {
+        let within = |namespace: &str| self.namespace.as_deref().is_none_or(|own| own == namespace);
+        let index = self.controller.index();
+        let sources = index.keys().filter(|key| key.kind == self.kind && within(&key.namespace)).cloned().collect();
+        let secrets = index
+            .known_secrets()
+            .filter(|(namespace, _)| self.kind == Kind::Secret && within(namespace))
+            .map(|(namespace, name)| (namespace.to_owned(), name.to_owned()))
+            .collect();
+        Unseen { sources, secrets }
+    }
+
+    /// What a whole list has not shown is gone.
+    fn gone(&self, unseen: Unseen, noted: impl Fn(Seen<'_>)) {
+        for (namespace, name) in &unseen.secrets {
+            noted(Seen { namespace, name, version: None });
+        }
+        for key in &unseen.sources {
+            self.controller.source_gone(key);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Unseen {
+    sources: HashSet<SourceKey>,
+    secrets: HashSet<(String, String)>,
+}
+
+impl Unseen {
+    fn strike<K: Resource>(&mut self, kind: Kind, object: &K) {
+        if self.sources.is_empty() && self.secrets.is_empty() {
+            return;
+        }
+        let (Some(namespace), name) = (object.namespace(), object.name_any()) else { return };
+        let key = SourceKey { kind, namespace, name };
+        self.sources.remove(&key);
+        self.secrets.remove(&(key.namespace, key.name));
+    }
+}
+
+impl Controller {
+    /// A watch shows an object. Those that never were sources are not even noted.
+    fn source_seen(&self, source: &Source) {
+        let mut index = self.index();
+        let concerns = source.finalizer
+            || source.annotations.contains_key(annotations::PATH)
+            || index.get(&source.key).is_some();
+        if !concerns {
+            return;
+        }
+        let ask = annotations::parse(&source.annotations);
+        let wake = index.observe(source, &ask, fingerprint(source, &self.digester));
+        drop(index);
+        self.enqueue(wake);
+    }
+
+    fn source_gone(&self, key: &SourceKey) {
+        let mut index = self.index();
+        if index.get(key).is_none() {
+            return;
+        }
+        let wake = index.forget(key);
+        drop(index);
+        self.enqueue(wake);
+    }
+
+    fn secret_seen(&self, seen: Seen<'_>) {
+        let users = self.index().observe_secret(seen.namespace, seen.name, seen.version);
+        self.enqueue(users);
+    }
+}
+
+/// Whether the API server has refused a streaming list as such.
+fn needs_pages(error: &watcher::Error) -> bool {
+    let code = match error {
+        watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code,
+        watcher::Error::WatchError(status) => status.code,
+        _ => return false,
+    };
+    matches!(code, 400 | 422)
+}
+
+fn reason(error: watcher::Error) -> kube::Error {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => error,
+        watcher::Error::WatchError(status) => kube::Error::Api(status),
+        watcher::Error::NoResourceVersion => {
+            kube::Error::Service("the reply has no resourceVersion".into())
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! Kubernetes, as far as the operator needs it: the client, slim object types, and the few calls.
+//!
+//! Reads are live, never from a cache. Writes are patches that name nothing but what is ours:
+//! the finalizer, and the predecessor's annotation, which we take away.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, ApiResource, DynamicResourceScope, Patch, PatchParams};
+use kube::core::PartialObjectMeta;
+use kube::{Client, Resource};
+use serde::Deserialize;
+
+use crate::domain::annotations::{FINALIZER, PREFIX, SECRET_VERSIONS};
+use crate::domain::discovery::{PodSpec, references};
+use crate::domain::settings::Discover;
+use crate::domain::source::{Kind, Source, SourceKey};
+use crate::domain::value::{Payload, Value};
+
+/// Longer than any call should take, shorter than anybody's patience.
+const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A call to Kubernetes that did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The object exists no longer, or in another shape than the one that was read.
+    #[error("{0}: the object has changed meanwhile")]
+    Conflict(String),
+    /// We may not do that.
+    #[error("{what}: Kubernetes denied it: {message}")]
+    Denied {
+        /// What was tried.
+        what: String,
+        /// The API server's words.
+        message: String,
+    },
+    /// The API server refused it, or gave an answer that fits nothing.
+    #[error("{what}: Kubernetes refused it: {message}")]
+    Refused {
+        /// What was tried.
+        what: String,
+        /// The API server's words.
+        message: String,
+    },
+    /// No answer, or one that says to come back later.
+    #[error("{what}: Kubernetes does not answer: {message}")]
+    Unavailable {
+        /// What was tried.
+        what: String,
+        /// What happened instead.
+        message: String,
+    },
+}
+
+impl Error {
+    /// Names what was tried, and sorts out whether trying again may help.
+    pub fn of(what: impl Into<String>, error: kube::Error) -> Self {
+        let what = what.into();
+        match error {
+            kube::Error::Api(status) => {
+                let message = status.message.clone();
+                match status.code {
+                    404 | 409 => Self::Conflict(what),
+                    401 | 403 => Self::Denied { what, message },
+                    429 | 500..=599 => Self::Unavailable { what, message },
+                    _ => Self::Refused { what, message },
+                }
+            }
+            // A parser's words may quote what it could not read.
+            kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => {
+                Self::Refused { what, message: "the reply could not be read".into() }
+            }
+            other => Self::Unavailable { what, message: other.to_string() },
+        }
+    }
+
+    /// Whether trying again may help without anybody's doing.
+    pub fn transient(&self) -> bool {
+        matches!(self, Self::Conflict(_) | Self::Unavailable { .. })
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Conflict(_) | Self::Unavailable { .. } => "it is tried again",
+            Self::Denied { .. } => "check the operator's Roles in this namespace; it is tried again at the next change or resync",
+            Self::Refused { .. } => "see the message of the API server",
+        }
+    }
+}
+
+/// Runs a call within its time.
+pub async fn call<T>(
+    what: &str,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(CALL_TIMEOUT, call).await {
+        Ok(result) => result.map_err(|error| Error::of(what, error)),
+        Err(_) => {
+            Err(Error::Unavailable { what: what.to_owned(), message: format!("no answer in {CALL_TIMEOUT:?}") })
+        }
+    }
+}
+
+/// Finds the cluster: the given kubeconfig, `KUBECONFIG`, in-cluster, `~/.kube/config`.
+pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, String> {
+    let config = match kubeconfig {
+        Some(path) => {
+            let read = kube::config::Kubeconfig::read_from(path)
+                .map_err(|error| format!("--kubeconfig: cannot read {}: {error}", path.display()))?;
+            kube::Config::from_custom_kubeconfig(read, &kube::config::KubeConfigOptions::default())
+                .await
+                .map_err(|error| format!("--kubeconfig: {}: {error}", path.display()))?
+        }
+        None if std::env::var_os("KUBECONFIG").is_none() && kube::Config::incluster().is_ok() => {
+            kube::Config::incluster().map_err(|error| error.to_string())?
+        }
+        None => kube::Config::infer().await.map_err(|error| {
+            format!("no cluster found: neither KUBECONFIG, nor a pod's service account, nor ~/.kube/config: {error}")
+        })?,
+    };
+    Client::try_from(config).map_err(|error| format!("cannot build a Kubernetes client: {error}"))
+}
+
+/// A workload, reduced while it is parsed to metadata and what refers to Secrets.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Workload {
+    /// The object's metadata.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    spec: Option<WorkloadSpec>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct WorkloadSpec {
+    template: Option<Template>,
+    /// A CronJob has its template one storey deeper.
+    job_template: Option<JobTemplate>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct JobTemplate {
+    spec: Option<JobSpec>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct JobSpec {
+    template: Option<Template>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Template {
+    spec: Option<PodSpec>,
+}
+
+impl Workload {
+    fn pod(&self) -> Option<&PodSpec> {
+        let spec = self.spec.as_ref()?;
+        let template = match &spec.job_template {
+            Some(job) => job.spec.as_ref()?.template.as_ref()?,
+            None => spec.template.as_ref()?,
+        };
+        template.spec.as_ref()
+    }
+
+    /// The source that it is; `None` when Kubernetes left out what every object has.
+    pub fn source(&self, kind: Kind, discover: Discover) -> Option<Source> {
+        let found = self.pod().map(|pod| references(pod, discover)).unwrap_or_default();
+        source(kind, &self.metadata, found)
+    }
+}
+
+impl Resource for Workload {
+    type DynamicType = ApiResource;
+    type Scope = DynamicResourceScope;
+
+    fn kind(dt: &ApiResource) -> std::borrow::Cow<'_, str> {
+        dt.kind.as_str().into()
+    }
+    fn group(dt: &ApiResource) -> std::borrow::Cow<'_, str> {
+        dt.group.as_str().into()
+    }
+    fn version(dt: &ApiResource) -> std::borrow::Cow<'_, str> {
+        dt.version.as_str().into()
+    }
+    fn plural(dt: &ApiResource) -> std::borrow::Cow<'_, str> {
+        dt.plural.as_str().into()
+    }
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+/// What the API calls a kind.
+pub fn resource(kind: Kind) -> ApiResource {
+    let (group, version, plural) = match kind {
+        Kind::Deployment => ("apps", "v1", "deployments"),
+        Kind::StatefulSet => ("apps", "v1", "statefulsets"),
+        Kind::DaemonSet => ("apps", "v1", "daemonsets"),
+        Kind::CronJob => ("batch", "v1", "cronjobs"),
+        Kind::Secret => ("", "v1", "secrets"),
+    };
+    let gvk = kube::core::GroupVersionKind::gvk(group, version, kind.as_str());
+    ApiResource::from_gvk_with_plural(&gvk, plural)
+}
+
+/// Reduces an object's metadata to a source. Everything else, an annotation that carries the whole
+/// object among it, ends here.
+pub fn source(kind: Kind, meta: &ObjectMeta, references: Vec<crate::domain::source::Reference>) -> Option<Source> {
+    let seconds = |time: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Time| time.0.as_second();
+    Some(Source {
+        key: SourceKey { kind, namespace: meta.namespace.clone()?, name: meta.name.clone()? },
+        uid: meta.uid.clone()?,
+        created: meta.creation_timestamp.as_ref().map_or(0, seconds),
+        deleting: meta.deletion_timestamp.as_ref().map(seconds),
+        finalizer: meta.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER),
+        annotations: meta
+            .annotations
+            .iter()
+            .flatten()
+            .filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?.to_owned(), value.clone())))
+            .collect(),
+        references,
+    })
+}
+
+/// A Secret as it is fetched: its data straight into the redacting type.
+#[derive(Deserialize)]
+struct SecretWire {
+    metadata: SecretMeta,
+    #[serde(default)]
+    data: Option<BTreeMap<String, Value>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SecretMeta {
+    resource_version: String,
+}
+
+/// The calls.
+#[derive(Clone)]
+pub struct Kube {
+    client: Client,
+    discover: Discover,
+}
+
+impl Kube {
+    /// Calls through this client.
+    pub fn new(client: Client, discover: Discover) -> Self {
+        Self { client, discover }
+    }
+
+    /// The client itself, for what has an API of its own.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// What discovery looks for.
+    pub fn discover(&self) -> Discover {
+        self.discover
+    }
+
+    /// UID of the `kube-system` namespace: what makes a cluster the same cluster.
+    pub async fn cluster_id(&self) -> Result<String, Error> {
+        const WHAT: &str = "read the UID of namespace kube-system";
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        let namespace = call(WHAT, api.get_metadata("kube-system")).await?;
+        namespace.metadata.uid.ok_or_else(|| Error::Refused { what: WHAT.into(), message: "it has none".into() })
+    }
+
+    fn metadata_api(&self, key: &SourceKey) -> Api<PartialObjectMeta<Workload>> {
+        Api::namespaced_with(self.client.clone(), &key.namespace, &resource(key.kind))
+    }
+
+    /// A source as it is now; `None`: it does not exist.
+    pub async fn source(&self, key: &SourceKey) -> Result<Option<Source>, Error> {
+        let what = format!("read {key}");
+        let source = if key.kind == Kind::Secret {
+            let object = call(&what, self.metadata_api(key).get_metadata_opt(&key.name)).await?;
+            object.map(|object| source(key.kind, &object.metadata, Vec::new()))
+        } else {
+            let api: Api<Workload> =
+                Api::namespaced_with(self.client.clone(), &key.namespace, &resource(key.kind));
+            let object = call(&what, api.get_opt(&key.name)).await?;
+            object.map(|object| object.source(key.kind, self.discover))
+        };
+        match source {
+            None => Ok(None),
+            Some(Some(source)) => Ok(Some(source)),
+            Some(None) => Err(Error::Refused { what, message: "the object has no name or UID".into() }),
+        }
+    }
+
+    /// A Secret's data as they are now; `None`: it does not exist.
+    pub async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Payload>, Error> {
+        let what = format!("read Secret {namespace}/{name}");
+        let request = http::Request::get(format!("/api/v1/namespaces/{namespace}/secrets/{name}"))
+            .body(Vec::new())
+            .map_err(|error| Error::Refused { what: what.clone(), message: error.to_string() })?;
+        match call(&what, self.client.request::<SecretWire>(request)).await {
+            Ok(wire) => Ok(Some(Payload {
+                resource_version: wire.metadata.resource_version,
+                data: wire.data.unwrap_or_default(),
+            })),
+            Err(Error::Conflict(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts our finalizer on a source, and takes the predecessor's annotation away. A strategic merge
+    /// adds to the list whatever else is in it; the UID makes sure that it is the same object.
+    /// <https://kubernetes.io/docs/tasks/manage-kubernetes-objects/update-api-object-kubectl-patch/>
+    pub async fn add_finalizer(&self, source: &Source) -> Result<(), Error> {
+        let mut metadata = serde_json::json!({ "uid": source.uid, "finalizers": [FINALIZER] });
+        if source.annotations.contains_key(SECRET_VERSIONS) {
+            metadata["annotations"] = predecessors_annotation();
+        }
+        self.patch(source, "put the finalizer on", metadata).await
+    }
+
+    /// Takes the predecessor's annotation away.
+    pub async fn drop_predecessors_annotation(&self, source: &Source) -> Result<(), Error> {
+        let metadata = serde_json::json!({ "uid": source.uid, "annotations": predecessors_annotation() });
+        self.patch(source, "take the predecessor's annotation off", metadata).await
+    }
+
+    /// Takes our finalizer off. An object that is gone meanwhile needs it no more.
+    pub async fn remove_finalizer(&self, source: &Source) -> Result<(), Error> {
+        let metadata =
+            serde_json::json!({ "uid": source.uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER] });
+        match self.patch(source, "take the finalizer off", metadata).await {
+            Err(Error::Conflict(_)) => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn patch(&self, source: &Source, what: &str, metadata: serde_json::Value) -> Result<(), Error> {
+        let what = format!("{what} {}", source.key);
+        let patch = Patch::Strategic(serde_json::json!({ "metadata": metadata }));
+        let params = PatchParams { field_manager: Some("vault-sync-operator".into()), ..PatchParams::default() };
+        let api = self.metadata_api(&source.key);
+        // The reply has only metadata; a workload's whole status is of no use here.
+        call(&what, api.patch_metadata(&source.key.name, &params, &patch)).await.map(drop)
+    }
+}
+
+fn predecessors_annotation() -> serde_json::Value {
+    serde_json::json!({ format!("{PREFIX}{SECRET_VERSIONS}"): null })
+}

@@ -1,0 +1,80 @@
+//! Which mount holds a path: asked from Vault once, remembered, and asked again when in doubt.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::domain::document::Mount;
+use crate::domain::path::is_within;
+use crate::domain::problem::PathFault;
+use crate::vault::{self, MountAnswer, Vault};
+
+/// A re-check of a thousand sources asks about their mount once, not a thousand times.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// Why no mount can be named.
+#[derive(Debug)]
+pub enum Fault {
+    /// Vault says that there is none for this path.
+    Path(PathFault),
+    /// Vault does not say.
+    Vault(vault::Error),
+}
+
+/// The mounts that are known. Vault never mounts one engine below another, so that at most one of
+/// them holds a path.
+pub struct Mounts {
+    vault: Vault,
+    stated: Vec<Mount>,
+    asked: Mutex<HashMap<String, (Mount, Instant)>>,
+}
+
+impl Mounts {
+    /// Starts with those that `--mount` states.
+    pub fn new(vault: Vault, stated: Vec<Mount>) -> Self {
+        Self { vault, stated, asked: Mutex::default() }
+    }
+
+    /// The mount that holds `query`, if it is known already.
+    pub fn known(&self, query: &str) -> Option<Mount> {
+        let within = |mount: &&Mount| is_within(query, &mount.path);
+        let stated = self.stated.iter().find(within).cloned();
+        stated.or_else(|| self.lock().values().map(|(mount, _)| mount).find(within).cloned())
+    }
+
+    /// The mount that holds `query`, from Vault if it is not known or if `recheck` asks for fresh news.
+    pub async fn resolve(&self, query: &str, recheck: bool) -> Result<Mount, Fault> {
+        if let Some(mount) = self.known(query)
+            && !(recheck && self.is_stale(&mount.path))
+        {
+            return Ok(mount);
+        }
+        match self.vault.mount(query).await.map_err(Fault::Vault)? {
+            MountAnswer::Kv(mount) => {
+                self.lock().insert(mount.path.clone(), (mount.clone(), Instant::now()));
+                Ok(mount)
+            }
+            MountAnswer::NotKv { mount, kind } => {
+                self.lock().remove(&mount);
+                Err(Fault::Path(PathFault::NotKv { mount, kind }))
+            }
+            MountAnswer::None => {
+                self.lock().retain(|path, _| !is_within(query, path));
+                Err(Fault::Path(PathFault::NoMount(query.to_owned())))
+            }
+        }
+    }
+
+    /// Forgets a mount whose replies no longer fit what is known of it.
+    pub fn doubt(&self, path: &str) {
+        self.lock().remove(path);
+    }
+
+    fn is_stale(&self, path: &str) -> bool {
+        self.lock().get(path).is_some_and(|(_, asked)| asked.elapsed() > FRESH)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Mount, Instant)>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

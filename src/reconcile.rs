@@ -1,0 +1,302 @@
+//! Reconciling one source: gather, decide, apply, report.
+//!
+//! Vault is read before Kubernetes, so that a check-and-set that succeeds proves that no newer
+//! value was there; one that fails repeats the whole. What is decided is decided in
+//! [`crate::domain::plan`]; this module fetches what that needs and does what it says.
+
+mod apply;
+mod budget;
+mod depart;
+mod gather;
+mod locks;
+mod report;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::domain::annotations::Ask;
+use crate::domain::document::{DocumentId, KvVersion};
+use crate::domain::index::{Index, Memory};
+use crate::domain::plan::{Contender, Identity, Standing, leaving, may_clean};
+use crate::domain::policy::Policy;
+use crate::domain::settings::{DeletionPolicy, Settings};
+use crate::domain::source::{Source, SourceKey};
+use crate::domain::value::Digester;
+use crate::domain::{path, problem::PathFault};
+use crate::events::Events;
+use crate::kube::Kube;
+use crate::ledger::Ledger;
+use crate::metrics::Metrics;
+use crate::mounts::Mounts;
+use crate::vault::Vault;
+
+pub use budget::Budget;
+use gather::Gathered;
+pub use locks::Locks;
+use report::Report;
+
+/// How often a reconcile starts again at once because something moved under it.
+const ATTEMPTS: u32 = 5;
+
+/// What a reconcile leaves for the controller.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// When to look again by itself, and whether Vault is to be read again then.
+    pub again: Option<(Duration, bool)>,
+    /// Other sources that may want what this one has given up.
+    pub wake: Vec<SourceKey>,
+    /// Vault did not answer: there is no use in trying before it does.
+    pub vault_down: bool,
+}
+
+/// Everything that reconciling needs.
+pub struct Reconciler {
+    /// Kubernetes.
+    pub kube: Kube,
+    /// Vault.
+    pub vault: Vault,
+    /// Which mount holds a path.
+    pub mounts: Mounts,
+    /// What we may have written.
+    pub ledger: Arc<Ledger>,
+    /// Who is a source.
+    pub index: Arc<Mutex<Index>>,
+    /// The choices of whoever runs the operator.
+    pub settings: Settings,
+    /// `--path-policy`.
+    pub policy: Policy,
+    /// Who we are in claims.
+    pub identity: Identity,
+    /// Fingerprints.
+    pub digester: Digester,
+    /// Numbers.
+    pub metrics: Metrics,
+    /// Events.
+    pub events: Events,
+    /// Bounds the payload in flight.
+    pub budget: Budget,
+    /// One reconcile at a time for each document.
+    pub locks: Locks,
+    /// Writes without an answer, and mounts without claims.
+    pub notes: Notes,
+    /// `--cleanup-timeout`.
+    pub cleanup_timeout: Duration,
+    /// `--resync-interval`.
+    pub resync: Option<Duration>,
+    /// How long a write without an answer may still land: two client timeouts.
+    pub late_window: Duration,
+}
+
+/// What this process has learnt and need not survive it.
+pub struct Notes {
+    started: Instant,
+    late: Mutex<HashMap<DocumentId, Instant>>,
+    claimless: Mutex<HashSet<String>>,
+}
+
+impl Default for Notes {
+    fn default() -> Self {
+        Self { started: Instant::now(), late: Mutex::default(), claimless: Mutex::default() }
+    }
+}
+
+impl Notes {
+    fn late(&self) -> MutexGuard<'_, HashMap<DocumentId, Instant>> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn claimless(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.claimless.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Something moved while we looked: gather again.
+struct Moved;
+
+impl Reconciler {
+    /// Reconciles one source, which need not exist any more. `recheck`: trust nothing remembered.
+    pub async fn reconcile(&self, key: &SourceKey, recheck: bool) -> Outcome {
+        let started = Instant::now();
+        let mut wake = Vec::new();
+        for attempt in 1..=ATTEMPTS {
+            let gathered = match self.gather(key, recheck, &mut wake).await {
+                Ok(gathered) => gathered,
+                Err(Moved) => continue,
+            };
+            let mut run = Run::new(self, gathered, recheck);
+            match run.go().await {
+                Ok(()) => return run.finish(wake, started.elapsed()),
+                Err(Moved) => {
+                    tracing::debug!(source = %key, attempt, "something moved meanwhile; gathering again");
+                    // What was remembered has led here: look afresh.
+                    self.forget_memory(key);
+                }
+            }
+        }
+        // Somebody edits the same object or document in a loop. They will stop, or the retry gets between.
+        Outcome { again: Some((Duration::from_secs(1), true)), wake, vault_down: false }
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget_memory(&self, key: &SourceKey) {
+        let mut index = self.index();
+        let Some(tracked) = index.get(key) else { return };
+        let (uid, mut memory) = (tracked.uid.clone(), tracked.memory.clone());
+        memory.documents.clear();
+        index.remember(key, &uid, memory);
+    }
+
+    /// The other live sources that want a document.
+    fn rivals(&self, me: &SourceKey, id: &DocumentId, holders: &[&SourceKey]) -> Vec<Contender> {
+        self.index().rivals(me, id, holders, |key, hint| {
+            path::check(&hint.path)?;
+            let query = path::mount_query(&hint.path, &self.settings);
+            let mount = self.mounts.known(&query).ok_or(PathFault::NoMount(query))?;
+            hint.places(key, &mount, &self.settings)
+        })
+    }
+
+    /// Whether claims can be put on documents of a mount.
+    fn takes_claims(&self, id: &DocumentId, version: KvVersion) -> bool {
+        version == KvVersion::V2 && !self.notes.claimless().contains(&id.mount)
+    }
+
+    /// Until when a write of ours to this document may still land, if that is not over.
+    fn unsettled_until(&self, id: &DocumentId) -> Option<Instant> {
+        let unanswered = self.notes.late().get(id).copied();
+        let inherited = self.ledger.is_unclean(id).then_some(self.notes.started);
+        let latest = unanswered.max(inherited)? + self.late_window;
+        (latest > Instant::now()).then_some(latest)
+    }
+}
+
+/// Seconds since 1970, by our clock.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// One pass over one source.
+struct Run<'a> {
+    on: &'a Reconciler,
+    gathered: Gathered,
+    recheck: bool,
+    memory: Memory,
+    report: Report,
+    /// Whether this pass has made sure of the finalizer.
+    has_finalizer: bool,
+    /// The earliest time for which something asked.
+    again: Option<(Duration, bool)>,
+    wake: Vec<SourceKey>,
+}
+
+impl<'a> Run<'a> {
+    fn new(on: &'a Reconciler, gathered: Gathered, recheck: bool) -> Self {
+        let mut memory = gathered.memory.clone();
+        let recheck = recheck || gathered.forced;
+        memory.force.clone_from(&gathered.ask.force);
+        let has_finalizer = gathered.source.as_ref().is_some_and(|source| source.finalizer);
+        let report = Report::default();
+        Self { on, gathered, recheck, memory, report, has_finalizer, again: None, wake: Vec::new() }
+    }
+
+    async fn go(&mut self) -> Result<(), Moved> {
+        if let Some(problem) = self.gathered.unreadable.take() {
+            self.report.problem(None, problem);
+            return Ok(());
+        }
+        match self.gathered.source.take() {
+            Some(source) if source.deleting.is_none() && self.gathered.ask.path.is_some() => {
+                let result = self.live(&source).await;
+                self.gathered.source = Some(source);
+                result
+            }
+            source => {
+                let result = self.departed(source.as_ref()).await;
+                self.gathered.source = source;
+                result
+            }
+        }
+    }
+
+    /// A source that is there and asks for something.
+    async fn live(&mut self, source: &Source) -> Result<(), Moved> {
+        let ask = self.gathered.ask.clone();
+        for warning in &ask.warnings {
+            self.report.warning(warning.clone());
+        }
+        let problems = std::mem::take(&mut self.gathered.problems);
+        let failed = !problems.is_empty();
+        for problem in problems {
+            self.report.problem(None, problem);
+        }
+        if ask.paused {
+            // Nothing is written and nothing deleted; should it go meanwhile, its documents stay.
+            self.restate(source, DeletionPolicy::Retain);
+            return Ok(());
+        }
+        if failed {
+            return Ok(());
+        }
+        let wanted = std::mem::take(&mut self.gathered.wanted);
+        self.announce(source, &wanted, &ask).await;
+        let mut desired = Vec::with_capacity(wanted.len());
+        let mut standings = Vec::with_capacity(wanted.len());
+        for wanted in &wanted {
+            if let Some(standing) = self.document(source, &ask, wanted).await? {
+                standings.push(standing);
+                desired.push(wanted.id.clone());
+            }
+        }
+        self.report.discovered = Some(wanted.iter().map(|wanted| wanted.entries.len()).sum());
+        self.memory.documents.retain(|id, _| desired.contains(id));
+        let entries = self.on.ledger.of(&source.key);
+        let stays = !may_clean(standings);
+        for (id, entry) in leaving(&entries, &desired) {
+            if stays {
+                break;
+            }
+            // The wish that was last said while it was wanted, or a stronger one now.
+            let deletion = match entry.deletion {
+                DeletionPolicy::Retain => DeletionPolicy::Retain,
+                _ => self.deletion(&ask),
+            };
+            self.depart(id, entry, deletion, source.key.clone()).await;
+        }
+        if source.annotations.contains_key(crate::domain::annotations::SECRET_VERSIONS)
+            && let Err(error) = self.on.kube.drop_predecessors_annotation(source).await
+            && !error.transient()
+        {
+            tracing::debug!(source = %source.key, %error, "the predecessor's annotation stays");
+        }
+        Ok(())
+    }
+
+    fn deletion(&self, ask: &Ask) -> DeletionPolicy {
+        ask.deletion.unwrap_or(self.on.settings.deletion)
+    }
+
+    fn key(&self) -> &SourceKey {
+        &self.gathered.key
+    }
+
+    fn look_again(&mut self, after: Duration, recheck: bool) {
+        if self.again.is_none_or(|(earlier, _)| after < earlier) {
+            self.again = Some((after, recheck));
+        }
+    }
+
+    /// How a document that could not be brought to Vault now counts for those that are to go.
+    fn standing_of_failed(&self, id: &DocumentId) -> Standing {
+        let stood = self
+            .on
+            .ledger
+            .get(id)
+            .is_some_and(|e| e.holder == *self.key() && e.state == crate::domain::ledger::State::Written);
+        if stood { Standing::Stale } else { Standing::Missing }
+    }
+}

@@ -1,0 +1,402 @@
+//! Bringing wanted documents to Vault: ledger, finalizer, write, claim; in this order.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::report::{of_kubernetes, of_ledger};
+use super::{Moved, Run, now};
+use crate::domain::annotations::Ask;
+use crate::domain::desired::{Assembled, Wanted, assemble};
+use crate::domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount};
+use crate::domain::index::Remembered;
+use crate::domain::ledger::{LedgerEntry, State};
+use crate::domain::plan::{Contender, Scene, Seen, Standing, Step, Title, decide, title};
+use crate::domain::problem::Problem;
+use crate::domain::settings::{Adopt, DeletionPolicy};
+use crate::domain::source::Source;
+use crate::domain::value::{Content, Digest, Payload};
+use crate::vault::ErrorKind;
+
+impl Run<'_> {
+    /// Notes all documents that are about to be created, in one commit for all of them.
+    pub(super) async fn announce(&mut self, source: &Source, wanted: &[Wanted], ask: &Ask) {
+        let mut fresh = Vec::new();
+        for wanted in wanted {
+            let Some(Ok(seen @ (Seen::Absent | Seen::Deleted { .. }))) = self.gathered.seen.get(&wanted.id) else {
+                continue;
+            };
+            let entry = self.on.ledger.get(&wanted.id);
+            let (me, rivals) = self.contenders(source, &wanted.id, entry.as_ref(), seen);
+            if let Ok(title) = title(&self.scene(&me, &rivals, entry.as_ref(), seen, wanted)) {
+                let entry = self.entry(source, ask, title, entry.as_ref());
+                fresh.push((wanted.id.clone(), Some(entry)));
+            }
+        }
+        if let Err(error) = self.on.ledger.commit(fresh).await {
+            // Each document that needs it asks again, and reports it.
+            tracing::debug!(source = %source.key, %error, "documents could not be announced");
+        }
+    }
+
+    /// Brings one document to Vault. `None`: it is not wanted now, its optional Secret being absent.
+    pub(super) async fn document(
+        &mut self,
+        source: &Source,
+        ask: &Ask,
+        wanted: &Wanted,
+    ) -> Result<Option<Standing>, Moved> {
+        let (on, id) = (self.on, &wanted.id);
+        let trusted = !self.recheck && ask.trust;
+        let remembered = self.memory.documents.get(id).copied().filter(|_| trusted);
+        if let Some(known) = remembered
+            && self.inputs_by_watch(source, wanted) == Some(known.inputs)
+        {
+            self.keep_entry(source, ask, id);
+            return Ok(Some(Standing::Stands));
+        }
+        let seen = match (remembered, self.gathered.seen.get(id)) {
+            (Some(known), _) => self.seen_by_memory(source, wanted, known),
+            (None, Some(Ok(seen))) => seen.clone(),
+            (None, Some(Err(problem))) => {
+                let problem = problem.clone();
+                return Ok(Some(self.failed(id, problem)));
+            }
+            // It was not foreseen: the index has learnt of it since.
+            (None, None) => return Err(Moved),
+        };
+
+        let mut share = on.budget.share(wanted.entries.len()).await;
+        let secrets = match self.fetch(source, wanted).await {
+            Ok(secrets) => secrets,
+            Err(error) => return Ok(Some(self.failed(id, of_kubernetes(&error)))),
+        };
+        share.shrink(secrets.values());
+        let inputs = self.inputs(wanted, secrets.iter().map(|(name, p)| (name.as_str(), p.resource_version.as_str())));
+        let content = match assemble(wanted, &source.key.namespace, secrets, on.settings.max_document_size) {
+            Assembled::Nothing => return Ok(None),
+            Assembled::Problems(problems) => {
+                for problem in problems {
+                    self.report.problem(Some(id), problem);
+                }
+                self.memory.documents.remove(id);
+                return Ok(Some(self.standing_of_failed(id)));
+            }
+            Assembled::Content { content, warnings } => {
+                for warning in warnings {
+                    self.report.warning(warning);
+                }
+                content
+            }
+        };
+        let digest = on.digester.content(&content);
+        let entry = on.ledger.get(id);
+        let (me, rivals) = self.contenders(source, id, entry.as_ref(), &seen);
+        let step = match decide(&self.scene(&me, &rivals, entry.as_ref(), &seen, wanted), digest) {
+            Ok(step) => step,
+            Err(owner) => {
+                self.give_up(id, entry.as_ref());
+                let problem = Problem::Conflict { document: id.clone(), owner };
+                return Ok(Some(self.failed(id, problem)));
+            }
+        };
+        let before = self.memory.documents.get(id).copied();
+        let result = self.carry_out(source, ask, wanted, &seen, step, &content).await?;
+        // What the Secrets held is not needed any more, and the next document wants the room.
+        drop(content);
+        drop(share);
+        match result {
+            Err(problem) => Ok(Some(self.failed(id, problem))),
+            Ok(version) => {
+                self.note_drift(id, before, digest, inputs, step);
+                self.memory.documents.insert(id.clone(), Remembered { version, content: digest, inputs });
+                Ok(Some(Standing::Stands))
+            }
+        }
+    }
+
+    /// Does what was decided, and returns the version that Vault then holds.
+    async fn carry_out(
+        &mut self,
+        source: &Source,
+        ask: &Ask,
+        wanted: &Wanted,
+        seen: &Seen,
+        step: Step,
+        content: &Content,
+    ) -> Result<Result<u64, Problem>, Moved> {
+        let id = &wanted.id;
+        if let Err(problem) = self.record(source, ask, id, step.title).await {
+            return Ok(Err(problem));
+        }
+        if step.write.is_some() || step.claim {
+            match self.ensure_finalizer(source).await {
+                Ok(()) => {}
+                Err(error @ crate::kube::Error::Conflict(_)) => {
+                    tracing::debug!(source = %source.key, %error, "the source has changed");
+                    return Err(Moved);
+                }
+                Err(error) => return Ok(Err(of_kubernetes(&error))),
+            }
+        }
+        let mut version = seen.version();
+        if let Some(cas) = step.write {
+            version = match self.write(source, wanted, content, cas, step.title).await? {
+                Ok(version) => version,
+                Err(problem) => return Ok(Err(problem)),
+            };
+        }
+        if step.title.creating {
+            let standing = Title { creating: false, ..step.title };
+            let entry = self.entry(source, ask, standing, self.on.ledger.get(id).as_ref());
+            self.on.ledger.commit_later(vec![(id.clone(), Some(entry))]);
+        }
+        if step.claim
+            && let Err(problem) = self.claim(source, id).await
+        {
+            return Ok(Err(problem));
+        }
+        Ok(Ok(version))
+    }
+
+    async fn write(
+        &mut self,
+        source: &Source,
+        wanted: &Wanted,
+        content: &Content,
+        cas: Cas,
+        title: Title,
+    ) -> Result<Result<u64, Problem>, Moved> {
+        let (on, id) = (self.on, &wanted.id);
+        let mount = Mount { path: id.mount.clone(), version: wanted.version };
+        match on.vault.write(&mount, id, content, cas).await {
+            Ok(version) => {
+                tracing::info!(source = %source.key, document = %id, version, "document written");
+                on.metrics.document_written(&source.key);
+                self.report.written(id, title.creating);
+                Ok(Ok(version))
+            }
+            Err(error) if error.kind == ErrorKind::Mismatch => Err(Moved),
+            Err(error) => {
+                if error.outcome_unknown {
+                    on.notes.late().insert(id.clone(), Instant::now());
+                    self.look_again(on.late_window, true);
+                    if title.creating
+                        && let Some(entry) = on.ledger.get(id)
+                    {
+                        let entry = LedgerEntry { state: State::OutcomeUnknown, ..entry };
+                        on.ledger.commit_later(vec![(id.clone(), Some(entry))]);
+                    }
+                }
+                if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Bug) {
+                    on.mounts.doubt(&id.mount);
+                }
+                let mut problem = on.vault_failed(&error);
+                if let Problem::Vault { message, .. } = &mut problem
+                    && error.kind == ErrorKind::TooLarge
+                {
+                    let size = crate::domain::value::size(content);
+                    message.push_str(&format!("; its keys and values are {size} bytes"));
+                }
+                Ok(Err(problem))
+            }
+        }
+    }
+
+    /// Puts our claim on a document. A policy that denies metadata makes its mount claimless: sync
+    /// goes on, and rests on the ledger.
+    async fn claim(&mut self, source: &Source, id: &DocumentId) -> Result<(), Problem> {
+        let on = self.on;
+        let claim: Claim = on.identity.claim(&source.key);
+        match on.vault.patch_metadata(id, &claim.patch()).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind == ErrorKind::Denied || error.status == Some(405) => {
+                let mut claimless = on.notes.claimless();
+                if claimless.insert(id.mount.clone()) {
+                    on.metrics.claims_unavailable(claimless.len());
+                    tracing::warn!(
+                        mount = id.mount, %error,
+                        "documents of this mount carry no claims: grant create, read, update and patch on its metadata/ \
+                         to have other clusters' documents told apart"
+                    );
+                }
+                Ok(())
+            }
+            Err(error) => Err(on.vault_failed(&error)),
+        }
+    }
+
+    /// Writes the ledger before Vault, when it does not say so already. Growing waits until it is
+    /// stored; a changed wish about deletion need not.
+    async fn record(&mut self, source: &Source, ask: &Ask, id: &DocumentId, title: Title) -> Result<(), Problem> {
+        let old = self.on.ledger.get(id);
+        let entry = self.entry(source, ask, title, old.as_ref());
+        let known = old.as_ref().is_some_and(|old| old.holder == entry.holder && old.state != State::Deleting);
+        let change = vec![(id.clone(), Some(entry))];
+        if known {
+            self.on.ledger.commit_later(change);
+            return Ok(());
+        }
+        match self.on.ledger.commit(change).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                // Nothing was promised, so nothing is claimed.
+                self.on.ledger.commit_later(vec![(id.clone(), old)]);
+                Err(of_ledger(&error))
+            }
+        }
+    }
+
+    /// The ledger's entry for a document of this source.
+    fn entry(&self, source: &Source, ask: &Ask, title: Title, old: Option<&LedgerEntry>) -> LedgerEntry {
+        let state = match old {
+            // Where it stands already, a document that was deleted in Vault is not a new one.
+            Some(old) if title.creating && old.holder == source.key && old.state == State::OutcomeUnknown => old.state,
+            _ if title.creating => State::Creating,
+            _ => State::Written,
+        };
+        let since = match old {
+            Some(old) if old.state == state && old.holder == source.key => old.since,
+            _ => now(),
+        };
+        LedgerEntry {
+            holder: source.key.clone(),
+            uid: source.uid.clone(),
+            state,
+            since,
+            deletion: self.deletion(ask),
+            adopted: title.adopted,
+        }
+    }
+
+    /// A document that is as it should be: only the wish about its deletion may be news.
+    fn keep_entry(&self, source: &Source, ask: &Ask, id: &DocumentId) {
+        if let Some(entry) = self.on.ledger.get(id).filter(|entry| entry.holder == source.key) {
+            let entry = LedgerEntry { uid: source.uid.clone(), deletion: self.deletion(ask), ..entry };
+            self.on.ledger.commit_later(vec![(id.clone(), Some(entry))]);
+        }
+    }
+
+    /// Says of all documents of the source what happens to them when they are no longer wanted.
+    pub(super) fn restate(&self, source: &Source, deletion: DeletionPolicy) {
+        let entries = self.on.ledger.of(&source.key).into_iter();
+        let changes = entries.map(|(id, entry)| (id, Some(LedgerEntry { deletion, ..entry })));
+        self.on.ledger.commit_later(changes.collect());
+    }
+
+    /// What was announced and turned out to be somebody else's is not ours to delete later.
+    fn give_up(&mut self, id: &DocumentId, entry: Option<&LedgerEntry>) {
+        self.memory.documents.remove(id);
+        if entry.is_some_and(|entry| entry.holder == *self.key() && entry.state == State::Creating) {
+            self.on.ledger.commit_later(vec![(id.clone(), None)]);
+        }
+    }
+
+    async fn ensure_finalizer(&mut self, source: &Source) -> Result<(), crate::kube::Error> {
+        if self.has_finalizer || !self.on.settings.finalizers {
+            return Ok(());
+        }
+        self.on.kube.add_finalizer(source).await?;
+        self.has_finalizer = true;
+        Ok(())
+    }
+
+    async fn fetch(
+        &self,
+        source: &Source,
+        wanted: &Wanted,
+    ) -> Result<BTreeMap<String, Payload>, crate::kube::Error> {
+        let mut secrets = BTreeMap::new();
+        for entry in &wanted.entries {
+            if secrets.contains_key(&entry.name) {
+                continue;
+            }
+            if let Some(payload) = self.on.kube.secret(&source.key.namespace, &entry.name).await? {
+                self.on.index().learn_secret(&source.key.namespace, &entry.name, &payload.resource_version);
+                secrets.insert(entry.name.clone(), payload);
+            }
+        }
+        Ok(secrets)
+    }
+
+    /// Fingerprint of a wish and of the Secrets that it was fulfilled from.
+    fn inputs<'s>(&self, wanted: &Wanted, versions: impl Iterator<Item = (&'s str, &'s str)>) -> Digest {
+        let wish = format!("{:?}", (&wanted.entries, wanted.encoding, &wanted.id, self.deletion(&self.gathered.ask)));
+        let versions: Vec<_> = versions.collect();
+        let fields = versions.iter().flat_map(|(name, version)| [name.as_bytes(), version.as_bytes()]);
+        self.on.digester.fields([wish.as_bytes()].into_iter().chain(fields))
+    }
+
+    /// The same from what the watch shows, if it has shown all of them.
+    fn inputs_by_watch(&self, source: &Source, wanted: &Wanted) -> Option<Digest> {
+        let index = self.on.index();
+        let names = wanted.entries.iter().map(|entry| entry.name.as_str());
+        let versions = index.secret_versions(&source.key.namespace, names)?;
+        Some(self.inputs(wanted, versions.into_iter()))
+    }
+
+    fn seen_by_memory(&self, source: &Source, wanted: &Wanted, known: Remembered) -> Seen {
+        let mark = match wanted.version {
+            KvVersion::V1 => Mark::Unreadable,
+            KvVersion::V2 if self.on.takes_claims(&wanted.id, wanted.version) => {
+                Mark::Claimed(self.on.identity.claim(&source.key))
+            }
+            KvVersion::V2 => Mark::Unclaimed,
+        };
+        Seen::Live { version: known.version, created: 0, content: Some(known.content), mark }
+    }
+
+    fn contenders(
+        &self,
+        source: &Source,
+        id: &DocumentId,
+        entry: Option<&LedgerEntry>,
+        seen: &Seen,
+    ) -> (Contender, Vec<Contender>) {
+        let mut holders: Vec<_> = entry.map(|entry| &entry.holder).into_iter().collect();
+        if let Seen::Live { mark: Mark::Claimed(claim), .. } = seen {
+            holders.push(&claim.holder);
+        }
+        let me = Contender {
+            key: source.key.clone(),
+            created: source.created,
+            uid: source.uid.clone(),
+            annotated: self.gathered.ask.adopt,
+        };
+        (me, self.on.rivals(&source.key, id, &holders))
+    }
+
+    fn scene<'s>(
+        &'s self,
+        me: &'s Contender,
+        rivals: &'s [Contender],
+        entry: Option<&'s LedgerEntry>,
+        seen: &'s Seen,
+        wanted: &Wanted,
+    ) -> Scene<'s> {
+        Scene {
+            identity: &self.on.identity,
+            me,
+            rivals,
+            entry,
+            seen,
+            version: wanted.version,
+            claims: self.on.takes_claims(&wanted.id, wanted.version),
+            adopt: if wanted.may_adopt { self.on.settings.adopt } else { Adopt::Never },
+        }
+    }
+
+    /// Vault no longer held what we knew it to hold, and nothing that we write from had changed.
+    fn note_drift(&mut self, id: &DocumentId, before: Option<Remembered>, content: Digest, inputs: Digest, step: Step) {
+        let Some(before) = before else { return };
+        if self.recheck && step.write.is_some() && before.content == content && before.inputs == inputs {
+            self.report.drift(id);
+            self.on.metrics.drift_repaired(self.key());
+        }
+    }
+
+    fn failed(&mut self, id: &DocumentId, problem: Problem) -> Standing {
+        self.memory.documents.remove(id);
+        self.report.problem(Some(id), problem);
+        self.standing_of_failed(id)
+    }
+}

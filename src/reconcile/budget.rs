@@ -1,0 +1,54 @@
+//! Bounds the payload in flight: how many bytes of Secrets may be in memory at once.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::domain::value::Payload;
+
+const KIB: usize = 1024;
+/// A Secret is at most 1 MiB. It is held up to four times for a moment: as the API server's reply in
+/// base64, decoded, and as the request to Vault, twice while that is sent.
+const WORST: usize = 4 * KIB;
+/// Without a limit of memory: what the chart's default limit would give.
+const DEFAULT: usize = 64 * KIB;
+
+/// The budget, in KiB.
+#[derive(Clone)]
+pub struct Budget {
+    total: u32,
+    left: Arc<Semaphore>,
+}
+
+/// A part of the budget, until it is dropped.
+pub struct Share(OwnedSemaphorePermit);
+
+impl Budget {
+    /// Half of the memory limit (bytes), the other half being for everything else.
+    pub fn new(limit: Option<u64>) -> Self {
+        let half = limit.map_or(DEFAULT, |bytes| usize::try_from(bytes / 2).unwrap_or(usize::MAX) / KIB);
+        let total = u32::try_from(half.max(WORST)).unwrap_or(u32::MAX / 2).min(u32::MAX / 2);
+        Self { total, left: Arc::new(Semaphore::new(total as usize)) }
+    }
+
+    /// Waits for room for this many Secrets of the worst size. One document that needs more than
+    /// there is at all gets the whole, alone.
+    pub async fn share(&self, secrets: usize) -> Share {
+        let wanted = u32::try_from(secrets.saturating_mul(WORST)).unwrap_or(u32::MAX).min(self.total);
+        match self.left.clone().acquire_many_owned(wanted).await {
+            Ok(permit) => Share(permit),
+            // Nobody ever closes it.
+            Err(closed) => unreachable!("the budget is closed: {closed}"),
+        }
+    }
+}
+
+impl Share {
+    /// Gives back what the Secrets turned out not to need.
+    pub fn shrink<'a>(&mut self, payloads: impl Iterator<Item = &'a Payload>) {
+        let bytes: usize = payloads.flat_map(|payload| payload.data.values()).map(|value| value.len()).sum();
+        let needed = (bytes * 4).div_ceil(KIB).max(1);
+        let surplus = self.0.num_permits().saturating_sub(needed);
+        drop(self.0.split(surplus));
+    }
+}

@@ -1,0 +1,209 @@
+//! Taking documents away: of a source that is gone, and those that a source no longer wants.
+
+use std::time::{Duration, Instant};
+
+use super::report::{of_kubernetes, of_ledger};
+use super::{Moved, Run, now};
+use crate::domain::document::{Claim, DocumentId, KvVersion, Mount};
+use crate::domain::ledger::{LedgerEntry, State};
+use crate::domain::plan::{Departure, Removal, remove};
+use crate::domain::problem::{PathFault, Problem};
+use crate::domain::settings::DeletionPolicy;
+use crate::domain::source::{Source, SourceKey};
+use crate::mounts::Fault;
+use crate::vault::ErrorKind;
+
+/// A delete that is confirmed by looking again must end some time, whatever others do to it.
+const LOOKS: u32 = 5;
+
+impl Run<'_> {
+    /// A source that is gone, is going, or has no path any more.
+    pub(super) async fn departed(&mut self, source: Option<&Source>) -> Result<(), Moved> {
+        self.memory.documents.clear();
+        let ask = self.gathered.ask.clone();
+        for warning in ask.warnings.iter().filter(|_| source.is_some()) {
+            self.report.warning(warning.clone());
+        }
+        let deadline = source.and_then(|source| self.deadline(source));
+        let overdue = deadline == Some(Duration::ZERO);
+        if overdue && let Some(source) = source {
+            // The deletes are tried all the same; they hold nobody up any more.
+            self.release(source).await;
+        }
+        let entries = self.on.ledger.of(self.key());
+        let clearing = async {
+            let mut done = true;
+            for (id, entry) in &entries {
+                let deletion = if ask.paused || ask.deletion == Some(DeletionPolicy::Retain) {
+                    DeletionPolicy::Retain
+                } else if source.is_some() && ask.path.is_some() {
+                    self.deletion(&ask)
+                } else {
+                    entry.deletion
+                };
+                let holder = entry.holder.clone();
+                done &= self.depart(id, entry, deletion, holder).await;
+            }
+            done
+        };
+        let done = match deadline.filter(|_| !overdue) {
+            Some(left) => tokio::time::timeout(left, clearing).await.unwrap_or(false),
+            None => clearing.await,
+        };
+        let Some(source) = source else { return Ok(()) };
+        match self.deadline(source) {
+            _ if done => self.release(source).await,
+            Some(Duration::ZERO) => self.release(source).await,
+            Some(left) => self.look_again(left, false),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// How long an object's deletion may still wait for Vault; `None`: it is not being deleted.
+    fn deadline(&self, source: &Source) -> Option<Duration> {
+        let begun = source.deleting?;
+        let waited = Duration::from_secs(u64::try_from(now() - begun).unwrap_or(0));
+        Some(self.on.cleanup_timeout.saturating_sub(waited))
+    }
+
+    /// Takes the finalizer off, where it is.
+    async fn release(&mut self, source: &Source) {
+        if !self.has_finalizer {
+            return;
+        }
+        match self.on.kube.remove_finalizer(source).await {
+            Ok(()) => self.has_finalizer = false,
+            Err(error) => self.report.problem(None, of_kubernetes(&error)),
+        }
+    }
+
+    /// Takes one document away by its policy. Whether nothing is left to wait for.
+    pub(super) async fn depart(
+        &mut self,
+        id: &DocumentId,
+        entry: &LedgerEntry,
+        deletion: DeletionPolicy,
+        holder: SourceKey,
+    ) -> bool {
+        match self.take_away(id, entry, deletion, &holder).await {
+            Ok(done) => done,
+            Err(problem) => {
+                // One of which we do not know whether it was ever created stays marked so: by that
+                // it is judged once Vault can be asked.
+                if entry.state == State::Written {
+                    let entry = LedgerEntry { state: State::Deleting, since: now(), deletion, ..entry.clone() };
+                    self.on.ledger.commit_later(vec![(id.clone(), Some(entry))]);
+                }
+                self.report.problem(Some(id), problem);
+                false
+            }
+        }
+    }
+
+    async fn take_away(
+        &mut self,
+        id: &DocumentId,
+        entry: &LedgerEntry,
+        deletion: DeletionPolicy,
+        holder: &SourceKey,
+    ) -> Result<bool, Problem> {
+        let on = self.on;
+        let mount = match on.mounts.resolve(&id.to_string(), self.recheck).await {
+            Ok(mount) => mount,
+            // The whole mount is gone, or something else stands in its place: nothing of ours is left.
+            Err(Fault::Path(PathFault::NoMount(_) | PathFault::NotKv { .. })) => return self.strike(id).await,
+            Err(Fault::Path(fault)) => return Err(fault.into()),
+            Err(Fault::Vault(error)) => return Err(on.vault_failed(&error)),
+        };
+        for _ in 0..LOOKS {
+            let seen = on.look(&mount, id).await?;
+            let wanted = !on.rivals(holder, id, &[]).is_empty();
+            let unsettled = on.unsettled_until(id);
+            let removal = remove(&Departure {
+                identity: &on.identity,
+                entry,
+                seen: &seen,
+                version: mount.version,
+                wanted,
+                deletion,
+                unsettled: unsettled.is_some(),
+            });
+            match removal {
+                Removal::HandOver => {
+                    self.wake.extend(on.index().sharers(holder, id));
+                    return Ok(true);
+                }
+                Removal::Gone => return self.strike(id).await,
+                Removal::Watch => {
+                    let entry = LedgerEntry { state: State::Deleting, deletion, ..entry.clone() };
+                    on.ledger.commit_later(vec![(id.clone(), Some(entry))]);
+                    let left = unsettled.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
+                    self.look_again(left, true);
+                    return Ok(true);
+                }
+                Removal::Disown => {
+                    tracing::info!(document = %id, holder = %holder, "the document is another's by now; it stays");
+                    return self.strike(id).await;
+                }
+                Removal::Orphan => {
+                    tracing::warn!(document = %id, holder = %holder, "the document may have been ours, and nothing proves it; it stays");
+                    self.report.orphan(id);
+                    return self.strike(id).await;
+                }
+                Removal::Release => {
+                    match on.vault.patch_metadata(id, &Claim::release()).await {
+                        Ok(()) => {}
+                        // Without the right to release it, it was never claimed in earnest.
+                        Err(error) if error.kind == ErrorKind::Denied => {}
+                        Err(error) => return Err(on.vault_failed(&error)),
+                    }
+                    tracing::info!(document = %id, holder = %holder, "document retained and released");
+                    return self.strike(id).await;
+                }
+                removal => {
+                    self.delete(&mount, id, &removal).await?;
+                    tracing::info!(document = %id, holder = %holder, policy = %deletion, "document deleted");
+                    on.metrics.document_deleted(holder);
+                    self.report.cleaned(id);
+                }
+            }
+        }
+        Err(Problem::Vault {
+            message: format!("{id} is written again by somebody as often as it is deleted"),
+            hint: "find out who else writes it; it is tried again".into(),
+            transient: true,
+            down: false,
+        })
+    }
+
+    async fn delete(&self, mount: &Mount, id: &DocumentId, removal: &Removal) -> Result<(), Problem> {
+        let vault = &self.on.vault;
+        let result = match removal {
+            Removal::Purge => vault.purge(id).await,
+            Removal::DeleteVersion(version) => match vault.delete_version(id, *version).await {
+                // The predecessor's policy has no `delete/`: the latest version, right after a look.
+                Err(error) if error.kind == ErrorKind::Denied && mount.version == KvVersion::V2 => {
+                    vault.delete_latest(mount, id).await
+                }
+                other => other,
+            },
+            _ => vault.delete_latest(mount, id).await,
+        };
+        match result {
+            Ok(()) => Ok(()),
+            // It went meanwhile; the next look will tell.
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(self.on.vault_failed(&error)),
+        }
+    }
+
+    /// Takes a document out of the ledger, and tells those who may have waited for it.
+    async fn strike(&mut self, id: &DocumentId) -> Result<bool, Problem> {
+        let on = self.on;
+        on.notes.late().remove(id);
+        self.wake.extend(on.index().sharers(self.key(), id));
+        on.ledger.commit(vec![(id.clone(), None)]).await.map_err(|error| of_ledger(&error))?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,59 @@
+//! One reconcile at a time for each document: two sources that want the same one, or of which one
+//! leaves it as the other comes, take turns.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::domain::document::DocumentId;
+
+/// The documents that are being worked on.
+#[derive(Default)]
+pub struct Locks {
+    held: Mutex<HashSet<DocumentId>>,
+    freed: Notify,
+}
+
+/// The right to work on some documents, until it is dropped.
+pub struct Guard<'a> {
+    locks: &'a Locks,
+    ids: Vec<DocumentId>,
+}
+
+impl Locks {
+    /// Waits until none of these documents is worked on, and takes them all at once, so that no two
+    /// waiters can hold what the other needs.
+    pub async fn acquire(&self, ids: Vec<DocumentId>) -> Guard<'_> {
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            // Listen before looking, or a release in between would go unheard.
+            freed.as_mut().enable();
+            if self.try_take(&ids) {
+                return Guard { locks: self, ids };
+            }
+            freed.await;
+        }
+    }
+
+    fn try_take(&self, ids: &[DocumentId]) -> bool {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if ids.iter().any(|id| held.contains(id)) {
+            return false;
+        }
+        held.extend(ids.iter().cloned());
+        true
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        let mut held = self.locks.held.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in &self.ids {
+            held.remove(id);
+        }
+        drop(held);
+        self.locks.freed.notify_waiters();
+    }
+}

@@ -1,0 +1,409 @@
+//! The operator as a whole: builds the parts, starts them, watches over them, ends them in order.
+//!
+//! Every task is supervised: the end of any of them ends the process, with its reason. On a signal
+//! nothing new is begun, what runs is finished, the ledger is stored, the Vault token is revoked, and
+//! the lease is given up last.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, Checks, KubernetesReviewer};
+use crate::backoff::Backoff;
+use crate::cli::Config;
+use crate::controller::Controller;
+use crate::domain::index::Index;
+use crate::domain::ledger::State;
+use crate::domain::plan::Identity;
+use crate::domain::policy::{Policy, Rule};
+use crate::domain::source::Kind;
+use crate::events::Events;
+use crate::kube::{self, Kube};
+use crate::lease::{self, Lease};
+use crate::ledger::{CommitError, Ledger};
+use crate::metrics::Metrics;
+use crate::mounts::Mounts;
+use crate::reconcile::{Budget, Locks, Notes, Reconciler};
+use crate::vault::Vault;
+
+/// Why the operator has ended, other than by a signal. Each says what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Something that was configured cannot be used.
+    #[error("{0}")]
+    Setup(String),
+    /// A listener could not be had.
+    #[error(transparent)]
+    Bind(#[from] admin::BindError),
+    /// The lease is lost: another may write now.
+    #[error("{0}")]
+    Lost(#[from] lease::Lost),
+    /// The ledger is another's.
+    #[error("{0}")]
+    Ledger(#[from] CommitError),
+    /// A task has ended that never should.
+    #[error("{0}")]
+    Ended(String),
+}
+
+/// What runs beside the work.
+type Tasks = JoinSet<Result<(), Error>>;
+
+/// Runs the operator until a signal or a failure ends it.
+pub async fn run(config: Config) -> Result<(), Error> {
+    let stop = CancellationToken::new();
+    let mut tasks = Tasks::new();
+    tasks.spawn(signals(stop.clone()));
+
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    metrics.runtime_info(config.runtime.max_procs, config.runtime.memory_limit);
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        gomaxprocs = config.runtime.max_procs,
+        gomemlimit_bytes = config.runtime.memory_limit,
+        vault = config.vault.address,
+        cluster = config.settings.cluster_name,
+        "starting"
+    );
+
+    let policy = load_policy(config.path_policy.as_deref())?;
+    let client = kube::connect(config.kubeconfig.as_deref()).await.map_err(Error::Setup)?;
+    let vault = Vault::new(vault_settings(&config), Arc::new(VaultMetrics(metrics.clone())))
+        .map_err(|error| Error::Setup(error.to_string()))?;
+
+    serve(&config, registry, &client, &vault, &stop, &mut tasks).await?;
+    // The session outlives the work: its token is revoked when nothing needs it any more.
+    let session_stop = CancellationToken::new();
+    let session = tokio::spawn({
+        let (vault, stop) = (vault.clone(), session_stop.clone());
+        async move { vault.maintain(stop).await }
+    });
+
+    let result = tokio::select! {
+        result = operate(&config, policy, client, vault, metrics, &stop) => result,
+        result = first_to_end(&mut tasks, &stop) => result,
+    };
+    session_stop.cancel();
+    if session.await.is_err() {
+        tracing::error!("the Vault session has panicked, which is a bug");
+    }
+    match &result {
+        Ok(()) => tracing::info!("stopped"),
+        Err(error) => tracing::error!(%error, "stopped"),
+    }
+    result
+}
+
+/// Everything between being connected and being stopped.
+async fn operate(
+    config: &Config,
+    policy: Policy,
+    client: ::kube::Client,
+    vault: Vault,
+    metrics: Metrics,
+    stop: &CancellationToken,
+) -> Result<(), Error> {
+    let kube = Kube::new(client.clone(), config.discover);
+    let index = Index::new(config.settings.isolation);
+    let controller = Arc::new(Controller::new(kube.clone(), index, metrics.clone()));
+    let mut tasks = Tasks::new();
+    let events = Events::start(client.clone(), config.instance.clone(), metrics.clone(), stop.clone());
+
+    let (listed, mut lists) = mpsc::channel(1);
+    for (kind, namespace) in scopes(config) {
+        let watching = Arc::clone(&controller).watch(kind, namespace, listed.clone());
+        tasks.spawn(async move { Err(Error::Ended(watching.await.to_string())) });
+    }
+    drop(listed);
+    let Some(cluster_id) = until(stop, "Kubernetes", || kube.cluster_id()).await else { return Ok(()) };
+    // Who wants which path can be told only when all sources are known.
+    tokio::select! {
+        () = async { while lists.recv().await.is_some() {} } => {}
+        result = first_to_end(&mut tasks, stop) => return result,
+    }
+    tracing::info!(sources = controller.sources(), cluster_id, "all sources are known");
+
+    let epoch = lease::identity(&config.instance);
+    let mut lease = config
+        .leader_elect
+        .then(|| Lease::new(client.clone(), &config.namespace, epoch.clone(), lease::Timing::default()));
+    if let Some(lease) = &mut lease {
+        tracing::info!(identity = epoch, "waiting for the lease");
+        if !lease.acquire(stop).await {
+            return Ok(());
+        }
+    }
+    metrics.leader(true);
+    let loading = until(stop, "the ledger", || Ledger::load(client.clone(), &config.namespace, &epoch));
+    let Some(ledger) = loading.await.map(Arc::new) else {
+        release(lease).await;
+        return Ok(());
+    };
+
+    let reconciler = Arc::new(Reconciler {
+        kube,
+        mounts: Mounts::new(vault.clone(), config.settings.mounts.clone()),
+        ledger: Arc::clone(&ledger),
+        index: Arc::clone(&controller.index),
+        policy,
+        identity: Identity {
+            cluster: Some(config.settings.cluster_name.clone()).filter(|name| !name.is_empty()),
+            cluster_id,
+            also: config.settings.adopt_cluster_ids.clone(),
+        },
+        settings: config.settings.clone(),
+        digester: controller.digester.clone(),
+        metrics: metrics.clone(),
+        events,
+        budget: Budget::new(config.runtime.memory_limit),
+        locks: Locks::default(),
+        notes: Notes::default(),
+        cleanup_timeout: config.cleanup_timeout,
+        resync: config.resync_interval,
+        late_window: config.vault.timeout * 2,
+        vault,
+    });
+
+    let ledger_stop = CancellationToken::new();
+    let keeping = tokio::spawn({
+        let (ledger, stop) = (Arc::clone(&ledger), ledger_stop.clone());
+        async move { ledger.keep(stop).await }
+    });
+    let keeping_aborted = keeping.abort_handle();
+    tasks.spawn(count_ledger(Arc::clone(&ledger), metrics.clone()));
+    // The lease is held while work drains, and lost by whatever ends this process otherwise.
+    let work_stop = stop.child_token();
+    let working = Arc::clone(&controller).work(reconciler, config.concurrency, work_stop.clone());
+    let never = CancellationToken::new();
+    let holding = async {
+        match &mut lease {
+            Some(lease) => lease.hold(&never).await.map_err(Error::from),
+            None => std::future::pending().await,
+        }
+    };
+    let drained = async {
+        tokio::pin!(working);
+        tokio::select! {
+            () = &mut working => return,
+            () = stop.cancelled() => {}
+        }
+        if tokio::time::timeout(config.shutdown_grace, working).await.is_err() {
+            tracing::warn!("work was still running when the grace period ended; the ledger remembers it");
+        }
+    };
+    tokio::pin!(keeping);
+    let result = tokio::select! {
+        () = drained => Ok(()),
+        result = holding => result,
+        kept = &mut keeping => return Err(kept.map_or_else(
+            |_| Error::Ended("the ledger's keeper has panicked, which is a bug".into()),
+            |kept| kept.err().map_or_else(|| Error::Ended("the ledger's keeper has ended".into()), Error::Ledger),
+        )),
+        result = watched(&mut tasks) => result,
+    };
+    metrics.leader(false);
+    if result.is_err() {
+        // Not in good order: the epoch stays, and tells the next operator to look twice.
+        keeping_aborted.abort();
+        return result;
+    }
+    ledger_stop.cancel();
+    if let Ok(Err(error)) = keeping.await {
+        tracing::warn!(%error, "the ledger could not be stored at the end");
+    }
+    release(lease).await;
+    Ok(())
+}
+
+async fn release(lease: Option<Lease>) {
+    if let Some(lease) = lease {
+        lease.release().await;
+    }
+}
+
+/// What to watch: each kind of source, and Secrets always, in each namespace or in all.
+fn scopes(config: &Config) -> Vec<(Kind, Option<String>)> {
+    let mut kinds = config.kinds.clone();
+    if !kinds.contains(&Kind::Secret) {
+        kinds.push(Kind::Secret);
+    }
+    let namespaces: Vec<Option<String>> = match config.watch_namespaces.as_slice() {
+        [] => vec![None],
+        some => some.iter().cloned().map(Some).collect(),
+    };
+    kinds.into_iter().flat_map(|kind| namespaces.iter().cloned().map(move |namespace| (kind, namespace))).collect()
+}
+
+/// Tries until it succeeds, and says that it waits. `None`: the operator was stopped.
+async fn until<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(
+    stop: &CancellationToken,
+    whom: &str,
+    attempt: impl Fn() -> F,
+) -> Option<T> {
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+    let mut said = String::new();
+    loop {
+        let error = tokio::select! {
+            result = attempt() => match result {
+                Ok(value) => return Some(value),
+                Err(error) => error.to_string(),
+            },
+            () = stop.cancelled() => return None,
+        };
+        if error != said {
+            tracing::warn!(error, "waiting for {whom}");
+            said = error;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(backoff.next()) => {}
+            () = stop.cancelled() => return None,
+        }
+    }
+}
+
+/// Stops at the first signal; a second one ends the process where it stands.
+async fn signals(stop: CancellationToken) -> Result<(), Error> {
+    let failed = |error: std::io::Error| Error::Setup(format!("cannot listen for signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    for first in [true, false] {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if first {
+            tracing::info!("stopping: finishing what runs");
+            stop.cancel();
+        }
+    }
+    std::process::exit(130);
+}
+
+/// The first task that ends, which none should before the operator does.
+async fn first_to_end(tasks: &mut Tasks, stop: &CancellationToken) -> Result<(), Error> {
+    tokio::select! {
+        result = watched(tasks) => result,
+        () = stop.cancelled() => Ok(()),
+    }
+}
+
+async fn watched(tasks: &mut Tasks) -> Result<(), Error> {
+    match tasks.join_next().await {
+        None => std::future::pending().await,
+        Some(Ok(Ok(()))) => Err(Error::Ended("a task has ended early, which is a bug".into())),
+        Some(Ok(Err(error))) => Err(error),
+        Some(Err(_)) => Err(Error::Ended("a task has panicked, which is a bug".into())),
+    }
+}
+
+/// The listeners for metrics and probes.
+async fn serve(
+    config: &Config,
+    registry: Registry,
+    client: &::kube::Client,
+    vault: &Vault,
+    stop: &CancellationToken,
+    tasks: &mut Tasks,
+) -> Result<(), Error> {
+    // They serve until the process ends, also while it drains: `stop` only begins that.
+    let _ = stop;
+    let never = CancellationToken::new();
+    if let Some(address) = &config.metrics_bind_address {
+        let listener = admin::bind("--metrics-bind-address", address).await?;
+        let reviewer = config.enable_metrics_auth.then(|| KubernetesReviewer::new(client.clone()));
+        let serving = admin::serve_metrics(listener, Arc::new(registry), reviewer, never.clone());
+        tasks.spawn(async move {
+            serving.await;
+            Err(Error::Ended("the metrics listener has ended".into()))
+        });
+    }
+    if let Some(address) = &config.health_probe_bind_address {
+        let listener = admin::bind("--health-probe-bind-address", address).await?;
+        let serving = admin::serve_health(listener, Arc::new(Probe(vault.clone())), never);
+        tasks.spawn(async move {
+            serving.await;
+            Err(Error::Ended("the health listener has ended".into()))
+        });
+    }
+    Ok(())
+}
+
+struct Probe(Vault);
+
+impl Checks for Probe {
+    async fn vault(&self) -> Result<(), String> {
+        self.0.health().await.map_err(|error| error.to_string())
+    }
+
+    async fn token(&self) -> Result<(), String> {
+        self.0.lookup_self().await.map_err(|error| error.to_string())
+    }
+}
+
+struct VaultMetrics(Metrics);
+
+impl crate::vault::Observer for VaultMetrics {
+    fn auth_attempt(&self, success: bool) {
+        self.0.auth_attempt(success);
+    }
+
+    fn reachable(&self, up: bool) {
+        self.0.vault_up(up);
+    }
+}
+
+fn vault_settings(config: &Config) -> crate::vault::Settings {
+    let from = config.vault.clone();
+    crate::vault::Settings {
+        address: from.address,
+        role: from.role,
+        auth_path: from.auth_path,
+        token_file: from.token_file,
+        namespace: from.namespace,
+        ca_cert: from.ca_cert,
+        ca_cert_bytes: from.ca_cert_bytes,
+        ca_path: from.ca_path,
+        client_cert: from.client_cert,
+        client_key: from.client_key,
+        skip_verify: from.skip_verify,
+        tls_server_name: from.tls_server_name,
+        timeout: from.timeout,
+        max_retries: from.max_retries,
+        proxy: from.proxy,
+    }
+}
+
+fn load_policy(file: Option<&Path>) -> Result<Policy, Error> {
+    let Some(file) = file else { return Ok(Policy::default()) };
+    let fault = |what: String| Error::Setup(format!("--path-policy: {}: {what}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|error| fault(error.to_string()))?;
+    let rules: PolicyFile = crate::yaml::from_str(&text).map_err(fault)?;
+    Policy::new(rules.rules).map_err(fault)
+}
+
+/// The policy's file.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PolicyFile {
+    rules: Vec<Rule>,
+}
+
+/// Keeps the ledger's gauges true, without a place in every change of it.
+async fn count_ledger(ledger: Arc<Ledger>, metrics: Metrics) -> Result<(), Error> {
+    loop {
+        for (state, count) in ledger.count() {
+            metrics.ledger_documents(state, count);
+            if state == State::Deleting {
+                metrics.ledger_pending_deletes(count);
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+}
