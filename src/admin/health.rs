@@ -1,0 +1,72 @@
+//! The health endpoints, in the words of Kubernetes' own.
+//! <https://kubernetes.io/docs/reference/using-api/health-checks/>
+
+use std::fmt::Write as _;
+use std::future::Future;
+use std::time::Duration;
+
+use http::{StatusCode, Uri};
+use tokio::time::timeout;
+
+use super::{Reply, plain};
+
+/// A check that takes longer has failed: a probe's own timeout would only hide which one it was.
+const CHECK_WITHIN: Duration = Duration::from_secs(5);
+
+/// What can be asked of the rest of the process. A reason must hold nothing secret: anybody may
+/// read it.
+pub trait Checks: Send + Sync + 'static {
+    /// Whether Vault answers `sys/health`.
+    fn vault(&self) -> impl Future<Output = Result<(), String>> + Send;
+    /// Whether our token is good (`auth/token/lookup-self`).
+    fn token(&self) -> impl Future<Output = Result<(), String>> + Send;
+}
+
+pub(super) async fn answer(uri: &Uri, checks: &impl Checks) -> Reply {
+    let verbose = uri.query().is_some_and(|query| {
+        query
+            .split('&')
+            .any(|pair| pair.split_once('=').map_or(pair, |(name, _)| name) == "verbose")
+    });
+    match uri.path() {
+        "/livez" => report("livez", verbose, &[]),
+        "/healthz" => report(
+            "healthz",
+            verbose,
+            &[("vault", within_time(checks.vault()).await)],
+        ),
+        "/readyz" => {
+            let (vault, token) = tokio::join!(within_time(checks.vault()), within_time(checks.token()));
+            report("readyz", verbose, &[("vault", vault), ("token", token)])
+        }
+        _ => plain(StatusCode::NOT_FOUND, "not found\n"),
+    }
+}
+
+async fn within_time(check: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    timeout(CHECK_WITHIN, check)
+        .await
+        .unwrap_or_else(|_| Err("no answer within 5s".to_owned()))
+}
+
+/// A failure always lists the checks, a success only when it is asked to.
+fn report(endpoint: &str, verbose: bool, checks: &[(&str, Result<(), String>)]) -> Reply {
+    let good = checks.iter().all(|(_, result)| result.is_ok());
+    if good && !verbose {
+        return plain(StatusCode::OK, "ok");
+    }
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    for (name, result) in checks {
+        let _ = match result {
+            Ok(()) => writeln!(text, "[+]{name} ok"),
+            Err(reason) => writeln!(text, "[-]{name} failed: {}", reason.replace(['\n', '\r'], " ")),
+        };
+    }
+    if good {
+        let _ = writeln!(text, "{endpoint} check passed");
+        return plain(StatusCode::OK, text);
+    }
+    let _ = writeln!(text, "{endpoint} check failed");
+    plain(StatusCode::INTERNAL_SERVER_ERROR, text)
+}

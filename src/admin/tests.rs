@@ -1,0 +1,179 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::metrics::Metrics;
+
+/// Knows three tokens, and counts how often it is asked.
+#[derive(Clone, Default)]
+struct Fake(Arc<AtomicUsize>);
+
+impl Reviewer for Fake {
+    async fn review(&self, token: &str) -> Result<Verdict, String> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        match token {
+            "good" => Ok(Verdict::Allowed),
+            "weak" => Ok(Verdict::Forbidden),
+            "odd" => Err("the API server is away".to_owned()),
+            _ => Ok(Verdict::Unauthenticated),
+        }
+    }
+}
+
+struct Health {
+    vault: Result<(), String>,
+    token: Result<(), String>,
+}
+
+impl Checks for Health {
+    async fn vault(&self) -> Result<(), String> {
+        self.vault.clone()
+    }
+    async fn token(&self) -> Result<(), String> {
+        self.token.clone()
+    }
+}
+
+/// Sends one request and reads its answer: the status, and the whole text.
+async fn ask(at: std::net::SocketAddr, request: &str) -> (u16, String) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::TcpStream::connect(at).await.unwrap();
+    let request = format!("{request}\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    let status = text.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, text)
+}
+
+async fn metrics_server(reviewer: Option<Fake>) -> (std::net::SocketAddr, CancellationToken) {
+    let listener = bind("metrics-bind-address", "127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let mut registry = Registry::default();
+    Metrics::register(&mut registry);
+    let stop = CancellationToken::new();
+    tokio::spawn(serve_metrics(
+        listener,
+        Arc::new(registry),
+        reviewer,
+        stop.clone(),
+    ));
+    (at, stop)
+}
+
+#[tokio::test]
+async fn metrics_are_served_to_whom_the_cluster_allows() {
+    let fake = Fake::default();
+    let (at, _) = metrics_server(Some(fake.clone())).await;
+    for (request, status) in [
+        ("GET /metrics HTTP/1.1", 401),
+        ("GET /metrics HTTP/1.1\r\nAuthorization: Bearer bad", 401),
+        ("GET /metrics HTTP/1.1\r\nAuthorization: Bearer weak", 403),
+        ("GET /metrics HTTP/1.1\r\nAuthorization: Bearer odd", 500),
+        ("GET /metrics HTTP/1.1\r\nAuthorization: Bearer good", 200),
+        ("GET /metrics HTTP/1.1\r\nAuthorization: Bearer good", 200),
+        ("POST /metrics HTTP/1.1\r\nAuthorization: Bearer good", 405),
+        ("GET / HTTP/1.1", 404),
+    ] {
+        let (got, text) = ask(at, request).await;
+        assert_eq!(got, status, "{request}: {text}");
+    }
+    // The second good one was remembered; nothing else was.
+    assert_eq!(fake.0.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test]
+async fn without_a_reviewer_everybody_may_scrape() {
+    let (at, _) = metrics_server(None).await;
+    let (status, text) = ask(at, "GET /metrics HTTP/1.1").await;
+    assert_eq!(status, 200);
+    assert!(
+        text.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"),
+        "{text}"
+    );
+    assert!(text.contains("vault_sync_operator_leader 0\n") && text.ends_with("# EOF\n"));
+}
+
+#[tokio::test]
+async fn health_names_the_check_that_failed() {
+    let good = || Ok(());
+    let bad = || Err("sealed\n".to_owned());
+    for (vault, token, path, status, body) in [
+        (good(), good(), "/livez", 200, "ok"),
+        (good(), good(), "/healthz", 200, "ok"),
+        (good(), good(), "/readyz", 200, "ok"),
+        (
+            good(),
+            good(),
+            "/readyz?verbose",
+            200,
+            "[+]vault ok\n[+]token ok\nreadyz check passed\n",
+        ),
+        (bad(), bad(), "/livez", 200, "ok"),
+        (
+            bad(),
+            good(),
+            "/healthz",
+            500,
+            "[-]vault failed: sealed \nhealthz check failed\n",
+        ),
+        (good(), bad(), "/healthz", 200, "ok"),
+        (
+            good(),
+            bad(),
+            "/readyz?verbose=1",
+            500,
+            "[+]vault ok\n[-]token failed: sealed \nreadyz check failed\n",
+        ),
+        (good(), good(), "/metrics", 404, "not found\n"),
+    ] {
+        let response = health::answer(&path.parse().unwrap(), &Health { vault, token }).await;
+        assert_eq!(response.status(), status, "{path}");
+        let text = http_body_util::BodyExt::collect(response.into_body())
+            .await
+            .unwrap()
+            .to_bytes();
+        assert_eq!(text, body, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn connections_are_bounded() {
+    let (at, stop) = metrics_server(None).await;
+    let mut idle = Vec::new();
+    for _ in 0..server::MOST_CONNECTIONS {
+        idle.push(tokio::net::TcpStream::connect(at).await.unwrap());
+    }
+    let mut refused = String::new();
+    let mut stream = tokio::net::TcpStream::connect(at).await.unwrap();
+    tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut refused)
+        .await
+        .unwrap();
+    assert!(
+        refused.starts_with("HTTP/1.1 503 Service Unavailable\r\n"),
+        "{refused}"
+    );
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn heads_are_bounded() {
+    let (at, _) = metrics_server(None).await;
+    let (status, _) = ask(at, &format!("GET /metrics HTTP/1.1\r\nX: {}", "x".repeat(20_000))).await;
+    assert_eq!(status, 431);
+}
+
+#[tokio::test]
+async fn an_address_in_use_names_its_flag() {
+    let listener = bind("metrics-bind-address", "127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap().to_string();
+    let error = bind("health-probe-bind-address", &at)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with(&format!("--health-probe-bind-address: cannot listen at {at}: ")),
+        "{error}"
+    );
+    let any = bind("metrics-bind-address", ":0").await.unwrap();
+    assert!(any.local_addr().unwrap().ip().is_unspecified());
+}

@@ -1,0 +1,267 @@
+//! Kubernetes Events on sources: what people see in `kubectl describe`.
+//!
+//! [`Events`] takes notes and never makes anybody wait; [`Writer`] writes them. Limits are per source and never
+//! delay its first note. Must not know what a note is about, and a note must hold nothing secret.
+//!
+//! Written plainly, not by kube's `Recorder`: that one joins notes of one reason into a series under
+//! the first one's text, so that a new problem would show the old one's words.
+
+mod limit;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::{Api, PostParams};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::domain::problem::Reason;
+use crate::domain::source::{Kind, SourceKey};
+use crate::metrics::Metrics;
+use limit::Limits;
+
+const CONTROLLER: &str = "vault-sync-operator";
+/// Notes that wait for being written.
+const MOST_WAITING: usize = 2048;
+/// Writes at a time.
+const WRITES: usize = 8;
+/// Bytes of a note, as the API allows.
+/// <https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/>
+const LONGEST_NOTE: usize = 1024;
+/// Bytes of a source's name in its Events' names, which have room for 253.
+const LONGEST_NAME: usize = 220;
+/// Bytes of `reportingInstance`.
+const LONGEST_INSTANCE: usize = 128;
+const WRITE_WITHIN: Duration = Duration::from_secs(5);
+
+/// What to tell of a source.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Note {
+    /// Why; it decides whether this is a Warning.
+    pub reason: Reason,
+    /// In words, for people; nothing secret. It is cut to 1024 bytes.
+    pub text: String,
+}
+
+/// Takes notes. Clones share their limits.
+#[derive(Clone)]
+pub struct Events {
+    waiting: mpsc::Sender<Event>,
+    limits: Arc<Mutex<Limits>>,
+    instance: Arc<str>,
+    metrics: Metrics,
+}
+
+/// Writes what [`Events`] takes.
+pub struct Writer {
+    client: kube::Client,
+    waiting: mpsc::Receiver<Event>,
+    metrics: Metrics,
+}
+
+impl Events {
+    /// `instance` is the pod's name. Whoever calls this runs the writer too.
+    pub fn new(client: kube::Client, instance: &str, metrics: Metrics) -> (Self, Writer) {
+        let (sender, receiver) = mpsc::channel(MOST_WAITING);
+        let events = Self {
+            waiting: sender,
+            limits: Arc::new(Mutex::new(Limits::new(Instant::now()))),
+            instance: cut(instance, LONGEST_INSTANCE).into(),
+            metrics: metrics.clone(),
+        };
+        (
+            events,
+            Writer {
+                client,
+                waiting: receiver,
+                metrics,
+            },
+        )
+    }
+
+    /// Puts a note on a source, unless there have been too many; those are counted. Never waits.
+    pub fn publish(&self, source: &SourceKey, uid: &str, note: &Note) {
+        // It is whole after every statement, so a panic elsewhere leaves nothing half done.
+        let allowed = self
+            .limits
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .allow(uid, Instant::now());
+        if !allowed
+            || self
+                .waiting
+                .try_send(event(source, uid, note, &self.instance, jiff::Timestamp::now()))
+                .is_err()
+        {
+            self.metrics.event_dropped();
+        }
+    }
+}
+
+impl Writer {
+    /// Writes until every [`Events`] is gone and nothing waits.
+    pub async fn run(self) {
+        let Self {
+            client,
+            waiting,
+            metrics,
+        } = self;
+        // Once for a row of failures: what an Event says is in the log anyway.
+        let told = AtomicBool::new(false);
+        stream::unfold(waiting, |mut waiting| async {
+            Some((waiting.recv().await?, waiting))
+        })
+        .for_each_concurrent(WRITES, async |event| match write(&client, &event).await {
+            Ok(()) => told.store(false, Ordering::Relaxed),
+            Err(error) => {
+                metrics.event_dropped();
+                let namespace = event.metadata.namespace;
+                if told.swap(true, Ordering::Relaxed) {
+                    tracing::debug!(namespace, error, "cannot write an Event");
+                } else {
+                    tracing::warn!(namespace, error, "cannot write Events");
+                }
+            }
+        })
+        .await;
+    }
+}
+
+async fn write(client: &kube::Client, event: &Event) -> Result<(), String> {
+    let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
+    let api = Api::<Event>::namespaced(client.clone(), namespace);
+    match timeout(WRITE_WITHIN, api.create(&PostParams::default(), event)).await {
+        Ok(written) => written.map(drop).map_err(|error| error.to_string()),
+        Err(_) => Err("no answer in time".to_owned()),
+    }
+}
+
+/// <https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/>
+fn event(source: &SourceKey, uid: &str, note: &Note, instance: &str, now: jiff::Timestamp) -> Event {
+    // A name may be cut behind a sign that must not stand before the dot.
+    let base = cut(&source.name, LONGEST_NAME).trim_end_matches(['-', '.']);
+    Event {
+        metadata: ObjectMeta {
+            name: Some(format!("{base}.{:x}", now.as_nanosecond())),
+            namespace: Some(source.namespace.clone()),
+            ..ObjectMeta::default()
+        },
+        action: Some("Sync".to_owned()),
+        reason: Some(note.reason.as_str().to_owned()),
+        note: Some(cut_note(&note.text)),
+        type_: Some(
+            if note.reason.is_warning() {
+                "Warning"
+            } else {
+                "Normal"
+            }
+            .to_owned(),
+        ),
+        event_time: Some(MicroTime(now)),
+        regarding: Some(ObjectReference {
+            api_version: Some(api_version(source.kind).to_owned()),
+            kind: Some(source.kind.to_string()),
+            namespace: Some(source.namespace.clone()),
+            name: Some(source.name.clone()),
+            uid: Some(uid.to_owned()),
+            ..ObjectReference::default()
+        }),
+        reporting_controller: Some(CONTROLLER.to_owned()),
+        reporting_instance: Some(instance.to_owned()),
+        ..Event::default()
+    }
+}
+
+fn api_version(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Secret => "v1",
+        Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet => "apps/v1",
+        Kind::CronJob => "batch/v1",
+    }
+}
+
+/// The beginning of a text, at most so many bytes, ending between two characters.
+fn cut(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
+}
+
+fn cut_note(text: &str) -> String {
+    const MORE: &str = "…";
+    if text.len() <= LONGEST_NOTE {
+        return text.to_owned();
+    }
+    format!("{}{MORE}", cut(text, LONGEST_NOTE - MORE.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(kind: Kind, name: &str) -> SourceKey {
+        SourceKey {
+            kind,
+            namespace: "shop".into(),
+            name: name.into(),
+        }
+    }
+
+    #[test]
+    fn an_event_is_what_the_api_takes() {
+        let note = Note {
+            reason: Reason::SyncFailed,
+            text: "failed to get secret".into(),
+        };
+        let now = jiff::Timestamp::from_second(1).unwrap();
+        let event = event(&source(Kind::Deployment, "web"), "u-1", &note, "op-0", now);
+        assert_eq!(
+            serde_json::to_value(event).unwrap(),
+            serde_json::json!({
+                "apiVersion": "events.k8s.io/v1",
+                "kind": "Event",
+                "metadata": {"name": "web.3b9aca00", "namespace": "shop"},
+                "action": "Sync",
+                "reason": "SyncFailed",
+                "note": "failed to get secret",
+                "type": "Warning",
+                "eventTime": "1970-01-01T00:00:01.000000Z",
+                "regarding": {
+                    "apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "web", "uid": "u-1"
+                },
+                "reportingController": "vault-sync-operator",
+                "reportingInstance": "op-0",
+            })
+        );
+    }
+
+    #[test]
+    fn names_and_notes_are_cut_between_characters() {
+        let long = Note {
+            reason: Reason::Synced,
+            text: "ä".repeat(600),
+        };
+        let name = format!("{}-{}", "a".repeat(219), "b".repeat(33));
+        let event = event(
+            &source(Kind::Secret, &name),
+            "u-1",
+            &long,
+            "op-0",
+            jiff::Timestamp::from_second(1).unwrap(),
+        );
+        assert_eq!(
+            event.metadata.name.unwrap(),
+            format!("{}.3b9aca00", "a".repeat(219))
+        );
+        assert_eq!(event.type_.unwrap(), "Normal");
+        let note = event.note.unwrap();
+        assert_eq!(note, format!("{}…", "ä".repeat(510)));
+        assert!(note.len() <= 1024);
+        assert_eq!(event.regarding.unwrap().api_version.unwrap(), "v1");
+        assert_eq!(cut_note(&"x".repeat(1024)), "x".repeat(1024));
+    }
+}

@@ -1,0 +1,264 @@
+//! The Lease of the leader election: reads it, writes it, holds it. What to do is decided in
+//! [`crate::domain::election`].
+//!
+//! Every write carries the resourceVersion that was read, so of two candidates one wins. The hold
+//! ends by our own clock, a good while before another may take the Lease over.
+
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::{Lease as Object, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::{Api, PostParams};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::election::{self, Decision, Sighting, Timing, View};
+
+/// The Lease's name, which is the predecessor's too: the two never write at the same time.
+pub const NAME: &str = "vault-sync-operator.io";
+
+/// No call to the API server is waited for longer; a candidate then tries again.
+const CALL_WITHIN: Duration = Duration::from_secs(5);
+
+/// The leadership is gone: whoever holds this must stop writing, at once.
+#[derive(Debug, thiserror::Error)]
+pub enum Lost {
+    /// The renew deadline passed.
+    #[error("the lease could not be renewed within {}s: {reason}", after.as_secs())]
+    Deadline {
+        /// The renew deadline.
+        after: Duration,
+        /// What the last try met.
+        reason: String,
+    },
+    /// Somebody else has it.
+    #[error("the lease was taken by {0:?}")]
+    Taken(String),
+}
+
+/// Why one step failed. The next one may succeed.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error("{0}")]
+    Kubernetes(#[from] kube::Error),
+    #[error("no answer from the API server within {}s", CALL_WITHIN.as_secs())]
+    Timeout(#[from] tokio::time::error::Elapsed),
+}
+
+/// A name for this process that no other has: the pod's (or host's) name and some random digits.
+pub fn identity(instance: &str) -> String {
+    // The standard library's own random keys; two hashes of nothing under different keys.
+    let random = || RandomState::new().build_hasher().finish();
+    format!("{instance}_{:016x}{:016x}", random(), random())
+}
+
+/// On whose behalf a step is taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Candidate,
+    Leader,
+}
+
+/// One candidate.
+pub struct Lease {
+    api: Api<Object>,
+    me: String,
+    timing: Timing,
+    /// The zero of the times that `election` sees.
+    epoch: Instant,
+    /// The object as last read, and since when it has looked like that.
+    object: Option<Object>,
+    seen: Option<Sighting>,
+    /// When the request was sent by which we last renewed.
+    renewed: Duration,
+}
+
+impl Lease {
+    /// A candidate called `identity` (see [`identity`]) for the Lease in `namespace`.
+    pub fn new(client: kube::Client, namespace: &str, identity: String, timing: Timing) -> Self {
+        Self {
+            api: Api::namespaced(client, namespace),
+            me: identity,
+            timing,
+            epoch: Instant::now(),
+            object: None,
+            seen: None,
+            renewed: Duration::ZERO,
+        }
+    }
+
+    /// Waits until the Lease is ours: true; or until `stop`: false. Errors are logged and outwaited.
+    pub async fn acquire(&mut self, stop: &CancellationToken) -> bool {
+        let mut rival = None;
+        loop {
+            // A step is not cut off half way: a Lease that was taken unnoticed would lie idle.
+            let wait = match self.step(Role::Candidate).await {
+                Ok(Decision::Wait(wait)) => {
+                    let holder = self.holder();
+                    if rival != holder {
+                        tracing::info!(holder, "waiting for the lease");
+                        rival = holder;
+                    }
+                    wait
+                }
+                Ok(_) => {
+                    tracing::info!(identity = self.me, "acquired the lease");
+                    return true;
+                }
+                // Another was faster. What it wrote is seen at the next look.
+                Err(Fault::Kubernetes(kube::Error::Api(status)))
+                    if status.is_conflict() || status.is_already_exists() =>
+                {
+                    self.timing.retry
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot acquire the lease");
+                    self.timing.retry
+                }
+            };
+            if stop.run_until_cancelled(sleep(wait)).await.is_none() {
+                return false;
+            }
+        }
+    }
+
+    /// Renews until `stop`; returns [`Lost`] at once when that was not possible in time.
+    pub async fn hold(&mut self, stop: &CancellationToken) -> Result<(), Lost> {
+        let mut reason = "no try ended".to_owned();
+        loop {
+            let until = self.epoch + election::may_act_until(self.renewed, &self.timing);
+            let retry = self.timing.retry;
+            let turn = async {
+                sleep(retry).await;
+                self.step(Role::Leader).await
+            };
+            match timeout_at(until, stop.run_until_cancelled(turn)).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(Ok(Decision::Renew))) => {}
+                // Even if it is free again: while it was not ours, another may have acted.
+                Ok(Some(Ok(_))) => return Err(Lost::Taken(self.holder().unwrap_or_default())),
+                Ok(Some(Err(error))) => {
+                    reason = error.to_string();
+                    tracing::warn!(error = reason, "cannot renew the lease");
+                }
+                Err(_) => {
+                    return Err(Lost::Deadline {
+                        after: self.timing.renew_deadline,
+                        reason,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Gives the Lease up, so that another need not wait for it to lapse. After all work has ended:
+    /// from here on somebody else may write.
+    pub async fn release(self) {
+        match timeout(CALL_WITHIN, self.give_up())
+            .await
+            .map_err(Fault::from)
+            .flatten()
+        {
+            Ok(true) => tracing::info!("gave the lease up"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "cannot give the lease up; it lapses by itself"),
+        }
+    }
+
+    /// Reads it again first: a renewal without an answer may have landed. False: it is not ours.
+    async fn give_up(&self) -> Result<bool, Fault> {
+        let found = self.api.get_opt(NAME).await?;
+        let Some(mut object) = found.filter(|object| holder(object) == Some(&self.me)) else {
+            return Ok(false);
+        };
+        let spec = object.spec.get_or_insert_default();
+        spec.holder_identity = Some(String::new());
+        spec.lease_duration_seconds = Some(1);
+        spec.renew_time = Some(now());
+        self.api.replace(NAME, &PostParams::default(), &object).await?;
+        Ok(true)
+    }
+
+    fn holder(&self) -> Option<String> {
+        self.object.as_ref().and_then(holder).map(ToOwned::to_owned)
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    /// One look, and what follows from it: the decision, carried out. A leader only ever renews.
+    async fn step(&mut self, role: Role) -> Result<Decision, Fault> {
+        let found = timeout(CALL_WITHIN, self.api.get_opt(NAME)).await??;
+        let now = self.elapsed();
+        let seen = Sighting::renew(self.seen.as_ref(), found.as_ref().map(view), now);
+        let decision = election::decide(now, &seen, &self.me, &self.timing);
+        self.object = found;
+        self.seen = Some(seen);
+        if role == Role::Leader && decision != Decision::Renew {
+            return Ok(decision);
+        }
+        let params = PostParams::default();
+        let written = match decision {
+            Decision::Wait(_) => return Ok(decision),
+            Decision::Create => {
+                let metadata = ObjectMeta {
+                    name: Some(NAME.to_owned()),
+                    ..ObjectMeta::default()
+                };
+                let object = Object {
+                    metadata,
+                    spec: Some(self.spec(None, 0)),
+                };
+                timeout(CALL_WITHIN, self.api.create(&params, &object)).await?
+            }
+            Decision::Take { .. } | Decision::Renew => {
+                let mut object = self.object.clone().unwrap_or_default();
+                let before = object.spec.take().unwrap_or_default();
+                object.spec = Some(match decision {
+                    Decision::Take { transitions } => self.spec(None, transitions),
+                    _ => self.spec(before.acquire_time, before.lease_transitions.unwrap_or(0)),
+                });
+                timeout(CALL_WITHIN, self.api.replace(NAME, &params, &object)).await?
+            }
+        };
+        self.object = Some(written?);
+        self.renewed = now;
+        Ok(decision)
+    }
+
+    fn spec(&self, acquired: Option<MicroTime>, transitions: i32) -> LeaseSpec {
+        LeaseSpec {
+            acquire_time: Some(acquired.unwrap_or_else(now)),
+            holder_identity: Some(self.me.clone()),
+            lease_duration_seconds: Some(i32::try_from(self.timing.lease.as_secs()).unwrap_or(i32::MAX)),
+            lease_transitions: Some(transitions),
+            renew_time: Some(now()),
+            ..LeaseSpec::default()
+        }
+    }
+}
+
+fn holder(object: &Object) -> Option<&String> {
+    object.spec.as_ref()?.holder_identity.as_ref()
+}
+
+/// For people and other programs; nothing here decides by it.
+fn now() -> MicroTime {
+    MicroTime(jiff::Timestamp::now())
+}
+
+fn view(object: &Object) -> View {
+    let spec = object.spec.clone().unwrap_or_default();
+    // One without a length was not made by an elector; nobody can be sure to wait too long for it.
+    let seconds = spec
+        .lease_duration_seconds
+        .and_then(|seconds| u64::try_from(seconds).ok());
+    View {
+        holder: spec.holder_identity.unwrap_or_default(),
+        lease: seconds.map_or(Timing::default().lease, Duration::from_secs),
+        version: object.metadata.resource_version.clone().unwrap_or_default(),
+        transitions: spec.lease_transitions.unwrap_or(0),
+    }
+}
