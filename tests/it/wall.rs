@@ -209,9 +209,7 @@ fn unmaintained_crates_stay_behind_one_module_each() {
             .filter(|path| *path != source(home))
             .collect();
         assert!(everywhere.len() > 5, "{everywhere:?}");
-        let offences = offences(
-            &everywhere,
-            &[format!("use {krate}::"), format!(" ::{krate}::")]);
+        let offences = offences(&everywhere, &[format!("use {krate}::"), format!(" ::{krate}::")]);
         assert!(
             offences.is_empty(),
             "only src/{home} may name {krate}:\n{offences}"
