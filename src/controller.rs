@@ -13,7 +13,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::backoff;
+use crate::backoff::fraction;
 use crate::domain::index::Index;
 use crate::domain::queue::{Next, Queue};
 use crate::domain::source::{Kind, SourceKey};
@@ -157,7 +157,7 @@ impl Controller {
         let now = Instant::now();
         let mut queue = self.queue();
         for (key, recheck) in keys {
-            queue.schedule(&key, Some((now + spread.mul_f64(backoff::fraction()), recheck)));
+            queue.schedule(&key, Some((now + spread.mul_f64(fraction()), recheck)));
         }
         drop(queue);
         self.wake.notify_one();

@@ -25,8 +25,14 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         Ok(runtime) => match runtime.block_on(run::run(config)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
+            Ok(()) => {
+                tracing::info!("stopped");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                tracing::error!(%error, "stopped");
+                ExitCode::FAILURE
+            }
         },
     }
 }

@@ -95,10 +95,6 @@ pub async fn run(config: Config) -> Result<(), Error> {
     if session.await.is_err() {
         tracing::error!("the Vault session has panicked, which is a bug");
     }
-    match &result {
-        Ok(()) => tracing::info!("stopped"),
-        Err(error) => tracing::error!(%error, "stopped"),
-    }
     result
 }
 
@@ -389,11 +385,14 @@ fn load_policy(file: Option<&Path>) -> Result<Policy, Error> {
     let Some(file) = file else { return Ok(Policy::default()) };
     let fault = |what: String| Error::Setup(format!("--path-policy: {}: {what}", file.display()));
     let text = std::fs::read_to_string(file).map_err(|error| fault(error.to_string()))?;
-    let rules: PolicyFile = crate::yaml::from_str(&text).map_err(fault)?;
-    Policy::new(rules.rules).map_err(fault)
+    let rules = match crate::yaml::from_str(&text).map_err(&fault)? {
+        serde_json::Value::Array(_) => crate::yaml::from_str(&text).map_err(&fault)?,
+        _ => crate::yaml::from_str::<PolicyFile>(&text).map_err(&fault)?.rules,
+    };
+    Policy::new(rules).map_err(fault)
 }
 
-/// The policy's file.
+/// The policy's file: a list of rules, by itself or under this name.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PolicyFile {

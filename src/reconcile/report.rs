@@ -147,8 +147,14 @@ impl Run<'_> {
             self.again = None;
         }
         wake.append(&mut self.wake);
-        if let Some(source) = source {
-            self.on.index().remember(&key, &source.uid, self.memory);
+        match source {
+            // It was a source, and is none any more: nothing of it is left to keep.
+            Some(_) if !asks && !self.has_finalizer && self.on.ledger.of(&key).is_empty() => {
+                self.on.metrics.forget(&key);
+                self.on.index().forget(&key);
+            }
+            Some(source) => self.on.index().remember(&key, &source.uid, self.memory),
+            None => {}
         }
         Outcome { again: self.again, wake, vault_down }
     }
