@@ -52,6 +52,11 @@ impl Controller {
         }
     }
 
+    /// How many sources are known.
+    pub fn sources(&self) -> usize {
+        self.index().len()
+    }
+
     /// Watches one kind in one namespace (`None`: all) until the process ends. `listed` is told
     /// when everything that exists has been seen once.
     pub async fn watch(self: Arc<Self>, kind: Kind, namespace: Option<String>, listed: watch::Listed) -> WatchEnded {

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, ApiResource, DynamicResourceScope, Patch, PatchParams};
-use kube::core::PartialObjectMeta;
+use kube::api::{Api, ApiResource, Patch, PatchParams};
+use kube::core::{DynamicResourceScope, PartialObjectMeta};
 use kube::{Client, Resource};
 use serde::Deserialize;
 

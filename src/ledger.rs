@@ -213,8 +213,9 @@ impl Ledger {
         let patch = serde_json::json!({ "metadata": { "annotations": { EPOCH: null } } });
         let names: Vec<String> = self.lock().shards.iter().map(|shard| shard.name.clone()).collect();
         for name in names {
-            let patching = self.api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(&patch));
-            if let Err(error) = call("take the epoch off the ledger", patching).await {
+            let params = PatchParams::default();
+            let patch = Patch::Merge(&patch);
+            if let Err(error) = call("take the epoch off the ledger", self.api.patch_metadata(&name, &params, &patch)).await {
                 warn!(%error, "the ledger's epoch could not be taken off; the next operator will look twice");
             }
         }
@@ -287,8 +288,8 @@ impl Ledger {
             "metadata": { "resourceVersion": version, "labels": labels, "annotations": annotations },
             "data": pending,
         });
-        let patching = self.api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch));
-        Ok(call(&what, patching).await?.metadata.resource_version)
+        let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
+        Ok(call(&what, self.api.patch_metadata(name, &params, &patch)).await?.metadata.resource_version)
     }
 
     /// A shard is not as we left it. If another operator has put its epoch there, we are done. If

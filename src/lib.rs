@@ -6,9 +6,16 @@
 pub mod admin;
 pub mod backoff;
 pub mod cli;
+pub mod controller;
 pub mod domain;
 pub mod events;
+pub mod kube;
 pub mod lease;
+pub mod ledger;
 pub mod metrics;
+pub mod mounts;
+pub mod reconcile;
+pub mod run;
 pub mod telemetry;
+pub mod vault;
 pub mod yaml;

@@ -33,6 +33,7 @@ use crate::vault::Vault;
 
 pub use budget::Budget;
 use gather::Gathered;
+pub use gather::fingerprint;
 pub use locks::Locks;
 use report::Report;
 
@@ -183,7 +184,7 @@ pub(crate) fn now() -> i64 {
 /// One pass over one source.
 struct Run<'a> {
     on: &'a Reconciler,
-    gathered: Gathered,
+    gathered: Gathered<'a>,
     recheck: bool,
     memory: Memory,
     report: Report,
@@ -195,7 +196,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(on: &'a Reconciler, gathered: Gathered, recheck: bool) -> Self {
+    fn new(on: &'a Reconciler, gathered: Gathered<'a>, recheck: bool) -> Self {
         let mut memory = gathered.memory.clone();
         let recheck = recheck || gathered.forced;
         memory.force.clone_from(&gathered.ask.force);

@@ -18,6 +18,7 @@ use crate::admin::{self, Checks, KubernetesReviewer};
 use crate::backoff::Backoff;
 use crate::cli::Config;
 use crate::controller::Controller;
+use crate::domain::election::Timing;
 use crate::domain::index::Index;
 use crate::domain::ledger::State;
 use crate::domain::plan::Identity;
@@ -114,7 +115,9 @@ async fn operate(
     let index = Index::new(config.settings.isolation);
     let controller = Arc::new(Controller::new(kube.clone(), index, metrics.clone()));
     let mut tasks = Tasks::new();
-    let events = Events::start(client.clone(), config.instance.clone(), metrics.clone(), stop.clone());
+    let (events, writer) = Events::new(client.clone(), &config.instance, metrics.clone());
+    // It ends when the last of those who publish is gone, after what they have published is written.
+    let writing = tokio::spawn(writer.run());
 
     let (listed, mut lists) = mpsc::channel(1);
     for (kind, namespace) in scopes(config) {
@@ -133,7 +136,7 @@ async fn operate(
     let epoch = lease::identity(&config.instance);
     let mut lease = config
         .leader_elect
-        .then(|| Lease::new(client.clone(), &config.namespace, epoch.clone(), lease::Timing::default()));
+        .then(|| Lease::new(client.clone(), &config.namespace, epoch.clone(), Timing::default()));
     if let Some(lease) = &mut lease {
         tracing::info!(identity = epoch, "waiting for the lease");
         if !lease.acquire(stop).await {
@@ -218,6 +221,8 @@ async fn operate(
     if let Ok(Err(error)) = keeping.await {
         tracing::warn!(%error, "the ledger could not be stored at the end");
     }
+    // What was told last should still be heard, if that does not take long.
+    let _ = tokio::time::timeout(Duration::from_secs(2), writing).await;
     release(lease).await;
     Ok(())
 }

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt as _, TryStreamExt as _, pin_mut};
+use futures_util::{Stream, TryStreamExt as _, pin_mut};
 use kube::api::Api;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::{self, Event, InitialListStrategy};
@@ -57,14 +57,14 @@ pub(super) async fn workloads(
 /// Watches Secrets: as sources, and as what sources are made of.
 pub(super) async fn secrets(controller: &Controller, namespace: Option<String>, listed: Listed) -> WatchEnded {
     let (client, resource) = (controller.kube.client().clone(), resource(Kind::Secret));
-    let api: Api<Workload> = match &namespace {
+    let api: Api<PartialObjectMeta<Workload>> = match &namespace {
         Some(namespace) => Api::namespaced_with(client, namespace, &resource),
         None => Api::all_with(client, &resource),
     };
     let scope = Scope { controller, kind: Kind::Secret, namespace };
     scope
         .follow(
-            |config| watcher::metadata_watcher(api.clone(), config),
+            |config| watcher::watcher(api.clone(), config),
             |object: &PartialObjectMeta<Workload>| source(Kind::Secret, &object.metadata, Vec::new()),
             |seen| controller.secret_seen(seen),
             listed,

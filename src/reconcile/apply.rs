@@ -171,7 +171,7 @@ impl Run<'_> {
         match on.vault.write(&mount, id, content, cas).await {
             Ok(version) => {
                 tracing::info!(source = %source.key, document = %id, version, "document written");
-                on.metrics.document_written(&source.key);
+                on.metrics.document_written(&source.key.namespace);
                 self.report.written(id, title.creating);
                 Ok(Ok(version))
             }

@@ -164,7 +164,7 @@ impl Run<'_> {
                 removal => {
                     self.delete(&mount, id, &removal).await?;
                     tracing::info!(document = %id, holder = %holder, policy = %deletion, "document deleted");
-                    on.metrics.document_deleted(holder);
+                    on.metrics.document_deleted(&holder.namespace);
                     self.report.cleaned(id);
                 }
             }

@@ -166,7 +166,7 @@ impl Run<'_> {
 
     fn tell(&self, key: &SourceKey, reason: Reason, text: String) {
         if let Some(uid) = &self.gathered.uid {
-            self.on.events.publish(key, uid, Note { reason, text });
+            self.on.events.publish(key, uid, &Note { reason, text });
         }
     }
 

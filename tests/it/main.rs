@@ -1,1 +1,21 @@
+//! The promises of the operator, each tested on a real Kubernetes and a real Vault.
+//!
+//! A file is a topic, a test's name a promise. What a test starts from is in `harness`.
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::needless_pass_by_value)]
 
+mod harness;
+
+mod bad_input;
+mod cli;
+mod deletion;
+mod documents;
+mod endpoints;
+mod ground;
+mod leaks;
+mod lifecycle;
+mod no_churn;
+mod paths;
+mod sources;
+mod sync;
+mod vault_session;
+mod wall;

@@ -1,0 +1,183 @@
+//! HashiCorp Vault, as the operator uses it: one session, KV documents, typed errors.
+//!
+//! The only module that knows Vault's HTTP API. It decides nothing about documents and remembers
+//! none; its callers do not see HTTP, tokens or JSON. Behind this facade:
+//! `setup` (settings → HTTP client) → `transport` (requests and replies) → `session` (the token) →
+//! `kv` and `mounts` (what is asked, and what replies mean), with `error` beside them.
+
+mod error;
+mod kv;
+mod mounts;
+mod session;
+mod setup;
+mod transport;
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+use vaultrs::api::kv1::requests::DeleteSecretRequest;
+use vaultrs::api::kv2::requests::{
+    DeleteLatestSecretVersionRequest, DeleteSecretMetadataRequest, DeleteSecretVersionsRequest,
+};
+use vaultrs::api::sys::requests::ReadHealthRequest;
+
+use crate::domain::document::{Cas, DocumentId, KvVersion, MetadataPatch, Mount, Observed};
+use crate::domain::value::Content;
+use error::Call;
+pub use error::{Error, ErrorKind, Operation};
+pub use mounts::MountAnswer;
+use session::Session;
+pub use setup::{Settings, SetupError};
+use transport::{Plain, Reply, Transport};
+
+/// Is told what happens, for metrics. Must not block.
+pub trait Observer: Send + Sync {
+    /// A login has succeeded or failed.
+    fn auth_attempt(&self, success: bool);
+    /// Vault has answered a request, or has not: no connection, a timeout, sealed, a server error.
+    fn reachable(&self, up: bool);
+}
+
+/// Vault. Cheap to clone; all clones share one session.
+#[derive(Clone)]
+pub struct Vault(Arc<Session>);
+
+impl Vault {
+    /// Prepares everything and sends nothing. [`Vault::maintain`] must run for any call but
+    /// [`Vault::health`] to succeed. The process's default rustls provider must be installed.
+    pub fn new(settings: Settings, observer: Arc<dyn Observer>) -> Result<Self, SetupError> {
+        Ok(Self(Arc::new(Session::new(Transport::new(settings, observer)?))))
+    }
+
+    /// Asks which mount a path belongs to; the path is as people write it, `secret/data/app` or
+    /// `secret/app`. A mount that is missing, or closed to the token, is `Denied`.
+    /// <https://developer.hashicorp.com/vault/api-docs/system/internal-ui-mounts>
+    pub async fn mount(&self, path: &str) -> Result<MountAnswer, Error> {
+        let call = Call::new(Operation::Mount, path);
+        let reply = self.0.call(&call, &mounts::question(path)).await?;
+        mounts::answer(&call, &reply)
+    }
+
+    /// Reads a document: what it holds, its latest version, and whose it is.
+    /// <https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2#read-secret-version>
+    pub async fn read(&self, mount: &Mount, id: &DocumentId) -> Result<Observed, Error> {
+        let call = Call::new(Operation::Read, id.to_string());
+        let path = match mount.version {
+            KvVersion::V1 => id.to_string(),
+            KvVersion::V2 => format!("{}/data/{}", id.mount, id.path),
+        };
+        let reply = self.0.call(&call, &Plain::get(path)).await?;
+        kv::observed(mount.version, &call, &reply)
+    }
+
+    /// Writes a whole document, and gives its new version; 0 on KV v1, where `cas` means nothing.
+    /// <https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2#create-update-secret>
+    pub async fn write(
+        &self,
+        mount: &Mount,
+        id: &DocumentId,
+        content: &Content,
+        cas: Cas,
+    ) -> Result<u64, Error> {
+        let call = Call::new(Operation::Write, id.to_string());
+        kv::check(&call, content)?;
+        let reply = self.0.call(&call, &kv::write(mount, id, content, cas)).await?;
+        kv::written(mount.version, &call, &reply)
+    }
+
+    /// Changes a KV v2 document's custom metadata; keys that the patch does not name stay.
+    /// `NotFound`: it has no metadata.
+    /// <https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2#patch-metadata>
+    pub async fn patch_metadata(&self, id: &DocumentId, patch: &MetadataPatch) -> Result<(), Error> {
+        let call = Call::new(Operation::Mark, id.to_string());
+        done(&call, &self.0.call(&call, &kv::patch(id, patch)).await?)
+    }
+
+    /// Deletes one version of a KV v2 document; it can be undeleted. Nothing to delete is success.
+    /// <https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2#delete-secret-versions>
+    pub async fn delete_version(&self, id: &DocumentId, version: u64) -> Result<(), Error> {
+        let call = Call::new(Operation::Delete, id.to_string());
+        let (mount, path) = (id.mount.clone(), id.path.clone());
+        let request = DeleteSecretVersionsRequest {
+            mount,
+            path,
+            versions: vec![version],
+        };
+        done(&call, &self.0.call(&call, &request).await?)
+    }
+
+    /// Deletes the latest version, whichever it is; on KV v1 that is the document. Nothing to
+    /// delete is success.
+    /// <https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2#delete-latest-version-of-secret>
+    pub async fn delete_latest(&self, mount: &Mount, id: &DocumentId) -> Result<(), Error> {
+        let call = Call::new(Operation::Delete, id.to_string());
+        let (of, path) = (id.mount.clone(), id.path.clone());
+        let reply = match mount.version {
+            KvVersion::V1 => {
+                self.0
+                    .call(&call, &DeleteSecretRequest { mount: of, path })
+                    .await?
+            }
+            KvVersion::V2 => {
+                self.0
+                    .call(&call, &DeleteLatestSecretVersionRequest { mount: of, path })
+                    .await?
+            }
+        };
+        done(&call, &reply)
+    }
+
+    /// Deletes a KV v2 document for good: all versions and the metadata. Nothing to delete is
+    /// success.
+    /// <https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2#delete-metadata-and-all-versions>
+    pub async fn purge(&self, id: &DocumentId) -> Result<(), Error> {
+        let call = Call::new(Operation::Purge, id.to_string());
+        let request = DeleteSecretMetadataRequest {
+            mount: id.mount.clone(),
+            path: id.path.clone(),
+        };
+        done(&call, &self.0.call(&call, &request).await?)
+    }
+
+    /// Whether Vault is up: unsealed, and active or a standby that forwards. Needs no login.
+    /// <https://developer.hashicorp.com/vault/api-docs/system/health>
+    pub async fn health(&self) -> Result<(), Error> {
+        #[derive(Deserialize)]
+        struct Health {
+            #[serde(rename = "sealed")]
+            _sealed: bool,
+        }
+        let call = Call::new(Operation::Health, "");
+        let request = ReadHealthRequest {
+            standbyok: Some(true),
+            perfstandbyok: Some(true),
+            ..ReadHealthRequest::default()
+        };
+        let reply = self.0.transport.send(&call, &request, None).await?;
+        // A gateway's cheerful page is no health.
+        reply.ok(&call)?.parse::<Health>(&call).map(drop)
+    }
+
+    /// Whether Vault knows the token. A dead one is replaced; where there is none yet, that is
+    /// the error.
+    /// <https://developer.hashicorp.com/vault/api-docs/auth/token#lookup-a-token-self>
+    pub async fn lookup_self(&self) -> Result<(), Error> {
+        self.0.check().await
+    }
+
+    /// The session: logs in, renews, logs in again. Returns after `stop`, with the token revoked
+    /// if that can be done within two seconds. Run it once.
+    pub async fn maintain(&self, stop: CancellationToken) {
+        self.0.maintain(stop).await;
+    }
+
+    /// Waits for the first successful login.
+    pub async fn ready(&self) {
+        self.0.ready().await;
+    }
+}
+
+fn done(call: &Call, reply: &Reply) -> Result<(), Error> {
+    reply.ok(call).map(drop)
+}

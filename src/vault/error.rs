@@ -1,0 +1,502 @@
+//! What can go wrong with Vault, in one type: a closed [`ErrorKind`] for deciding and counting, and
+//! a line for people. Owns the classification of replies; knows neither HTTP client nor session.
+//!
+//! Nothing secret comes in here: of a reply only Vault's own error strings are kept, bounded; of a
+//! request nothing but its operation and path.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// Longest text of Vault's that an error repeats, in characters.
+const DETAIL_LIMIT: usize = 300;
+
+/// Every way in which a call can fail.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ErrorKind {
+    /// No answer: no connection, a timeout, or a server error (500, 502, 504).
+    Unreachable,
+    /// Vault is sealed, not initialised, a standby that does not forward, or not ready yet.
+    Sealed,
+    /// A rate limit or lease quota.
+    Throttled,
+    /// The token may not do this. It is a good token: that has been checked.
+    Denied,
+    /// The login is refused, or there is no login yet.
+    Auth,
+    /// Vault does not accept the request as it is.
+    Invalid,
+    /// The document is larger than Vault takes.
+    TooLarge,
+    /// The check-and-set did not match: somebody else wrote, read again.
+    Mismatch,
+    /// Nothing is mounted there, or the mount is not of the version that it was taken for.
+    NotFound,
+    /// A reply that fits nothing: not Vault's, or not for the request.
+    Bug,
+}
+
+impl ErrorKind {
+    /// Whether trying again after a while can help although nobody changes the source. A refused
+    /// login counts: it is cured in Vault, where nothing tells us. So does a reply that does not
+    /// fit: a gateway in between may have given it.
+    pub fn transient(self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable | Self::Sealed | Self::Throttled | Self::Auth | Self::Mismatch | Self::Bug
+        )
+    }
+
+    /// The value of the metric label `error_type`. The predecessor's names where it had one.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Unreachable => "connection_failed",
+            Self::Sealed => "sealed",
+            Self::Throttled => "throttled",
+            Self::Denied => "permission_denied",
+            Self::Auth => "auth_failed",
+            Self::TooLarge => "too_large",
+            Self::Mismatch => "mismatch",
+            Self::NotFound => "invalid_path",
+            Self::Invalid | Self::Bug => "unknown",
+        }
+    }
+
+    /// What a person can do about it.
+    pub fn hint(self) -> &'static str {
+        match self {
+            Self::Unreachable => "check --vault-addr, network policies, proxy and CA; it is tried again",
+            Self::Sealed => "unseal Vault, or wait for its active node; it is tried again",
+            Self::Throttled => "raise Vault's quota, or wait; it is tried again",
+            Self::Denied => "let the policies of the operator's role allow this path",
+            Self::Auth => {
+                "check --vault-role, --vault-auth-path and the role's bound service account and audience"
+            }
+            Self::Invalid => "correct what Vault complains about",
+            Self::TooLarge => "split the document: list fewer Secrets or keys for this path",
+            Self::Mismatch => "somebody else wrote at the same time; it is read again",
+            Self::NotFound => "check that a KV secrets engine is mounted at the beginning of the path",
+            Self::Bug => "check that --vault-addr names Vault itself and not another server",
+        }
+    }
+}
+
+/// What was asked of Vault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Operation {
+    /// Log in.
+    Login,
+    /// Renew the token.
+    Renew,
+    /// Give the token back.
+    Revoke,
+    /// Look at the token.
+    Lookup,
+    /// Ask for Vault's health.
+    Health,
+    /// Ask which mount a path belongs to.
+    Mount,
+    /// Read a document.
+    Read,
+    /// Write a document.
+    Write,
+    /// Change a document's custom metadata.
+    Mark,
+    /// Delete a version of a document.
+    Delete,
+    /// Delete a document with all versions and metadata.
+    Purge,
+}
+
+impl Operation {
+    /// Whether it changes a document.
+    pub fn writes(self) -> bool {
+        matches!(self, Self::Write | Self::Mark | Self::Delete | Self::Purge)
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Login => "log in at",
+            Self::Renew => "renew the token",
+            Self::Revoke => "revoke the token",
+            Self::Lookup => "look the token up",
+            Self::Health => "tell its health",
+            Self::Mount => "name the mount of",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Mark => "mark",
+            Self::Delete => "delete",
+            Self::Purge => "purge",
+        })
+    }
+}
+
+/// Which call an error is about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Call {
+    pub(super) operation: Operation,
+    /// The document in its logical form, or the path; empty where there is none.
+    pub(super) target: String,
+}
+
+impl Call {
+    pub(super) fn new(operation: Operation, target: impl Into<String>) -> Self {
+        Self {
+            operation,
+            target: target.into(),
+        }
+    }
+}
+
+/// A call that failed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Error {
+    /// What it comes to.
+    pub kind: ErrorKind,
+    /// The HTTP status, if there was an answer.
+    pub status: Option<u16>,
+    /// What was asked.
+    pub operation: Operation,
+    /// Of which document (logical form) or path; empty where there is none.
+    pub target: String,
+    /// How long Vault asks to wait.
+    pub retry_after: Option<Duration>,
+    /// The change may have been made, or may still be: a timeout or a lost connection after
+    /// sending, or a server error that does not tell.
+    pub outcome_unknown: bool,
+    /// The reason: Vault's own words, bounded and on one line, or ours.
+    pub message: String,
+}
+
+impl Error {
+    /// An error that is no answer of Vault's.
+    pub(super) fn new(kind: ErrorKind, call: &Call, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            status: None,
+            operation: call.operation,
+            target: call.target.clone(),
+            retry_after: None,
+            outcome_unknown: false,
+            message: message.into(),
+        }
+    }
+
+    /// The error that a reply means.
+    pub(super) fn answered(call: &Call, status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
+        let said = words(body);
+        let kind = match classify(call.operation, status, said.as_deref().unwrap_or_default()) {
+            // Vault's are JSON or empty: this is another server's page.
+            ErrorKind::NotFound if !body.is_empty() && !is_vaults(body) => ErrorKind::Bug,
+            kind => kind,
+        };
+        // A sealed Vault says so before it does anything. Other server errors do not tell, least
+        // of all those of a gateway, which gives up on requests that Vault goes on with.
+        let unknown = status >= 500
+            && call.operation.writes()
+            && matches!(kind, ErrorKind::Unreachable | ErrorKind::Sealed)
+            && !(status == 503 && said.is_some());
+        Self {
+            status: Some(status),
+            retry_after,
+            outcome_unknown: unknown,
+            ..Self::new(
+                kind,
+                call,
+                said.unwrap_or_else(|| in_our_words(kind, status).to_owned()),
+            )
+        }
+    }
+}
+
+/// One line: what was asked, and why it was not done.
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.kind, self.status) {
+            (ErrorKind::Unreachable, None) => "cannot reach Vault to ",
+            (ErrorKind::Unreachable | ErrorKind::Sealed, Some(_)) => "Vault failed to ",
+            (ErrorKind::Bug, _) => "Vault's reply does not fit when asked to ",
+            (_, Some(_)) => "Vault refused to ",
+            (_, None) => "cannot ",
+        })?;
+        write!(f, "{}", self.operation)?;
+        if !self.target.is_empty() {
+            write!(f, " {}", self.target)?;
+        }
+        write!(f, ": {}", self.message)?;
+        self.status.map_or(Ok(()), |status| write!(f, " ({status})"))
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Whether the text of a refusal says that the token itself is dead. Older Vaults do not say so.
+pub(super) fn says_dead_token(body: &[u8]) -> bool {
+    words(body).is_some_and(|said| said.contains("invalid token") || said.contains("bad token"))
+}
+
+/// Whether a reply says "nothing here", as Vault says it of a path inside a mount. A mount that
+/// is missing, and a server that is not Vault, answer 404 in other words.
+pub(super) fn says_nothing_here(status: u16, body: &[u8]) -> bool {
+    status == 404 && serde_json::from_slice::<Said>(body).is_ok_and(|said| said.errors == Some(vec![]))
+}
+
+fn classify(operation: Operation, status: u16, said: &str) -> ErrorKind {
+    let says = |words: &[&str]| words.iter().any(|word| said.contains(word));
+    match status {
+        400 if says(&["check-and-set parameter did not match"]) => ErrorKind::Mismatch,
+        // A KV mount right after it was made, or while it turns from v1 into v2.
+        400 if says(&["Upgrading from non-versioned"]) => ErrorKind::Sealed,
+        413 => ErrorKind::TooLarge,
+        400 | 500 if says(&["too large", "exceeds"]) => ErrorKind::TooLarge,
+        400..=404 if operation == Operation::Login => ErrorKind::Auth,
+        401 | 403 => ErrorKind::Denied,
+        404 => ErrorKind::NotFound,
+        408 => ErrorKind::Unreachable,
+        429 if operation != Operation::Health => ErrorKind::Throttled,
+        // 412: a standby that has not caught up. 429, 472, 473, 501: health's words for standby,
+        // recovery, performance standby and not initialised.
+        412 | 429 | 472 | 473 | 503 => ErrorKind::Sealed,
+        501 if operation == Operation::Health => ErrorKind::Sealed,
+        500 | 502.. => ErrorKind::Unreachable,
+        _ => ErrorKind::Invalid,
+    }
+}
+
+fn in_our_words(kind: ErrorKind, status: u16) -> &'static str {
+    match (kind, status) {
+        (ErrorKind::Sealed, 501) => "not initialised",
+        (ErrorKind::Sealed, 503) => "sealed or unavailable",
+        (ErrorKind::Sealed, _) => "a standby",
+        (ErrorKind::Denied, _) => "permission denied",
+        (ErrorKind::TooLarge, _) => "too large",
+        (ErrorKind::NotFound, _) => "nothing there",
+        (ErrorKind::Throttled, _) => "too many requests",
+        (_, 300..=399) => "a redirect that is not followed; give the address that it leads to",
+        _ => "no reason given",
+    }
+}
+
+/// The shape of Vault's error replies.
+/// <https://developer.hashicorp.com/vault/api-docs#error-response>
+#[derive(Deserialize)]
+struct Said {
+    errors: Option<Vec<String>>,
+    warnings: Option<Vec<String>>,
+}
+
+fn is_vaults(body: &[u8]) -> bool {
+    serde_json::from_slice::<Said>(body).is_ok()
+}
+
+/// Vault's reasons, on one line and bounded. Anything that is not in the shape of an error reply
+/// is not repeated: it could be a gateway's, with the request in it.
+fn words(body: &[u8]) -> Option<String> {
+    let said: Said = serde_json::from_slice(body).ok()?;
+    let all = said
+        .errors
+        .filter(|errors| !errors.is_empty())
+        .or(said.warnings)?
+        .join("; ");
+    let line = one_line(&all);
+    (!line.is_empty()).then_some(line)
+}
+
+/// One line without control characters, bounded: `1 error occurred:\n\t* permission denied\n\n` becomes `permission denied`.
+pub(super) fn one_line(text: &str) -> String {
+    let plain: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    let line = plain.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = match line.split_once(" occurred: * ") {
+        Some((count, reasons)) if count.len() < 12 => reasons.replace(" * ", ", "),
+        _ => line,
+    };
+    line.chars().take(DETAIL_LIMIT).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(operation: Operation, status: u16, body: &str) -> Error {
+        Error::answered(&Call::new(operation, "secret/app"), status, None, body.as_bytes())
+    }
+
+    #[test]
+    fn replies_have_kinds() {
+        use ErrorKind::{
+            Auth, Bug, Denied, Invalid, Mismatch, NotFound, Sealed, Throttled, TooLarge, Unreachable,
+        };
+        use Operation::{Health, Login, Read, Write};
+        let errors = |text: &str| format!("{{\"errors\":[\"{text}\"]}}");
+        for (operation, status, body, kind) in [
+            (
+                Write,
+                400,
+                errors("check-and-set parameter did not match the current version"),
+                Mismatch,
+            ),
+            (
+                Write,
+                400,
+                errors("check-and-set parameter required for this call"),
+                Invalid,
+            ),
+            (
+                Write,
+                400,
+                errors("Upgrading from non-versioned to versioned data. This backend"),
+                Sealed,
+            ),
+            (Write, 400, errors("missing data fields"), Invalid),
+            (Write, 413, String::new(), TooLarge),
+            (
+                Write,
+                500,
+                errors("JSON string value exceeds allowed length"),
+                TooLarge,
+            ),
+            (
+                Write,
+                500,
+                errors("put failed due to value being too large; got 2, max: 1"),
+                TooLarge,
+            ),
+            (Write, 413, errors("http: request body too large"), TooLarge),
+            (
+                Write,
+                403,
+                errors("1 error occurred:\\n\\t* permission denied\\n\\n"),
+                Denied,
+            ),
+            (
+                Read,
+                404,
+                errors("no handler for route \\\"x\\\". route entry not found."),
+                NotFound,
+            ),
+            (Read, 404, String::new(), NotFound),
+            (Read, 404, "<html>".into(), Bug),
+            (Read, 405, errors("unsupported operation"), Invalid),
+            (Read, 412, errors("required index state not present"), Sealed),
+            (
+                Read,
+                429,
+                errors("request path: rate limit quota exceeded"),
+                Throttled,
+            ),
+            (Health, 429, "{\"standby\":true}".into(), Sealed),
+            (Health, 472, String::new(), Sealed),
+            (Health, 473, String::new(), Sealed),
+            (Health, 501, String::new(), Sealed),
+            (Health, 503, String::new(), Sealed),
+            (Read, 503, errors("Vault is sealed"), Sealed),
+            (Read, 500, errors("internal error"), Unreachable),
+            (Read, 501, String::new(), Invalid),
+            (Read, 502, "<html>".into(), Unreachable),
+            (Read, 504, String::new(), Unreachable),
+            (Read, 307, String::new(), Invalid),
+            (Login, 400, errors("role \\\"x\\\" could not be found"), Auth),
+            (Login, 403, errors("permission denied"), Auth),
+            (Login, 404, errors("no handler for route"), Auth),
+            (Login, 429, errors("rate limit quota exceeded"), Throttled),
+            (Login, 503, errors("Vault is sealed"), Sealed),
+        ] {
+            assert_eq!(
+                answer(operation, status, &body).kind,
+                kind,
+                "{operation:?} {status} {body}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_an_answer_that_tells_settles_the_outcome() {
+        let sealed = "{\"errors\":[\"Vault is sealed\"]}";
+        for (operation, status, body, unknown) in [
+            (Operation::Write, 500, "{\"errors\":[\"context canceled\"]}", true),
+            (Operation::Write, 502, "", true),
+            (Operation::Delete, 503, "upstream reset", true),
+            (Operation::Write, 503, sealed, false),
+            (Operation::Write, 403, "", false),
+            (Operation::Write, 400, "", false),
+            (Operation::Read, 500, "", false),
+        ] {
+            assert_eq!(
+                answer(operation, status, body).outcome_unknown,
+                unknown,
+                "{status} {body}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_error_is_one_bounded_line() {
+        let denied = answer(
+            Operation::Write,
+            403,
+            "{\"errors\":[\"2 errors occurred:\\n\\t* permission denied\\n\\t* invalid token\\n\\n\"]}",
+        );
+        assert_eq!(
+            denied.to_string(),
+            "Vault refused to write secret/app: permission denied, invalid token (403)"
+        );
+        let plain = answer(Operation::Write, 403, "");
+        assert_eq!(
+            plain.to_string(),
+            "Vault refused to write secret/app: permission denied (403)"
+        );
+        let long = answer(
+            Operation::Read,
+            400,
+            &format!("{{\"errors\":[\"a\\u001b\\r\\n{}\"]}}", "x".repeat(9000)),
+        );
+        assert_eq!(long.message.chars().count(), 300);
+        assert!(long.message.starts_with("a xxx"));
+        let lost = Error::new(
+            ErrorKind::Unreachable,
+            &Call::new(Operation::Read, "secret/app"),
+            "refused",
+        );
+        assert_eq!(lost.to_string(), "cannot reach Vault to read secret/app: refused");
+    }
+
+    #[test]
+    fn bodies_that_are_no_error_replies_are_not_repeated() {
+        let echo = answer(
+            Operation::Write,
+            502,
+            "X-Vault-Token: hvs.abc {\"data\":{\"k\":\"hunter2\"}}",
+        );
+        assert_eq!(
+            echo.to_string(),
+            "Vault failed to write secret/app: no reason given (502)"
+        );
+        assert!(!format!("{echo:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn nothing_here_and_dead_tokens_are_told_apart_from_the_rest() {
+        assert!(says_nothing_here(404, b"{\"errors\":[]}"));
+        assert!(!says_nothing_here(
+            404,
+            b"{\"errors\":[\"no handler for route\"]}"
+        ));
+        assert!(!says_nothing_here(
+            404,
+            b"{\"data\":null,\"warnings\":[\"Invalid path for a versioned\"]}"
+        ));
+        assert!(!says_nothing_here(404, b""));
+        assert!(says_dead_token(
+            b"{\"errors\":[\"2 errors occurred:\\n\\t* invalid token\\n\\n\"]}"
+        ));
+        assert!(!says_dead_token(
+            b"{\"errors\":[\"1 error occurred:\\n\\t* permission denied\\n\\n\"]}"
+        ));
+    }
+}

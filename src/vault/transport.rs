@@ -1,0 +1,326 @@
+//! Sends requests and brings replies: URL, headers, limits, quick retries of reads, and a client
+//! that is built anew when its certificates change. Knows no login, and not what replies mean.
+//!
+//! Requests are rustify [`Endpoint`]s, vaultrs' where no secret is in them. They are not run by
+//! `Endpoint::exec`: that drops the body of an error reply, which holds the version of a deleted
+//! document, and logs each failure itself.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use reqwest::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, Method, Url};
+use rustify::endpoint::Endpoint;
+use rustify::enums::{RequestMethod, RequestType, ResponseType};
+use rustify::errors::ClientError;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
+
+use super::Observer;
+use super::error::{Call, Error, ErrorKind, Operation, one_line};
+use super::setup::{self, Settings, SetupError};
+use crate::backoff::fraction;
+
+/// Longest reply that is read, in bytes. Vault's own limit for a request is 32 MiB, for an entry
+/// on integrated storage 1 MiB.
+const REPLY_LIMIT: usize = 16 << 20;
+/// Longest wait that a reply can ask for.
+const RETRY_AFTER_LIMIT: u64 = 300;
+
+pub(super) struct Transport {
+    pub(super) settings: Settings,
+    pub(super) observer: Arc<dyn Observer>,
+    base: Url,
+    namespace: Option<HeaderValue>,
+    client: RwLock<(Client, Vec<Option<SystemTime>>)>,
+}
+
+impl Transport {
+    pub(super) fn new(settings: Settings, observer: Arc<dyn Observer>) -> Result<Self, SetupError> {
+        let stamp = setup::stamp(&settings);
+        Ok(Self {
+            base: setup::base(&settings)?,
+            namespace: setup::namespace(&settings)?,
+            client: RwLock::new((setup::client(&settings)?, stamp)),
+            settings,
+            observer,
+        })
+    }
+
+    /// Sends a request, and brings the reply whatever its status. Reads are tried again a few
+    /// times; what changes something never is: only its caller knows what may have happened since.
+    pub(super) async fn send<E: Endpoint>(
+        &self,
+        call: &Call,
+        endpoint: &E,
+        token: Option<&HeaderValue>,
+    ) -> Result<Reply, Error> {
+        let retries = match call.operation {
+            Operation::Read | Operation::Mount => self.settings.max_retries,
+            _ => 0,
+        };
+        let mut tried = 0;
+        loop {
+            let (outcome, timed_out) = self.once(call, endpoint, token).await;
+            let failed = match &outcome {
+                Ok(reply) => matches!(reply.status, 500 | 502..),
+                Err(error) => error.kind == ErrorKind::Unreachable,
+            };
+            self.observer.reachable(!failed);
+            // A sealed Vault stays so for a while, and a timeout has been long enough.
+            let hopeless = timed_out || outcome.as_ref().is_ok_and(|reply| reply.status == 503);
+            if !failed || hopeless || tried == retries {
+                return outcome;
+            }
+            tried += 1;
+            tokio::time::sleep(Duration::from_millis(50) + Duration::from_millis(450).mul_f64(fraction()))
+                .await;
+        }
+    }
+
+    /// One attempt; also says whether it ran into a timeout.
+    async fn once<E: Endpoint>(
+        &self,
+        call: &Call,
+        endpoint: &E,
+        token: Option<&HeaderValue>,
+    ) -> (Result<Reply, Error>, bool) {
+        let request = match self.request(call, endpoint, token) {
+            Ok(request) => request,
+            Err(error) => return (Err(error), false),
+        };
+        let lost = |error: &reqwest::Error| {
+            let message = if error.is_timeout() {
+                "timed out".to_owned()
+            } else {
+                setup::innermost(error)
+            };
+            Error {
+                outcome_unknown: call.operation.writes() && !error.is_connect() && !error.is_builder(),
+                ..Error::new(ErrorKind::Unreachable, call, one_line(&message))
+            }
+        };
+        match request.send().await {
+            Err(error) => {
+                if error.is_connect() {
+                    self.refresh();
+                }
+                (Err(lost(&error)), error.is_timeout())
+            }
+            Ok(response) => match read(call, response).await {
+                Ok(reply) => (reply, false),
+                Err(error) => (Err(lost(&error)), error.is_timeout()),
+            },
+        }
+    }
+
+    fn request<E: Endpoint>(
+        &self,
+        call: &Call,
+        endpoint: &E,
+        token: Option<&HeaderValue>,
+    ) -> Result<reqwest::RequestBuilder, Error> {
+        let method: Method = endpoint.method().into();
+        let unfit = |why: &str| Error::new(ErrorKind::Invalid, call, why);
+        let body = endpoint
+            .body()
+            .map_err(|_| unfit("its content cannot be written as JSON"))?;
+        let url = self
+            .url(&endpoint.path())
+            .ok_or_else(|| unfit("its path has an empty or dotted segment"))?;
+        let query = endpoint
+            .query()
+            .map_err(|_| unfit("its query cannot be written"))?;
+
+        let client = self
+            .client
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .clone();
+        let content_type = if method == Method::PATCH {
+            "application/merge-patch+json"
+        } else {
+            "application/json"
+        };
+        let mut request = client
+            .request(method, with_query(url, query.as_deref()))
+            .header("X-Vault-Request", HeaderValue::from_static("true"));
+        if let Some(token) = token {
+            request = request.header("X-Vault-Token", token);
+        }
+        // Health is told in the root namespace only.
+        if let Some(namespace) = self
+            .namespace
+            .as_ref()
+            .filter(|_| call.operation != Operation::Health)
+        {
+            request = request.header("X-Vault-Namespace", namespace);
+        }
+        if let Some(body) = body {
+            // Wiped when the last reader of the body is done.
+            let body = Bytes::from_owner(Zeroizing::new(body));
+            request = request
+                .header(CONTENT_TYPE, HeaderValue::from_static(content_type))
+                .body(body);
+        }
+        Ok(request)
+    }
+
+    /// The URL of a path, each of its segments encoded once. Segments that a URL would swallow
+    /// are refused: the request would go to another document.
+    fn url(&self, path: &str) -> Option<Url> {
+        // Some of vaultrs' paths begin with a slash, some with a tab.
+        let path = path.trim_start_matches(['\t', '/']);
+        if path.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+            return None;
+        }
+        let mut url = self.base.clone();
+        url.path_segments_mut().ok()?.extend(path.split('/'));
+        Some(url)
+    }
+
+    /// Builds the client anew if a file of its settings has changed. While the new one is not
+    /// usable (half written), the old one goes on.
+    pub(super) fn refresh(&self) {
+        let stamp = setup::stamp(&self.settings);
+        if self.client.read().unwrap_or_else(PoisonError::into_inner).1 == stamp {
+            return;
+        }
+        match setup::client(&self.settings) {
+            Ok(client) => {
+                *self.client.write().unwrap_or_else(PoisonError::into_inner) = (client, stamp);
+                tracing::info!("certificates for Vault have changed and are in use");
+            }
+            Err(error) => {
+                tracing::warn!(%error, "certificates for Vault have changed and are not usable yet")
+            }
+        }
+    }
+}
+
+fn with_query(mut url: Url, query: Option<&str>) -> Url {
+    url.set_query(query.filter(|query| !query.is_empty()));
+    url
+}
+
+/// Reads a reply, within limits.
+async fn read(call: &Call, mut response: reqwest::Response) -> Result<Result<Reply, Error>, reqwest::Error> {
+    let status = response.status().as_u16();
+    let asked = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    let retry_after = asked.map(|seconds: u64| Duration::from_secs(seconds.min(RETRY_AFTER_LIMIT)));
+    let expected = response
+        .content_length()
+        .and_then(|length| usize::try_from(length).ok())
+        .unwrap_or(0);
+    let mut body = Zeroizing::new(Vec::with_capacity(expected.min(REPLY_LIMIT)));
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > REPLY_LIMIT {
+            let why = format!("it is longer than {} MiB", REPLY_LIMIT >> 20);
+            return Ok(Err(Error {
+                status: Some(status),
+                ..Error::new(ErrorKind::Bug, call, why)
+            }));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Ok(Reply {
+        status,
+        retry_after,
+        body,
+    }))
+}
+
+/// What came back. It may hold secrets: there is no `Debug`, and its memory is wiped.
+pub(super) struct Reply {
+    pub(super) status: u16,
+    retry_after: Option<Duration>,
+    pub(super) body: Zeroizing<Vec<u8>>,
+}
+
+impl Reply {
+    /// Itself, if Vault did as it was asked.
+    pub(super) fn ok(&self, call: &Call) -> Result<&Self, Error> {
+        if (200..300).contains(&self.status) {
+            Ok(self)
+        } else {
+            Err(self.error(call))
+        }
+    }
+
+    /// The error that it means.
+    pub(super) fn error(&self, call: &Call) -> Error {
+        Error::answered(call, self.status, self.retry_after, &self.body)
+    }
+
+    /// Its content. Of what does not fit only the place is told: serde's own words quote it.
+    pub(super) fn parse<T: DeserializeOwned>(&self, call: &Call) -> Result<T, Error> {
+        serde_json::from_slice(&self.body).map_err(|misfit| {
+            let why = format!(
+                "not what was expected at line {} column {}",
+                misfit.line(),
+                misfit.column()
+            );
+            Error {
+                status: Some(self.status),
+                ..Error::new(ErrorKind::Bug, call, why)
+            }
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn new(status: u16, body: &str) -> Self {
+        Self {
+            status,
+            retry_after: None,
+            body: Zeroizing::new(body.as_bytes().to_vec()),
+        }
+    }
+}
+
+/// A request of our own, for what vaultrs has nothing that keeps secrets out of `Debug`.
+pub(super) struct Plain<B> {
+    method: RequestMethod,
+    path: String,
+    body: B,
+}
+
+impl<B> Plain<B> {
+    pub(super) fn new(method: RequestMethod, path: String, body: B) -> Self {
+        Self { method, path, body }
+    }
+}
+
+impl Plain<()> {
+    pub(super) fn get(path: String) -> Self {
+        Self::new(RequestMethod::GET, path, ())
+    }
+}
+
+impl<B: Serialize + Send + Sync> Endpoint for Plain<B> {
+    type Response = ();
+    const REQUEST_BODY_TYPE: RequestType = RequestType::JSON;
+    const RESPONSE_BODY_TYPE: ResponseType = ResponseType::JSON;
+
+    fn path(&self) -> String {
+        self.path.clone()
+    }
+
+    fn method(&self) -> RequestMethod {
+        self.method.clone()
+    }
+
+    fn body(&self) -> Result<Option<Vec<u8>>, ClientError> {
+        if matches!(self.method, RequestMethod::GET) {
+            return Ok(None);
+        }
+        let body = serde_json::to_vec(&self.body);
+        body.map(Some)
+            .map_err(|error| ClientError::DataParseError { source: error.into() })
+    }
+}

@@ -1,0 +1,270 @@
+//! What goes from Vault, when, and what stays.
+
+use serde_json::json;
+
+use crate::harness::{Scene, check, env_from, eventually, ours};
+
+const FINALIZER: &str = "vault-sync.io/finalizer";
+
+#[test]
+fn deleting_a_deployment_deletes_every_discovered_document_and_lets_it_go() {
+    let scene = Scene::new();
+    for secret in ["a", "b", "c"] {
+        scene.secret(secret, &[("k", secret)]);
+    }
+    scene.app("app", &["a", "b", "c"]);
+    let _operator = scene.start();
+    for secret in ["a", "b", "c"] {
+        scene.doc(&format!("app/{secret}")).becomes(json!({"k": secret}));
+    }
+    assert_eq!(scene.finalizers("Deployment", "app"), [FINALIZER]);
+    scene.delete("Deployment", "app");
+    scene.vanishes("Deployment", "app");
+    for secret in ["a", "b", "c"] {
+        assert_eq!(
+            scene.doc(&format!("app/{secret}")).data(),
+            None,
+            "gone before the finalizer went"
+        );
+        assert!(scene.exists("Secret", secret), "Secrets are not ours to delete");
+    }
+}
+
+#[test]
+fn deleting_a_deployment_with_a_list_deletes_its_document() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "v")]);
+    let annotations = ours(&[("path", &scene.path("app")), ("secrets", r#"[{"name": "db"}]"#)]);
+    scene.deployment("app", annotations, env_from(&[]));
+    let _operator = scene.start();
+    scene.doc("app").becomes(json!({"k": "v"}));
+    scene.delete("Deployment", "app");
+    scene.vanishes("Deployment", "app");
+    assert_eq!(scene.doc("app").data(), None);
+}
+
+#[test]
+fn deleting_an_annotated_secret_deletes_its_document() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let _operator = scene.start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    assert_eq!(scene.finalizers("Secret", "db"), [FINALIZER]);
+    scene.delete("Secret", "db");
+    scene.vanishes("Secret", "db");
+    assert_eq!(scene.doc("db").data(), None);
+}
+
+#[test]
+fn a_soft_delete_can_be_undone() {
+    let scene = Scene::new();
+    scene.own("db", "one");
+    let _operator = scene.start();
+    scene.doc("db").becomes(json!({"k": "one"}));
+    scene.delete("Secret", "db");
+    scene.vanishes("Secret", "db");
+    scene.doc("db").undelete(1);
+    scene.doc("db").holds(json!({"k": "one"}));
+}
+
+#[test]
+fn the_purge_policy_leaves_no_version_and_no_metadata() {
+    let scene = Scene::new();
+    let annotations = ours(&[("path", &scene.path("db")), ("deletion-policy", "purge")]);
+    scene.create_secret("db", annotations, &[("k", b"one")]);
+    let _operator = scene.start();
+    scene.doc("db").becomes(json!({"k": "one"}));
+    scene.delete("Secret", "db");
+    scene.vanishes("Secret", "db");
+    assert!(scene.doc("db").metadata().is_null());
+}
+
+#[test]
+fn preserve_on_delete_keeps_every_document_and_lets_the_source_go() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "v")]);
+    let keep = |path: &str| ours(&[("path", path), ("preserve-on-delete", "true")]);
+    scene.deployment("app", keep(&scene.path("app")), env_from(&["db"]));
+    scene.create_secret("own", keep(&scene.path("own")), &[("k", b"v")]);
+    let _operator = scene.start();
+    scene.doc("app/db").becomes(json!({"k": "v"}));
+    scene.doc("own").becomes(json!({"k": "v"}));
+    scene.delete("Deployment", "app");
+    scene.delete("Secret", "own");
+    scene.vanishes("Deployment", "app");
+    scene.vanishes("Secret", "own");
+    scene.settle();
+    scene.doc("app/db").holds(json!({"k": "v"})).is_at_version(1);
+    scene.doc("own").holds(json!({"k": "v"})).is_at_version(1);
+}
+
+#[test]
+fn preserve_on_delete_is_remembered_when_it_goes_together_with_the_path() {
+    let scene = Scene::new();
+    let annotations = ours(&[("path", &scene.path("db")), ("preserve-on-delete", "true")]);
+    scene.create_secret("db", annotations, &[("k", b"v")]);
+    let _operator = scene.start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.annotate("Secret", "db", &[("path", None), ("preserve-on-delete", None)]);
+    eventually("the finalizer goes", || {
+        let left = scene.finalizers("Secret", "db");
+        check(left.is_empty(), format!("{left:?}"))
+    });
+    scene.settle();
+    scene.doc("db").holds(json!({"k": "v"}));
+}
+
+#[test]
+fn removing_the_path_deletes_the_documents_and_takes_the_finalizer_off() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "v")]);
+    scene.app("app", &["db"]);
+    let _operator = scene.start();
+    scene.doc("app/db").becomes(json!({"k": "v"}));
+    scene.annotate("Deployment", "app", &[("path", None)]);
+    scene.doc("app/db").goes();
+    eventually("the finalizer goes", || {
+        let left = scene.finalizers("Deployment", "app");
+        check(left.is_empty(), format!("{left:?}"))
+    });
+    assert!(scene.exists("Deployment", "app"));
+    scene.event("app", "Cleaned", &[]);
+}
+
+#[test]
+fn a_changed_path_moves_the_document_the_new_one_stands_before_the_old_one_goes() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "v")]);
+    scene.deployment("app", ours(&[("path", &scene.path("old"))]), env_from(&["db"]));
+    let _operator = scene.start();
+    scene.doc("old/db").becomes(json!({"k": "v"}));
+    scene.annotate("Deployment", "app", &[("path", Some(&scene.path("new")))]);
+    scene.doc("old/db").goes();
+    scene.doc("new/db").holds(json!({"k": "v"})).is_at_version(1);
+}
+
+#[test]
+fn the_old_document_stays_while_the_new_one_cannot_be_made() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "v")]);
+    let list = r#"[{"name": "db"}]"#;
+    scene.deployment(
+        "app",
+        ours(&[("path", &scene.path("old")), ("secrets", list)]),
+        env_from(&[]),
+    );
+    let _operator = scene.start();
+    scene.doc("old").becomes(json!({"k": "v"}));
+    let missing = r#"[{"name": "missing"}]"#;
+    scene.annotate(
+        "Deployment",
+        "app",
+        &[("path", Some(&scene.path("new"))), ("secrets", Some(missing))],
+    );
+    scene.event("app", "SyncFailed", &["missing"]);
+    scene.settle();
+    scene.doc("old").holds(json!({"k": "v"})).is_at_version(1);
+    scene.secret("missing", &[("k", "new")]);
+    scene.doc("new").becomes(json!({"k": "new"}));
+    scene.doc("old").goes();
+}
+
+#[test]
+fn going_from_discovery_to_a_list_deletes_the_discovered_documents() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "v")]);
+    scene.app("app", &["db"]);
+    let _operator = scene.start();
+    scene.doc("app/db").becomes(json!({"k": "v"}));
+    scene.annotate("Deployment", "app", &[("secrets", Some(r#"[{"name": "db"}]"#))]);
+    scene.doc("app").becomes(json!({"k": "v"}));
+    scene.doc("app/db").goes();
+}
+
+#[test]
+fn a_deleted_namespace_does_not_hang_and_leaves_no_document() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "v")]);
+    scene.app("app", &["db"]);
+    scene.own("own", "v");
+    let _operator = scene.start();
+    scene.doc("app/db").becomes(json!({"k": "v"}));
+    scene.doc("own").becomes(json!({"k": "v"}));
+    let namespace = format!("/api/v1/namespaces/{}", scene.ns);
+    scene.bed.kube.delete(&namespace).ok();
+    eventually("the namespace is gone", || {
+        let reply = scene.bed.kube.get(&namespace);
+        check(reply.status == 404, reply.text)
+    });
+    scene.doc("app/db").goes();
+    scene.doc("own").goes();
+}
+
+#[test]
+fn a_source_deleted_while_the_operator_was_down_is_cleaned_up_at_start() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let first = scene.start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    first.stop();
+    scene.delete("Secret", "db");
+    let _second = scene.start();
+    scene.vanishes("Secret", "db");
+    scene.doc("db").goes();
+}
+
+#[test]
+fn a_source_that_vanished_past_its_finalizer_is_found_by_the_ledger() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let first = scene.start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.settle();
+    first.stop();
+    scene.patch("Secret", "db", json!({"metadata": {"finalizers": null}}));
+    scene.delete("Secret", "db");
+    scene.vanishes("Secret", "db");
+    let _second = scene.start();
+    scene.doc("db").goes();
+}
+
+#[test]
+fn without_finalizers_documents_of_a_deleted_source_go_all_the_same() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let _operator = scene.run().flag("finalizers", "false").start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.settle();
+    assert!(scene.finalizers("Secret", "db").is_empty());
+    scene.delete("Secret", "db");
+    scene.vanishes("Secret", "db");
+    scene.doc("db").goes();
+}
+
+#[test]
+fn a_delete_that_vault_does_not_take_is_bounded_by_cleanup_timeout_and_made_up_later() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let _operator = scene.run().flag("cleanup-timeout", "1s").start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.settle();
+    scene.vault.cut();
+    scene.delete("Secret", "db");
+    scene.vanishes("Secret", "db");
+    scene.doc("db").holds(json!({"k": "v"}));
+    scene.vault.restore();
+    scene.doc("db").goes();
+}
+
+#[test]
+fn a_source_that_comes_back_gets_its_document_back() {
+    let scene = Scene::new();
+    let annotations = ours(&[("path", &scene.path("db"))]);
+    scene.create_secret("db", annotations.clone(), &[("k", b"one")]);
+    let _operator = scene.start();
+    scene.doc("db").becomes(json!({"k": "one"}));
+    scene.delete("Secret", "db");
+    scene.vanishes("Secret", "db");
+    scene.create_secret("db", annotations, &[("k", b"two")]);
+    scene.doc("db").becomes(json!({"k": "two"})).is_at_version(2);
+}

@@ -1,0 +1,79 @@
+//! The ground that the tests stand on: real processes, thrown away afterwards.
+//!
+//! [`Testbed`] is a Kubernetes control plane and a Vault; one is shared by all tests of a run.
+//! [`Scene`] is one test's own corner of it: namespaces, rights, a Vault role, and the wires to both,
+//! which can be cut. [`Operator`] is the program under test, running in a scene.
+
+mod gate;
+mod http;
+mod janitor;
+mod operator;
+mod scene;
+mod testbed;
+
+pub use http::Http;
+pub use operator::{Operator, run_to_end};
+pub use scene::{Doc, Scene, env_from, ours};
+pub use testbed::Testbed;
+
+use std::fmt::Display;
+use std::net::TcpListener;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long anything may take that has to happen. Generous: it is reached only by a failure.
+const PATIENCE: Duration = Duration::from_secs(30);
+const STEP: Duration = Duration::from_millis(10);
+
+/// Waits until `probe` succeeds. Its error says what was seen instead; the last one is shown when
+/// patience ends. The one place where tests wait.
+#[track_caller]
+pub fn eventually<T>(what: impl Display, mut probe: impl FnMut() -> Result<T, String>) -> T {
+    let started = Instant::now();
+    loop {
+        match probe() {
+            Ok(value) => return value,
+            Err(seen) if started.elapsed() > PATIENCE => {
+                panic!("waited {PATIENCE:?} in vain for: {what}\nlast seen: {seen}")
+            }
+            Err(_) => std::thread::sleep(STEP),
+        }
+    }
+}
+
+/// Turns a condition into what [`eventually`] wants.
+pub fn check(holds: bool, seen: impl Display) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(seen.to_string()) }
+}
+
+/// Tests are plain functions; what the harness itself does with sockets runs here.
+fn runtime() -> &'static tokio::runtime::Runtime {
+    static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .unwrap();
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap()
+    });
+    &RUNTIME
+}
+
+/// A port on 127.0.0.1 that nothing listens on, below those that the kernel hands out by itself.
+pub fn free_port() -> u16 {
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 12_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Test processes side by side begin at different places.
+    let start = u16::try_from(std::process::id() * 101 % u32::from(COUNT)).unwrap();
+    for _ in 0..COUNT {
+        let port = FIRST + (start + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port on 127.0.0.1");
+}

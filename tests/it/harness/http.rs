@@ -1,0 +1,111 @@
+//! A plain JSON client, for Kubernetes and Vault alike: tests see what is on the wire.
+
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
+
+use super::runtime;
+
+/// A server and the credentials for it.
+#[derive(Clone)]
+pub struct Http {
+    base: String,
+    client: reqwest::Client,
+}
+
+/// What a server answered.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub text: String,
+}
+
+impl Reply {
+    /// The body as JSON; `Null` if it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_default()
+    }
+
+    /// The body of a success.
+    #[track_caller]
+    pub fn ok(self) -> Value {
+        assert!(self.status < 300, "status {}: {}", self.status, self.text);
+        self.json()
+    }
+}
+
+impl Http {
+    /// `base` without a slash at the end; `headers` go with every request.
+    pub fn new(base: String, headers: &[(&str, &str)], ca: Option<&str>) -> Self {
+        let _in_runtime = runtime().enter();
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
+        }
+        let mut builder = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(20))
+            .redirect(reqwest::redirect::Policy::none())
+            .default_headers(map);
+        builder = match ca {
+            Some(pem) => builder.tls_certs_only([reqwest::Certificate::from_pem(pem.as_bytes()).unwrap()]),
+            None => builder.tls_certs_only([]),
+        };
+        Self {
+            base,
+            client: builder.build().unwrap(),
+        }
+    }
+
+    /// The error says why there was no reply at all.
+    pub fn try_send(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Reply, String> {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let content_type = if method == reqwest::Method::PATCH {
+            "application/merge-patch+json"
+        } else {
+            "application/json"
+        };
+        let mut request = self.client.request(method, format!("{}{path}", self.base));
+        if let Some(body) = body {
+            request = request
+                .header("content-type", content_type)
+                .body(body.to_string());
+        }
+        runtime().block_on(async {
+            let reply = request.send().await.map_err(|e| format!("{e:?}"))?;
+            let status = reply.status().as_u16();
+            let text = reply.text().await.map_err(|e| format!("{e:?}"))?;
+            Ok(Reply { status, text })
+        })
+    }
+
+    #[track_caller]
+    pub fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Reply {
+        self.try_send(method, path, body)
+            .unwrap_or_else(|e| panic!("{method} {path}: {e}"))
+    }
+
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Reply {
+        self.send("GET", path, None)
+    }
+
+    #[track_caller]
+    pub fn post(&self, path: &str, body: &Value) -> Reply {
+        self.send("POST", path, Some(body))
+    }
+
+    #[track_caller]
+    pub fn patch(&self, path: &str, body: &Value) -> Reply {
+        self.send("PATCH", path, Some(body))
+    }
+
+    #[track_caller]
+    pub fn delete(&self, path: &str) -> Reply {
+        self.send("DELETE", path, None)
+    }
+}

@@ -1,0 +1,317 @@
+//! The program under test, as a child process.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+
+use super::http::{Http, Reply};
+use super::janitor::signal;
+use super::scene::Scene;
+use super::{check, eventually, free_port};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_vault-sync-operator");
+
+/// How to start the operator: what every scene needs, changed by what a test is about.
+pub struct Run<'a> {
+    scene: &'a Scene,
+    flags: BTreeMap<String, String>,
+    env: BTreeMap<String, String>,
+    single_dash: bool,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(scene: &'a Scene) -> Self {
+        let mut run = Self {
+            scene,
+            flags: BTreeMap::new(),
+            env: BTreeMap::new(),
+            single_dash: false,
+        };
+        let kubeconfig = run.kubeconfig();
+        for (name, value) in [
+            ("vault-addr", format!("http://127.0.0.1:{}", scene.vault.port)),
+            ("vault-role", scene.ns.clone()),
+            ("vault-token-file", scene.dir.join("token").display().to_string()),
+            ("kubeconfig", kubeconfig),
+            ("watch-namespaces", scene.ns.clone()),
+            ("metrics-bind-address", format!("127.0.0.1:{}", free_port())),
+            ("health-probe-bind-address", format!("127.0.0.1:{}", free_port())),
+            ("leader-elect", "false".to_owned()),
+        ] {
+            run.flags.insert(name.to_owned(), value);
+        }
+        run.env("POD_NAMESPACE", &scene.home)
+            .env("POD_NAME", "operator-0")
+    }
+
+    /// Adds a flag, or changes one.
+    pub fn flag(mut self, name: &str, value: &str) -> Self {
+        self.flags.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    pub fn without_flag(mut self, name: &str) -> Self {
+        self.flags.remove(name);
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Writes flags as Go's do: one dash.
+    pub fn single_dash(mut self) -> Self {
+        self.single_dash = true;
+        self
+    }
+
+    pub fn start(self) -> Operator<'a> {
+        let dash = if self.single_dash { "-" } else { "--" };
+        let mut command = Command::new(PROGRAM);
+        command.env_clear().env("HOME", &self.scene.dir).envs(&self.env);
+        command.args(
+            self.flags
+                .iter()
+                .map(|(name, value)| format!("{dash}{name}={value}")),
+        );
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = self
+            .scene
+            .bed
+            .janitor
+            .spawn(&mut command)
+            .expect("the operator starts");
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        for stream in [
+            Box::new(child.stdout.take().unwrap()) as Box<dyn std::io::Read + Send>,
+            Box::new(child.stderr.take().unwrap()),
+        ] {
+            let lines = Arc::clone(&lines);
+            std::thread::spawn(move || {
+                for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+                    lines
+                        .lock()
+                        .unwrap()
+                        .push(String::from_utf8_lossy(&line).into_owned());
+                }
+            });
+        }
+        let server = |flag: &str, headers: &[(&str, &str)]| {
+            Http::new(format!("http://{}", self.flags[flag]), headers, None)
+        };
+        let bearer = format!("Bearer {}", self.scene.bed.admin_token);
+        Operator {
+            health: server("health-probe-bind-address", &[]),
+            metrics: server("metrics-bind-address", &[("authorization", &bearer)]),
+            metrics_address: self.flags["metrics-bind-address"].clone(),
+            child,
+            lines,
+            scene: self.scene,
+        }
+    }
+
+    fn kubeconfig(&self) -> String {
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "it",
+            "clusters": [{"name": "it", "cluster": {
+                "server": format!("https://127.0.0.1:{}", self.scene.kube_wire.port),
+                "certificate-authority": self.scene.bed.dir.join("tls.crt"),
+            }}],
+            "users": [{"name": "it", "user": {"tokenFile": self.scene.dir.join("token")}}],
+            "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it", "namespace": self.scene.home}}],
+        });
+        let file = self.scene.dir.join("kubeconfig");
+        fs::write(&file, config.to_string()).unwrap();
+        file.display().to_string()
+    }
+}
+
+/// Runs the program to its end: exit code (124: it did not end) and everything it printed.
+pub fn run_to_end(args: &[&str], env: &[(&str, &str)]) -> (i32, String) {
+    let output = Command::new("timeout")
+        .args(["--signal=KILL", "20", PROGRAM])
+        .env_clear()
+        .envs(env.iter().copied())
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program starts");
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    (output.status.code().unwrap_or(-1), text.into_owned())
+}
+
+pub struct Operator<'a> {
+    /// Its health endpoints.
+    pub health: Http,
+    metrics: Http,
+    /// Host and port of its metrics.
+    pub metrics_address: String,
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+    scene: &'a Scene,
+}
+
+impl Operator<'_> {
+    /// Waits until it says so itself.
+    pub fn ready(&self) -> &Self {
+        self.probe("/readyz", 200);
+        self
+    }
+
+    /// Waits until an endpoint answers with a status.
+    pub fn probe(&self, path: &str, status: u16) -> Reply {
+        eventually(format!("{path} is {status}"), || {
+            let reply = self.health.try_send("GET", path, None)?;
+            if reply.status == status {
+                Ok(reply)
+            } else {
+                Err(format!("{reply:?}"))
+            }
+        })
+    }
+
+    /// Everything that it has printed.
+    pub fn log(&self) -> String {
+        self.lines.lock().unwrap().join("\n")
+    }
+
+    /// Waits for a line with all of these words.
+    pub fn says(&self, words: &[&str]) -> String {
+        eventually(format!("a log line with {words:?}"), || {
+            let lines = self.lines.lock().unwrap();
+            let found = lines
+                .iter()
+                .find(|line| words.iter().all(|word| line.contains(word)));
+            found
+                .cloned()
+                .ok_or_else(|| format!("{} other lines", lines.len()))
+        })
+    }
+
+    pub fn metrics(&self) -> Metrics {
+        let text = eventually("metrics", || {
+            let reply = self.metrics.try_send("GET", "/metrics", None)?;
+            check(reply.status == 200, format!("{reply:?}")).map(|()| reply.text)
+        });
+        Metrics(text)
+    }
+
+    /// Waits until a metric has at least a value.
+    pub fn counts(&self, name: &str, labels: &[(&str, &str)], least: f64) {
+        eventually(format!("{name}{labels:?} is {least}"), || {
+            let metrics = self.metrics();
+            let seen = metrics.value(name, labels);
+            check(
+                seen.is_some_and(|value| value >= least),
+                format!("{seen:?} in\n{}", metrics.only(name)),
+            )
+        });
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn stop(mut self) -> ExitStatus {
+        signal(self.child.id(), "TERM");
+        eventually("the operator ends after SIGTERM", || {
+            self.child.try_wait().unwrap().ok_or_else(|| "it runs".to_owned())
+        })
+    }
+
+    /// The end without a warning: what a crash is.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Operator<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.scene.bed.janitor.forget(self.child.id());
+        if std::thread::panicking() {
+            let lines = self.lines.lock().unwrap();
+            eprintln!("---- the operator's last lines ({}) ----", self.scene.ns);
+            for line in lines.iter().skip(lines.len().saturating_sub(60)) {
+                eprintln!("{line}");
+            }
+        }
+    }
+}
+
+/// A scrape.
+pub struct Metrics(pub String);
+
+impl Metrics {
+    /// The sum of the samples of this name that carry these labels.
+    pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let wanted: Vec<(String, String)> = labels
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        let found: Vec<f64> = self
+            .samples()
+            .filter(|(sample, has, _)| sample == name && wanted.iter().all(|label| has.contains(label)))
+            .map(|(_, _, value)| value)
+            .collect();
+        if found.is_empty() {
+            None
+        } else {
+            Some(found.iter().sum())
+        }
+    }
+
+    /// The label names of a metric's samples.
+    pub fn labels(&self, name: &str) -> BTreeSet<String> {
+        self.samples()
+            .filter(|(sample, ..)| sample == name)
+            .flat_map(|(_, labels, _)| labels)
+            .map(|(k, _)| k)
+            .collect()
+    }
+
+    /// The values that a label has among a metric's samples.
+    pub fn label_values(&self, name: &str, label: &str) -> BTreeSet<String> {
+        self.samples()
+            .filter(|(sample, ..)| sample == name)
+            .flat_map(|(_, labels, _)| labels)
+            .filter(|(k, _)| k == label)
+            .map(|(_, v)| v)
+            .collect()
+    }
+
+    /// The lines about one metric.
+    pub fn only(&self, name: &str) -> String {
+        self.0
+            .lines()
+            .filter(|line| line.starts_with(name))
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    fn samples(&self) -> impl Iterator<Item = (String, Vec<(String, String)>, f64)> {
+        self.0
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| {
+                let (series, value) = line.rsplit_once(' ')?;
+                let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+                let labels = labels.strip_suffix('}')?.split("\",").filter_map(|label| {
+                    let (key, value) = label.split_once("=\"")?;
+                    Some((key.to_owned(), value.trim_end_matches('"').to_owned()))
+                });
+                Some((name.to_owned(), labels.collect(), value.parse().ok()?))
+            })
+    }
+}

@@ -1,0 +1,582 @@
+//! One test's corner of the testbed.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
+
+use super::gate::Gate;
+use super::operator::{Operator, Run};
+use super::testbed::{Audited, Testbed};
+use super::{check, eventually};
+
+/// A namespace for sources, one for the operator, its identity and rights in both worlds.
+pub struct Scene {
+    pub bed: Arc<Testbed>,
+    /// The operator's wire to Vault.
+    pub vault: Gate,
+    /// The operator's wire to Kubernetes.
+    pub kube_wire: Gate,
+    /// The sources' namespace. Also the prefix of every document, and the name of the Vault role.
+    pub ns: String,
+    /// The operator's own namespace.
+    pub home: String,
+    /// The operator's files.
+    pub dir: PathBuf,
+    marks: AtomicU32,
+}
+
+/// An Event about a source.
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub kind: String,
+    pub reason: String,
+    pub message: String,
+}
+
+/// Annotations of ours: the part after `vault-sync.io/`, and the value.
+pub fn ours(pairs: &[(&str, &str)]) -> Value {
+    pairs
+        .iter()
+        .map(|(name, value)| (format!("vault-sync.io/{name}"), json!(value)))
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+/// A pod that reads these Secrets whole, by `envFrom`.
+pub fn env_from(secrets: &[&str]) -> Value {
+    let from: Vec<Value> = secrets
+        .iter()
+        .map(|name| json!({"secretRef": {"name": name}}))
+        .collect();
+    json!({"containers": [{"name": "main", "image": "none", "envFrom": from}]})
+}
+
+impl Scene {
+    /// In the shared testbed.
+    pub fn new() -> Self {
+        Self::on(Testbed::shared())
+    }
+
+    pub fn on(bed: Arc<Testbed>) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(1);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let (ns, home) = (format!("t{number}"), format!("t{number}-operator"));
+        let dir = bed.dir.join(&ns);
+        fs::create_dir(&dir).unwrap();
+        let (vault, kube_wire) = (Gate::to(bed.vault_port), Gate::to(bed.kube_port));
+        let scene = Self {
+            bed,
+            vault,
+            kube_wire,
+            ns,
+            home,
+            dir,
+            marks: AtomicU32::new(0),
+        };
+        for namespace in [&scene.ns, &scene.home] {
+            scene
+                .bed
+                .kube
+                .post("/api/v1/namespaces", &json!({"metadata": {"name": namespace}}))
+                .ok();
+        }
+        scene.create_account("operator");
+        scene.bind("operator", "it-cluster");
+        for (namespace, role) in [(&scene.ns, "it-sources"), (&scene.home, "it-home")] {
+            let path = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings");
+            scene.bed.kube.post(&path, &scene.binding("operator", role)).ok();
+        }
+        fs::write(scene.dir.join("token"), scene.jwt("operator")).unwrap();
+        let policy = format!("/v1/sys/policies/acl/{}", scene.ns);
+        scene
+            .bed
+            .vault
+            .send("PUT", &policy, Some(&json!({"policy": scene.policy()})))
+            .ok();
+        scene.set_role(json!({}));
+        scene
+    }
+
+    // ---- the operator ----------------------------------------------------------------------
+
+    /// The operator as most tests want it.
+    pub fn start(&self) -> Operator<'_> {
+        self.run().start()
+    }
+
+    pub fn run(&self) -> Run<'_> {
+        Run::new(self)
+    }
+
+    /// What Kubernetes says the operator asked of it.
+    pub fn audit(&self) -> Vec<Audited> {
+        self.bed
+            .audit(&format!("system:serviceaccount:{}:operator", self.home))
+    }
+
+    /// Waits until the operator has seen to whatever was changed before: a later change has gone all
+    /// the way, twice, since two sources may be worked on at the same time.
+    pub fn settle(&self) {
+        for _ in 0..2 {
+            let mark = self.marks.fetch_add(1, Ordering::Relaxed).to_string();
+            if mark == "0" {
+                self.create_secret(
+                    "marker",
+                    ours(&[("path", &self.path("marker"))]),
+                    &[("mark", b"0")],
+                );
+            } else {
+                self.set_key("marker", "mark", &mark);
+            }
+            self.doc("marker").becomes(json!({"mark": mark}));
+        }
+    }
+
+    // ---- Kubernetes ------------------------------------------------------------------------
+
+    /// A ServiceAccount in the operator's namespace.
+    pub fn create_account(&self, name: &str) {
+        let path = format!("/api/v1/namespaces/{}/serviceaccounts", self.home);
+        self.bed
+            .kube
+            .post(&path, &json!({"metadata": {"name": name}}))
+            .ok();
+    }
+
+    /// Gives such an account a role in the whole cluster.
+    pub fn bind(&self, account: &str, role: &str) {
+        self.bed
+            .kube
+            .post(
+                "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+                &self.binding(account, role),
+            )
+            .ok();
+    }
+
+    fn binding(&self, account: &str, role: &str) -> Value {
+        json!({
+            "metadata": {"name": format!("{}-{account}-{role}", self.ns)},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": self.home}],
+        })
+    }
+
+    /// A token of such an account.
+    pub fn jwt(&self, account: &str) -> String {
+        self.bed.service_account_token(&self.home, account)
+    }
+
+    fn list_path(&self, kind: &str) -> String {
+        match kind {
+            "Deployment" => format!("/apis/apps/v1/namespaces/{}/deployments", self.ns),
+            "Secret" => format!("/api/v1/namespaces/{}/secrets", self.ns),
+            other => panic!("no path known for a {other}"),
+        }
+    }
+
+    fn object_path(&self, kind: &str, name: &str) -> String {
+        format!("{}/{name}", self.list_path(kind))
+    }
+
+    /// A Secret without annotations, of text.
+    pub fn secret(&self, name: &str, data: &[(&str, &str)]) {
+        let data: Vec<(&str, &[u8])> = data.iter().map(|(k, v)| (*k, v.as_bytes())).collect();
+        self.create_secret(name, json!({}), &data);
+    }
+
+    pub fn create_secret(&self, name: &str, annotations: Value, data: &[(&str, &[u8])]) {
+        let data: Map<String, Value> = data
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), json!(STANDARD.encode(value))))
+            .collect();
+        let secret = json!({"metadata": {"name": name, "annotations": annotations}, "data": data});
+        self.bed.kube.post(&self.list_path("Secret"), &secret).ok();
+    }
+
+    /// Sets one key of a Secret, and leaves the others.
+    pub fn set_key(&self, secret: &str, key: &str, value: &str) {
+        self.patch("Secret", secret, json!({"stringData": {key: value}}));
+    }
+
+    pub fn remove_key(&self, secret: &str, key: &str) {
+        self.patch("Secret", secret, json!({"data": {key: null}}));
+    }
+
+    pub fn deployment(&self, name: &str, annotations: Value, pod: Value) {
+        let deployment = json!({
+            "metadata": {"name": name, "annotations": annotations},
+            "spec": {
+                "selector": {"matchLabels": {"app": name}},
+                "template": {"metadata": {"labels": {"app": name}}, "spec": pod},
+            },
+        });
+        self.bed
+            .kube
+            .post(&self.list_path("Deployment"), &deployment)
+            .ok();
+    }
+
+    /// A Deployment that is annotated with a path of its own name, and reads these Secrets whole.
+    pub fn app(&self, name: &str, secrets: &[&str]) {
+        self.deployment(name, ours(&[("path", &self.path(name))]), env_from(secrets));
+    }
+
+    /// A Deployment that is annotated with a path of its own name and a list, and reads nothing itself.
+    pub fn listing(&self, name: &str, list: &str) {
+        let annotations = ours(&[("path", &self.path(name)), ("secrets", list)]);
+        self.deployment(name, annotations, env_from(&[]));
+    }
+
+    /// A Secret that is annotated with a path of its own name, and has one key, `k`.
+    pub fn own(&self, name: &str, value: &str) {
+        let annotations = ours(&[("path", &self.path(name))]);
+        self.create_secret(name, annotations, &[("k", value.as_bytes())]);
+    }
+
+    pub fn patch(&self, kind: &str, name: &str, patch: Value) -> Value {
+        self.bed.kube.patch(&self.object_path(kind, name), &patch).ok()
+    }
+
+    /// Changes annotations of ours; `None` removes one.
+    pub fn annotate(&self, kind: &str, name: &str, pairs: &[(&str, Option<&str>)]) {
+        let annotations: Map<String, Value> = pairs
+            .iter()
+            .map(|(name, value)| (format!("vault-sync.io/{name}"), json!(value)))
+            .collect();
+        self.patch(kind, name, json!({"metadata": {"annotations": annotations}}));
+    }
+
+    pub fn get(&self, kind: &str, name: &str) -> Value {
+        self.bed.kube.get(&self.object_path(kind, name)).ok()
+    }
+
+    pub fn exists(&self, kind: &str, name: &str) -> bool {
+        self.bed.kube.get(&self.object_path(kind, name)).status == 200
+    }
+
+    pub fn delete(&self, kind: &str, name: &str) {
+        self.bed.kube.delete(&self.object_path(kind, name)).ok();
+    }
+
+    /// Waits until an object is gone altogether.
+    pub fn vanishes(&self, kind: &str, name: &str) {
+        eventually(format!("{kind} {name} is gone"), || {
+            let reply = self.bed.kube.get(&self.object_path(kind, name));
+            check(reply.status == 404, reply.text)
+        });
+    }
+
+    pub fn finalizers(&self, kind: &str, name: &str) -> Vec<String> {
+        let list = &self.get(kind, name)["metadata"]["finalizers"];
+        list.as_array()
+            .into_iter()
+            .flatten()
+            .map(|f| f.as_str().unwrap_or_default().to_owned())
+            .collect()
+    }
+
+    /// Everything of a kind in the operator's own namespace.
+    pub fn at_home(&self, resource: &str) -> Vec<Value> {
+        let group = if resource == "leases" {
+            "/apis/coordination.k8s.io/v1"
+        } else {
+            "/api/v1"
+        };
+        let list = self
+            .bed
+            .kube
+            .get(&format!("{group}/namespaces/{}/{resource}", self.home))
+            .ok();
+        list["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    pub fn events(&self, source: &str) -> Vec<Event> {
+        let path = format!(
+            "/api/v1/namespaces/{}/events?fieldSelector=involvedObject.name%3D{source}",
+            self.ns
+        );
+        let list = self.bed.kube.get(&path).ok();
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let items = list["items"].as_array().into_iter().flatten();
+        items
+            .map(|e| Event {
+                kind: word(&e["type"]),
+                reason: word(&e["reason"]),
+                message: word(&e["message"]),
+            })
+            .collect()
+    }
+
+    /// Waits for an Event with this reason whose message has all these words.
+    pub fn event(&self, source: &str, reason: &str, words: &[&str]) -> Event {
+        eventually(format!("an Event {reason} on {source} with {words:?}"), || {
+            let events = self.events(source);
+            let found = events
+                .iter()
+                .find(|e| e.reason == reason && words.iter().all(|w| e.message.contains(w)));
+            found.cloned().ok_or_else(|| format!("{events:#?}"))
+        })
+    }
+
+    // ---- Vault -----------------------------------------------------------------------------
+
+    /// What people write into the path annotation, in API form.
+    pub fn path(&self, name: &str) -> String {
+        format!("secret/data/{}/{name}", self.ns)
+    }
+
+    /// A document in `secret`, below this scene's prefix.
+    pub fn doc(&self, name: &str) -> Doc<'_> {
+        self.doc_in("secret", &format!("{}/{name}", self.ns))
+    }
+
+    /// Any document.
+    pub fn doc_in(&self, mount: &'static str, path: &str) -> Doc<'_> {
+        Doc {
+            scene: self,
+            mount,
+            path: path.to_owned(),
+        }
+    }
+
+    /// Changes the role that the operator logs in with, such as its TTL.
+    pub fn set_role(&self, mut changes: Value) {
+        let role = changes.as_object_mut().unwrap();
+        role.insert("bound_service_account_names".into(), json!(["operator"]));
+        role.insert("bound_service_account_namespaces".into(), json!([self.home]));
+        role.insert("token_policies".into(), json!([self.ns]));
+        self.bed
+            .vault
+            .post(&format!("/v1/auth/kubernetes/role/{}", self.ns), &changes)
+            .ok();
+    }
+
+    /// The accessors of the operator's live tokens.
+    pub fn logins(&self) -> Vec<String> {
+        let list = self.bed.vault.get("/v1/auth/token/accessors?list=true").ok();
+        let accessors = list["data"]["keys"].as_array().cloned().unwrap_or_default();
+        let ours = |accessor: &Value| {
+            let found = self
+                .bed
+                .vault
+                .post("/v1/auth/token/lookup-accessor", &json!({"accessor": accessor}));
+            found.json()["data"]["meta"]["role"] == self.ns.as_str()
+        };
+        accessors
+            .iter()
+            .filter(|a| ours(a))
+            .filter_map(|a| a.as_str().map(str::to_owned))
+            .collect()
+    }
+
+    /// Ends all of the operator's tokens, as an operator of Vault can.
+    pub fn revoke_logins(&self) {
+        for accessor in self.logins() {
+            let body = json!({"accessor": accessor});
+            self.bed.vault.post("/v1/auth/token/revoke-accessor", &body).ok();
+        }
+    }
+
+    /// The tokens that the operator has shown to Vault.
+    pub fn tokens(&self) -> Vec<String> {
+        let heard = self.vault.heard();
+        let lines = heard.iter().flat_map(|text| text.lines());
+        let mut tokens: Vec<String> = lines
+            .filter_map(|line| line.split_once(": "))
+            .filter(|(name, _)| name.eq_ignore_ascii_case("x-vault-token"))
+            .map(|(_, token)| token.trim().to_owned())
+            .filter(|token| !token.is_empty())
+            .collect();
+        tokens.sort();
+        tokens.dedup();
+        tokens
+    }
+
+    /// The requests that may have changed something in Vault, but for the session's and the
+    /// marker's own.
+    pub fn vault_writes(&self) -> Vec<String> {
+        let mut requests = self.vault.requests();
+        requests.retain(|request| {
+            !request.starts_with("GET ")
+                && !request.starts_with("HEAD ")
+                && !request.contains("/v1/auth/")
+                && !request.ends_with("/marker")
+        });
+        requests
+    }
+
+    /// What design.md lists under "Rights on a v2 mount", for this scene's prefix.
+    fn policy(&self) -> String {
+        let mut policy = String::new();
+        let mut allow = |path: &str, capabilities: &str| {
+            let _ = writeln!(policy, "path \"{path}\" {{ capabilities = [{capabilities}] }}");
+        };
+        for prefix in [self.ns.clone(), format!("clusters/+/{}", self.ns)] {
+            for mount in ["secret", "team/kv", "strict"] {
+                allow(
+                    &format!("{mount}/data/{prefix}/*"),
+                    r#""create", "read", "update", "delete""#,
+                );
+                allow(
+                    &format!("{mount}/metadata/{prefix}/*"),
+                    r#""create", "read", "update", "patch", "list", "delete""#,
+                );
+                allow(&format!("{mount}/delete/{prefix}/*"), r#""update""#);
+            }
+            allow(
+                &format!("kv1/{prefix}/*"),
+                r#""create", "read", "update", "delete""#,
+            );
+        }
+        // Not a KV engine, but one of which the operator may know.
+        allow("transit/keys/app", r#""read""#);
+        allow(
+            &format!("clusters/+/secret/data/{}/*", self.ns),
+            r#""create", "read", "update", "delete""#,
+        );
+        policy
+    }
+}
+
+/// A document in Vault, seen with the root token.
+pub struct Doc<'a> {
+    scene: &'a Scene,
+    mount: &'static str,
+    path: String,
+}
+
+impl Doc<'_> {
+    fn is_v1(&self) -> bool {
+        matches!(self.mount, "kv1" | "clusters")
+    }
+
+    fn data_path(&self) -> String {
+        let (mount, path) = (self.mount, &self.path);
+        if self.is_v1() {
+            format!("/v1/{mount}/{path}")
+        } else {
+            format!("/v1/{mount}/data/{path}")
+        }
+    }
+
+    /// Keys and values; `None`: no live version.
+    pub fn data(&self) -> Option<Value> {
+        let reply = self.scene.bed.vault.get(&self.data_path());
+        match reply.status {
+            200 if self.is_v1() => Some(reply.json()["data"].clone()),
+            200 => Some(reply.json()["data"]["data"].clone()),
+            404 => None,
+            _ => panic!("{}: {reply:?}", self.data_path()),
+        }
+    }
+
+    /// Waits until it holds exactly this.
+    #[track_caller]
+    pub fn becomes(&self, wanted: Value) -> &Self {
+        eventually(format!("{} holds {}", self.path, short(&wanted)), || {
+            let data = self.data();
+            if data.as_ref() == Some(&wanted) {
+                return Ok(());
+            }
+            let seen = data.map_or("no document".to_owned(), |data| short(&data));
+            Err(format!("{seen}\nEvents: {:#?}", self.scene.all_events()))
+        });
+        self
+    }
+
+    /// Waits until it has no live version.
+    #[track_caller]
+    pub fn goes(&self) {
+        eventually(format!("{} is gone", self.path), || match self.data() {
+            None => Ok(()),
+            Some(data) => Err(format!(
+                "{}\nEvents: {:#?}",
+                short(&data),
+                self.scene.all_events()
+            )),
+        });
+    }
+
+    /// Is exactly this, now.
+    #[track_caller]
+    pub fn holds(&self, wanted: Value) -> &Self {
+        assert_eq!(self.data(), Some(wanted), "{}", self.path);
+        self
+    }
+
+    /// KV v2: the number of its latest version; 0 if it has none.
+    pub fn version(&self) -> u64 {
+        self.metadata()["current_version"].as_u64().unwrap_or(0)
+    }
+
+    #[track_caller]
+    pub fn is_at_version(&self, version: u64) -> &Self {
+        assert_eq!(self.version(), version, "the latest version of {}", self.path);
+        self
+    }
+
+    /// KV v2: `Null` if there is none.
+    pub fn metadata(&self) -> Value {
+        self.scene
+            .bed
+            .vault
+            .get(&format!("/v1/{}/metadata/{}", self.mount, self.path))
+            .json()["data"]
+            .clone()
+    }
+
+    /// By hand, as somebody else would.
+    pub fn write(&self, data: Value) {
+        let body = if self.is_v1() { data } else { json!({"data": data}) };
+        self.scene.bed.vault.post(&self.data_path(), &body).ok();
+    }
+
+    /// By hand.
+    pub fn delete(&self) {
+        self.scene.bed.vault.delete(&self.data_path()).ok();
+    }
+
+    /// KV v2: brings a deleted version back.
+    pub fn undelete(&self, version: u64) {
+        let path = format!("/v1/{}/undelete/{}", self.mount, self.path);
+        self.scene
+            .bed
+            .vault
+            .post(&path, &json!({"versions": [version]}))
+            .ok();
+    }
+}
+
+impl Scene {
+    fn all_events(&self) -> Vec<String> {
+        let list = self
+            .bed
+            .kube
+            .get(&format!("/api/v1/namespaces/{}/events", self.ns))
+            .json();
+        let items = list["items"].as_array().into_iter().flatten();
+        items
+            .map(|e| format!("{} {} {}", e["involvedObject"]["name"], e["reason"], e["message"]))
+            .collect()
+    }
+}
+
+fn short(value: &Value) -> String {
+    let text = value.to_string();
+    if text.len() <= 400 {
+        text
+    } else {
+        format!(
+            "{}… ({} bytes)",
+            text.chars().take(400).collect::<String>(),
+            text.len()
+        )
+    }
+}

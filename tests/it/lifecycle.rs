@@ -1,0 +1,180 @@
+//! Starts, ends, crashes, successors.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Scene, check, env_from, eventually, ours};
+
+#[test]
+fn sigterm_ends_it_with_0_and_its_token_is_revoked() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let operator = scene.start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    assert_eq!(scene.logins().len(), 1);
+    assert_eq!(operator.stop().code(), Some(0));
+    assert!(scene.logins().is_empty());
+}
+
+#[test]
+fn sigterm_in_the_midst_of_work_lets_it_finish_or_leaves_it_to_the_next() {
+    let scene = Scene::new();
+    let names: Vec<String> = (0..60).map(|i| format!("s{i}")).collect();
+    for name in &names {
+        scene.secret(name, &[("k", "v")]);
+        scene.deployment(name, ours(&[("path", &scene.path(name))]), env_from(&[name]));
+    }
+    let operator = scene.start();
+    scene.doc("s0/s0").becomes(json!({"k": "v"}));
+    assert_eq!(operator.stop().code(), Some(0));
+    let _next = scene.start();
+    for name in &names {
+        scene
+            .doc(&format!("{name}/{name}"))
+            .becomes(json!({"k": "v"}))
+            .is_at_version(1);
+    }
+}
+
+#[test]
+fn sigterm_ends_it_with_0_when_vault_is_away() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let operator = scene.start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.vault.cut();
+    scene.set_key("db", "k", "two");
+    operator.probe("/readyz", 500);
+    assert_eq!(operator.stop().code(), Some(0));
+}
+
+#[test]
+fn sigterm_ends_it_with_0_before_anything_could_be_reached() {
+    let scene = Scene::new();
+    scene.vault.cut();
+    scene.kube_wire.cut();
+    let operator = scene.start();
+    operator.probe("/livez", 200);
+    assert_eq!(operator.stop().code(), Some(0));
+}
+
+#[test]
+fn a_crash_in_the_midst_of_work_loses_nothing() {
+    let scene = Scene::new();
+    let names: Vec<String> = (0..40).map(|i| format!("s{i}")).collect();
+    for name in &names {
+        scene.secret(name, &[("k", "v")]);
+    }
+    let list: Vec<&str> = names.iter().map(String::as_str).collect();
+    scene.deployment("app", ours(&[("path", &scene.path("app"))]), env_from(&list));
+    let first = scene.start();
+    eventually("the first document", || {
+        let any = names
+            .iter()
+            .any(|name| scene.doc(&format!("app/{name}")).data().is_some());
+        check(any, "none")
+    });
+    first.kill();
+    let second = scene.start();
+    for name in &names {
+        scene
+            .doc(&format!("app/{name}"))
+            .becomes(json!({"k": "v"}))
+            .is_at_version(1);
+    }
+    scene.delete("Deployment", "app");
+    eventually("the first document goes", || {
+        let any = names
+            .iter()
+            .any(|name| scene.doc(&format!("app/{name}")).data().is_none());
+        check(any, "none")
+    });
+    second.kill();
+    let _third = scene.start();
+    scene.vanishes("Deployment", "app");
+    for name in &names {
+        scene.doc(&format!("app/{name}")).goes();
+    }
+}
+
+#[test]
+fn the_ledger_is_a_configmap_in_the_operators_namespace_and_holds_no_value() {
+    let scene = Scene::new();
+    scene.own("db", "canary-value-1234");
+    let _operator = scene.start();
+    scene.doc("db").becomes(json!({"k": "canary-value-1234"}));
+    let maps = scene.at_home("configmaps");
+    let name = |map: &Value| map["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let ledger: Vec<&Value> = maps.iter().filter(|map| name(map).contains("ledger")).collect();
+    assert!(
+        !ledger.is_empty(),
+        "{:?}",
+        maps.iter().map(name).collect::<Vec<_>>()
+    );
+    let text = Value::from(maps.clone()).to_string();
+    assert!(
+        text.contains(&format!("{}/db", scene.ns)),
+        "the document is in it: {text}"
+    );
+    for leak in ["canary-value-1234", "Y2FuYXJ5LXZhbHVlLTEyMzQ"] {
+        assert!(!text.contains(leak), "{text}");
+    }
+}
+
+#[test]
+fn of_two_operators_one_leads_and_the_other_takes_over_when_it_ends() {
+    let scene = Scene::new();
+    scene.own("db", "one");
+    let holder = || -> String {
+        let leases = scene.at_home("leases");
+        let lease = leases
+            .iter()
+            .find(|lease| lease["metadata"]["name"] == "vault-sync-operator.io");
+        lease
+            .and_then(|lease| lease["spec"]["holderIdentity"].as_str())
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let leads = |prefix: &str| {
+        eventually(format!("{prefix} leads"), || {
+            check(holder().starts_with(prefix), holder())
+        });
+    };
+    let first = scene
+        .run()
+        .flag("leader-elect", "true")
+        .env("POD_NAME", "first")
+        .start();
+    leads("first");
+    scene.doc("db").becomes(json!({"k": "one"}));
+    let second = scene
+        .run()
+        .flag("leader-elect", "true")
+        .env("POD_NAME", "second")
+        .start();
+    second.ready();
+    scene.set_key("db", "k", "two");
+    scene.doc("db").becomes(json!({"k": "two"})).is_at_version(2);
+    assert!(holder().starts_with("first"), "{}", holder());
+
+    assert_eq!(first.stop().code(), Some(0));
+    leads("second");
+    scene.set_key("db", "k", "three");
+    scene.doc("db").becomes(json!({"k": "three"})).is_at_version(3);
+}
+
+#[test]
+fn every_log_line_is_one_json_object() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    scene.create_secret("bad", ours(&[("path", "secret")]), &[("k", b"v")]);
+    let operator = scene.start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.event("bad", "InvalidAnnotation", &[]);
+    operator.says(&["bad", "mount"]);
+    for line in operator.log().lines() {
+        assert!(
+            serde_json::from_str::<Value>(line).is_ok_and(|json| json.is_object()),
+            "{line}"
+        );
+    }
+}

@@ -1,0 +1,216 @@
+//! From the path that people write to the document in Vault.
+
+use serde_json::json;
+
+use crate::harness::{Scene, env_from, ours};
+
+#[test]
+fn api_form_and_logical_form_name_the_same_document() {
+    let scene = Scene::new();
+    scene.create_secret(
+        "db",
+        ours(&[("path", &format!("secret/data/{}/db", scene.ns))]),
+        &[("k", b"v")],
+    );
+    let _operator = scene.start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.annotate(
+        "Secret",
+        "db",
+        &[("path", Some(&format!("secret/{}/db", scene.ns)))],
+    );
+    scene.settle();
+    scene.doc("db").holds(json!({"k": "v"})).is_at_version(1);
+    scene.set_key("db", "k", "two");
+    scene.doc("db").becomes(json!({"k": "two"})).is_at_version(2);
+}
+
+#[test]
+fn the_logical_form_alone_works() {
+    let scene = Scene::new();
+    scene.create_secret(
+        "db",
+        ours(&[("path", &format!("secret/{}/db", scene.ns))]),
+        &[("k", b"v")],
+    );
+    let _operator = scene.start();
+    scene.doc("db").becomes(json!({"k": "v"})).is_at_version(1);
+}
+
+#[test]
+fn a_mount_whose_name_has_two_segments_works_in_both_forms() {
+    let scene = Scene::new();
+    scene.create_secret(
+        "a",
+        ours(&[("path", &format!("team/kv/data/{}/a", scene.ns))]),
+        &[("k", b"a")],
+    );
+    scene.create_secret(
+        "b",
+        ours(&[("path", &format!("team/kv/{}/b", scene.ns))]),
+        &[("k", b"b")],
+    );
+    let _operator = scene.start();
+    scene
+        .doc_in("team/kv", &format!("{}/a", scene.ns))
+        .becomes(json!({"k": "a"}))
+        .is_at_version(1);
+    scene
+        .doc_in("team/kv", &format!("{}/b", scene.ns))
+        .becomes(json!({"k": "b"}))
+        .is_at_version(1);
+}
+
+#[test]
+fn kv_v1_is_recognised_written_followed_and_deleted() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "one")]);
+    scene.deployment(
+        "app",
+        ours(&[("path", &format!("kv1/{}/app", scene.ns))]),
+        env_from(&["db"]),
+    );
+    let _operator = scene.start();
+    let doc = scene.doc_in("kv1", &format!("{}/app/db", scene.ns));
+    doc.becomes(json!({"k": "one"}));
+    scene.set_key("db", "k", "two");
+    doc.becomes(json!({"k": "two"}));
+    scene.delete("Deployment", "app");
+    scene.vanishes("Deployment", "app");
+    doc.goes();
+}
+
+#[test]
+fn a_mount_that_requires_check_and_set_takes_every_write() {
+    let scene = Scene::new();
+    scene.create_secret(
+        "db",
+        ours(&[("path", &format!("strict/data/{}/db", scene.ns))]),
+        &[("k", b"one")],
+    );
+    let _operator = scene.start();
+    let doc = scene.doc_in("strict", &format!("{}/db", scene.ns));
+    doc.becomes(json!({"k": "one"}));
+    scene.set_key("db", "k", "two");
+    doc.becomes(json!({"k": "two"})).is_at_version(2);
+}
+
+#[test]
+fn a_path_may_have_blanks_and_letters_of_any_language_inside() {
+    let scene = Scene::new();
+    scene.create_secret("db", ours(&[("path", &scene.path("My App/ü"))]), &[("k", b"v")]);
+    let _operator = scene.start();
+    scene.doc("My%20App/%C3%BC").becomes(json!({"k": "v"}));
+}
+
+#[test]
+fn the_clusters_prefix_goes_inside_the_mount() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    scene.create_secret(
+        "one",
+        ours(&[("path", &format!("kv1/{}/one", scene.ns))]),
+        &[("k", b"v")],
+    );
+    let _operator = scene.run().flag("cluster-name", "c1").start();
+    scene
+        .doc_in("secret", &format!("clusters/c1/{}/db", scene.ns))
+        .becomes(json!({"k": "v"}));
+    scene
+        .doc_in("kv1", &format!("clusters/c1/{}/one", scene.ns))
+        .becomes(json!({"k": "v"}));
+    assert_eq!(scene.doc("db").data(), None);
+}
+
+#[test]
+fn the_predecessors_literal_form_of_the_clusters_prefix_is_an_option() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let _operator = scene
+        .run()
+        .flag("cluster-name", "c1")
+        .flag("cluster-prefix-style", "before-mount")
+        .start();
+    scene
+        .doc_in("clusters", &format!("c1/secret/data/{}/db", scene.ns))
+        .becomes(json!({"k": "v"}));
+}
+
+#[test]
+fn the_clusters_prefix_follows_its_template_and_an_empty_one_is_none() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let templated = scene
+        .run()
+        .flag("cluster-name", "c1")
+        .flag("cluster-prefix", "clusters/x-{cluster}")
+        .start();
+    scene
+        .doc_in("secret", &format!("clusters/x-c1/{}/db", scene.ns))
+        .becomes(json!({"k": "v"}));
+    templated.stop();
+    let _none = scene
+        .run()
+        .flag("cluster-name", "c1")
+        .flag("cluster-prefix", "")
+        .start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+}
+
+#[test]
+fn namespace_isolation_refuses_what_lies_outside_or_puts_the_namespace_in_front() {
+    let scene = Scene::new();
+    scene.own("inside", "v");
+    scene.create_secret(
+        "outside",
+        ours(&[("path", "secret/data/elsewhere/outside")]),
+        &[("k", b"v")],
+    );
+    let enforced = scene.run().flag("namespace-isolation", "enforce").start();
+    scene.doc("inside").becomes(json!({"k": "v"}));
+    scene.event("outside", "InvalidAnnotation", &["namespace", &scene.ns]);
+    assert_eq!(scene.doc_in("secret", "elsewhere/outside").data(), None);
+    enforced.stop();
+    let _prefixed = scene.run().flag("namespace-isolation", "prefix").start();
+    scene.doc("elsewhere/outside").becomes(json!({"k": "v"}));
+    scene.doc("inside").holds(json!({"k": "v"})).is_at_version(1);
+}
+
+#[test]
+fn a_path_policy_denies_what_no_rule_allows() {
+    let scene = Scene::new();
+    let policy = format!(
+        "- namespaces: [{0}]\n  paths: [\"secret/{0}/good/*\", \"secret/{0}/marker\"]\n",
+        scene.ns
+    );
+    let file = scene.dir.join("policy.yaml");
+    std::fs::write(&file, policy).unwrap();
+    scene.create_secret("good", ours(&[("path", &scene.path("good/a"))]), &[("k", b"v")]);
+    scene.create_secret("bad", ours(&[("path", &scene.path("bad/a"))]), &[("k", b"v")]);
+    let _operator = scene.run().flag("path-policy", file.to_str().unwrap()).start();
+    scene.doc("good/a").becomes(json!({"k": "v"}));
+    scene.event("bad", "InvalidAnnotation", &["policy"]);
+    scene.settle();
+    assert_eq!(scene.doc("bad/a").data(), None);
+}
+
+#[test]
+fn a_stated_mount_is_not_asked_for() {
+    let scene = Scene::new();
+    scene.create_secret(
+        "db",
+        ours(&[("path", &format!("kv1/{}/db", scene.ns))]),
+        &[("k", b"v")],
+    );
+    let _operator = scene.run().flag("mount", "kv1=1").start();
+    scene
+        .doc_in("kv1", &format!("{}/db", scene.ns))
+        .becomes(json!({"k": "v"}));
+    let asked = scene.vault.requests();
+    assert!(
+        !asked
+            .iter()
+            .any(|r| r.starts_with("GET /v1/sys/internal/ui/mounts/kv1")),
+        "{asked:?}"
+    );
+}
