@@ -86,7 +86,7 @@ impl Events {
     }
 
     /// Puts a note on a source, unless there have been too many; those are counted. Never waits.
-    pub fn publish(&self, source: &SourceKey, uid: &str, note: Note) {
+    pub fn publish(&self, source: &SourceKey, uid: &str, note: &Note) {
         // It is whole after every statement, so a panic elsewhere leaves nothing half done.
         let allowed = self
             .limits
@@ -143,7 +143,7 @@ async fn write(client: &kube::Client, event: &Event) -> Result<(), String> {
 }
 
 /// <https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/>
-fn event(source: &SourceKey, uid: &str, note: Note, instance: &str, now: jiff::Timestamp) -> Event {
+fn event(source: &SourceKey, uid: &str, note: &Note, instance: &str, now: jiff::Timestamp) -> Event {
     // A name may be cut behind a sign that must not stand before the dot.
     let base = cut(&source.name, LONGEST_NAME).trim_end_matches(['-', '.']);
     Event {
@@ -154,7 +154,7 @@ fn event(source: &SourceKey, uid: &str, note: Note, instance: &str, now: jiff::T
         },
         action: Some("Sync".to_owned()),
         reason: Some(note.reason.as_str().to_owned()),
-        note: Some(cut_note(note.text)),
+        note: Some(cut_note(&note.text)),
         type_: Some(
             if note.reason.is_warning() {
                 "Warning"
@@ -191,13 +191,12 @@ fn cut(text: &str, bytes: usize) -> &str {
     &text[..text.floor_char_boundary(bytes)]
 }
 
-fn cut_note(mut text: String) -> String {
+fn cut_note(text: &str) -> String {
     const MORE: &str = "…";
-    if text.len() > LONGEST_NOTE {
-        text.truncate(text.floor_char_boundary(LONGEST_NOTE - MORE.len()));
-        text.push_str(MORE);
+    if text.len() <= LONGEST_NOTE {
+        return text.to_owned();
     }
-    text
+    format!("{}{MORE}", cut(text, LONGEST_NOTE - MORE.len()))
 }
 
 #[cfg(test)]
@@ -219,7 +218,7 @@ mod tests {
             text: "failed to get secret".into(),
         };
         let now = jiff::Timestamp::from_second(1).unwrap();
-        let event = event(&source(Kind::Deployment, "web"), "u-1", note, "op-0", now);
+        let event = event(&source(Kind::Deployment, "web"), "u-1", &note, "op-0", now);
         assert_eq!(
             serde_json::to_value(event).unwrap(),
             serde_json::json!({
@@ -250,7 +249,7 @@ mod tests {
         let event = event(
             &source(Kind::Secret, &name),
             "u-1",
-            long,
+            &long,
             "op-0",
             jiff::Timestamp::from_second(1).unwrap(),
         );
@@ -263,6 +262,6 @@ mod tests {
         assert_eq!(note, format!("{}…", "ä".repeat(510)));
         assert!(note.len() <= 1024);
         assert_eq!(event.regarding.unwrap().api_version.unwrap(), "v1");
-        assert_eq!(cut_note("x".repeat(1024)), "x".repeat(1024));
+        assert_eq!(cut_note(&"x".repeat(1024)), "x".repeat(1024));
     }
 }
