@@ -10,6 +10,8 @@ mod kv;
 mod mounts;
 mod session;
 mod setup;
+#[cfg(test)]
+mod test_server;
 mod token;
 mod transport;
 

@@ -103,11 +103,8 @@ impl Session {
             () = stop.cancelled() => {}
             () = self.keep() => {}
         }
-        let gone = Error::new(
-            ErrorKind::Auth,
-            &Call::new(Operation::Login, ""),
-            "the session has ended",
-        );
+        let login = Call::new(Operation::Login, token::login_path(&self.transport.settings));
+        let gone = Error::new(ErrorKind::Auth, &login, "the session has ended");
         let state = self.state.send_replace(State {
             token: None,
             failure: Some(gone),

@@ -13,6 +13,7 @@ use vaultrs::api::token::requests::{LookupTokenSelfRequest, RenewTokenSelfReques
 use zeroize::Zeroizing;
 
 use super::error::{Call, Error, ErrorKind, Operation};
+use super::setup::Settings;
 use super::transport::{Plain, Reply, Transport};
 
 /// A token in use.
@@ -33,6 +34,11 @@ pub(super) struct Lease {
     pub(super) renewable: bool,
 }
 
+/// Where logins go.
+pub(super) fn login_path(settings: &Settings) -> String {
+    format!("auth/{}/login", settings.auth_path)
+}
+
 /// Logs in, with the service-account token as it is in its file now.
 pub(super) async fn log_in(transport: &Transport, generation: u64) -> Result<Token, Error> {
     #[derive(Serialize)]
@@ -41,7 +47,7 @@ pub(super) async fn log_in(transport: &Transport, generation: u64) -> Result<Tok
         jwt: &'a str,
     }
     let settings = &transport.settings;
-    let path = format!("auth/{}/login", settings.auth_path);
+    let path = login_path(settings);
     let call = Call::new(Operation::Login, path.clone());
     transport.refresh();
     let file = tokio::fs::read_to_string(&settings.token_file)
@@ -179,7 +185,7 @@ mod tests {
             let found = next_renewal(Duration::from_secs(ttl), jitter).map(|wait| wait.as_secs_f64());
             match (found, seconds) {
                 (Some(found), Some(seconds)) => {
-                    assert!((found - seconds).abs() < 1e-6, "{ttl} {jitter}: {found}")
+                    assert!((found - seconds).abs() < 1e-6, "{ttl} {jitter}: {found}");
                 }
                 _ => assert_eq!(found, seconds),
             }
