@@ -148,7 +148,7 @@ impl Controller {
             }
         });
         if outcome.vault_down {
-            self.outage.begin(&key, recheck);
+            self.outage.begin();
         }
         self.enqueue(outcome.wake);
         let mut queue = self.queue();
