@@ -117,9 +117,11 @@ impl Run<'_> {
         let asks = source.as_ref().is_some_and(|s| s.deleting.is_none()) && self.gathered.ask.path.is_some();
         self.count(&key, took);
         self.tell_all(&key);
-        self.memory.failures = match self.report.any(Problem::transient) {
-            true => self.memory.failures.saturating_add(1),
-            false => 0,
+        let transient = self.report.any(Problem::transient);
+        self.memory.failures = if transient {
+            self.memory.failures.saturating_add(1)
+        } else {
+            0
         };
         if source.is_some() {
             self.memory.healthy = Some(self.report.problems.is_empty());
