@@ -22,8 +22,9 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long anything may take that has to happen. Generous: it is reached only by a failure.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long anything may take that has to happen. Generous, and longer than the shortest period of
+/// re-checking: only a failure lasts this long.
+const PATIENCE: Duration = Duration::from_secs(45);
 const STEP: Duration = Duration::from_millis(10);
 
 /// Waits until `probe` succeeds. Its error says what was seen instead; the last one is shown when
