@@ -59,7 +59,12 @@ impl Controller {
 
     /// Watches one kind in one namespace (`None`: all) until the process ends. `listed` is told
     /// when everything that exists has been seen once.
-    pub async fn watch(self: Arc<Self>, kind: Kind, namespace: Option<String>, listed: watch::Listed) -> WatchEnded {
+    pub async fn watch(
+        self: Arc<Self>,
+        kind: Kind,
+        namespace: Option<String>,
+        listed: watch::Listed,
+    ) -> WatchEnded {
         if kind == Kind::Secret {
             watch::secrets(&self, namespace, listed).await
         } else {
@@ -69,14 +74,21 @@ impl Controller {
 
     /// Reconciles what the queue holds, `concurrency` sources at a time, until told to stop; then
     /// waits for what runs.
-    pub async fn work(self: Arc<Self>, reconciler: Arc<Reconciler>, concurrency: usize, stop: CancellationToken) {
+    pub async fn work(
+        self: Arc<Self>,
+        reconciler: Arc<Reconciler>,
+        concurrency: usize,
+        stop: CancellationToken,
+    ) {
         self.enqueue(reconciler.ledger.holders());
         let places = Arc::new(Semaphore::new(concurrency));
         let running = TaskTracker::new();
         let prober = self.outage.probe(&self, &reconciler.vault);
         let dispatch = async {
             loop {
-                let Ok(place) = places.clone().acquire_owned().await else { return };
+                let Ok(place) = places.clone().acquire_owned().await else {
+                    return;
+                };
                 let key = self.take().await;
                 let (controller, reconciler) = (Arc::clone(&self), Arc::clone(&reconciler));
                 running.spawn(async move {
@@ -122,17 +134,27 @@ impl Controller {
             self.queue().done(&key);
             return;
         }
-        let outcome = AssertUnwindSafe(reconciler.reconcile(&key, recheck)).catch_unwind().await;
+        let outcome = AssertUnwindSafe(reconciler.reconcile(&key, recheck))
+            .catch_unwind()
+            .await;
         let outcome = outcome.unwrap_or_else(|_| {
             tracing::error!(source = %key, "a reconcile has panicked, which is a bug; it is tried again");
-            crate::reconcile::Outcome { again: Some((Duration::from_secs(60), true)), ..Default::default() }
+            crate::reconcile::Outcome {
+                again: Some((Duration::from_mins(1), true)),
+                ..Default::default()
+            }
         });
         if outcome.vault_down {
             self.outage.begin(&key, recheck);
         }
         self.enqueue(outcome.wake);
         let mut queue = self.queue();
-        queue.schedule(&key, outcome.again.map(|(after, recheck)| (Instant::now() + after, recheck)));
+        queue.schedule(
+            &key,
+            outcome
+                .again
+                .map(|(after, recheck)| (Instant::now() + after, recheck)),
+        );
         queue.done(&key);
         drop(queue);
         self.wake.notify_one();

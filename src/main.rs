@@ -11,7 +11,10 @@ fn main() -> ExitCode {
         Err(exit) => return exit.report().into(),
     };
     config.logs.clone().install();
-    if rustls::crypto::ring::default_provider().install_default().is_err() {
+    if rustls::crypto::ring::default_provider()
+        .install_default()
+        .is_err()
+    {
         tracing::error!("another TLS provider is installed already, which is a bug");
         return ExitCode::FAILURE;
     }

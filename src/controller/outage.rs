@@ -22,7 +22,10 @@ pub(super) struct Outage {
 
 impl Default for Outage {
     fn default() -> Self {
-        Self { parked: Mutex::new(Some(HashMap::new())), began: Notify::new() }
+        Self {
+            parked: Mutex::new(Some(HashMap::new())),
+            began: Notify::new(),
+        }
     }
 }
 

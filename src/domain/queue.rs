@@ -21,6 +21,10 @@ pub struct Queue {
 
 /// What the queue knows of one source.
 #[derive(Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four facts that do not depend on each other"
+)]
 struct Slot {
     ready: bool,
     running: bool,
@@ -78,14 +82,22 @@ impl Queue {
     pub fn next(&mut self, now: Instant) -> Next {
         while let Some((at, key)) = self.agenda.first().filter(|(at, _)| *at <= now).cloned() {
             self.agenda.remove(&(at, key.clone()));
-            let recheck = self.slots.get_mut(&key).and_then(|slot| slot.appointment.take()).is_some_and(|(_, r)| r);
+            let recheck = self
+                .slots
+                .get_mut(&key)
+                .and_then(|slot| slot.appointment.take())
+                .is_some_and(|(_, r)| r);
             self.add(&key, recheck);
         }
         let Some(namespace) = self.turns.pop_front() else {
             return Next::Wait(self.agenda.first().map(|(at, _)| *at));
         };
-        let Some(mut line) = self.ready.remove(&namespace) else { return self.next(now) };
-        let Some(key) = line.pop_front() else { return self.next(now) };
+        let Some(mut line) = self.ready.remove(&namespace) else {
+            return self.next(now);
+        };
+        let Some(key) = line.pop_front() else {
+            return self.next(now);
+        };
         if !line.is_empty() {
             self.ready.insert(namespace.clone(), line);
             self.turns.push_back(namespace);
@@ -100,7 +112,9 @@ impl Queue {
 
     /// The source has been reconciled.
     pub fn done(&mut self, key: &SourceKey) {
-        let Some(slot) = self.slots.get_mut(key) else { return };
+        let Some(slot) = self.slots.get_mut(key) else {
+            return;
+        };
         slot.running = false;
         if std::mem::take(&mut slot.again) {
             self.add(key, false);
@@ -119,7 +133,11 @@ impl Queue {
     }
 
     fn forget_if_idle(&mut self, key: &SourceKey) {
-        if self.slots.get(key).is_some_and(|s| !s.ready && !s.running && s.appointment.is_none()) {
+        if self
+            .slots
+            .get(key)
+            .is_some_and(|s| !s.ready && !s.running && s.appointment.is_none())
+        {
             self.slots.remove(key);
         }
     }
@@ -133,7 +151,11 @@ mod tests {
     use crate::domain::source::Kind;
 
     fn key(namespace: &str, name: &str) -> SourceKey {
-        SourceKey { kind: Kind::Deployment, namespace: namespace.into(), name: name.into() }
+        SourceKey {
+            kind: Kind::Deployment,
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 
     fn drain(queue: &mut Queue, now: Instant) -> Vec<String> {

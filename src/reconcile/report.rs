@@ -11,7 +11,7 @@ use crate::ledger::CommitError;
 use crate::vault::{self, ErrorKind};
 
 /// Vault's refusals that a change of its policy or mounts would cure, which nobody tells us of.
-const SLOW_RETRY: Duration = Duration::from_secs(300);
+const SLOW_RETRY: Duration = Duration::from_mins(5);
 
 /// What one pass has found out.
 #[derive(Default)]
@@ -66,7 +66,13 @@ impl Report {
             };
             (problem.reason(), format!("{place}{problem} — {}", problem.hint()))
         });
-        problems.chain(self.warnings.iter().map(|warning| (warning.reason(), warning.to_string()))).collect()
+        problems
+            .chain(
+                self.warnings
+                    .iter()
+                    .map(|warning| (warning.reason(), warning.to_string())),
+            )
+            .collect()
     }
 }
 
@@ -82,14 +88,19 @@ pub(super) fn of_vault(error: &vault::Error) -> Problem {
 
 /// Kubernetes' error in words for people.
 pub(super) fn of_kubernetes(error: &crate::kube::Error) -> Problem {
-    Problem::Kubernetes { message: error.to_string(), hint: error.hint().to_owned(), transient: error.transient() }
+    Problem::Kubernetes {
+        message: error.to_string(),
+        hint: error.hint().to_owned(),
+        transient: error.transient(),
+    }
 }
 
 /// The ledger's error in words for people.
 pub(super) fn of_ledger(error: &CommitError) -> Problem {
     Problem::Kubernetes {
         message: error.to_string(),
-        hint: "nothing new is written to Vault until the ledger is; documents that exist are still updated".to_owned(),
+        hint: "nothing new is written to Vault until the ledger is; documents that exist are still updated"
+            .to_owned(),
         transient: true,
     }
 }
@@ -115,28 +126,60 @@ impl Run<'_> {
             self.tell(&key, Reason::Synced, text);
         }
         for (reason, ids, text) in [
-            (Reason::DriftRepaired, &self.report.drifted, "had been changed or deleted in Vault; restored"),
-            (Reason::Cleaned, &self.report.cleaned, "deleted, since the source no longer asks for it"),
-            (Reason::PossibleOrphan, &self.report.orphans, "may be left over in Vault, and nothing proves that it is ours; look at it, and delete it by hand"),
+            (
+                Reason::DriftRepaired,
+                &self.report.drifted,
+                "had been changed or deleted in Vault; restored",
+            ),
+            (
+                Reason::Cleaned,
+                &self.report.cleaned,
+                "deleted, since the source no longer asks for it",
+            ),
+            (
+                Reason::PossibleOrphan,
+                &self.report.orphans,
+                "may be left over in Vault, and nothing proves that it is ours; look at it, and delete it by hand",
+            ),
         ] {
             if !ids.is_empty() {
                 self.tell(&key, reason, format!("{}: {text}", names(ids)));
             }
         }
-        self.on.metrics.ownership_conflicts(&key, lines.iter().filter(|(r, _)| *r == Reason::OwnershipConflict).count());
+        self.on.metrics.ownership_conflicts(
+            &key,
+            lines
+                .iter()
+                .filter(|(r, _)| *r == Reason::OwnershipConflict)
+                .count(),
+        );
 
-        let transient = self.report.problems.iter().any(|(_, problem)| problem.transient());
+        let transient = self
+            .report
+            .problems
+            .iter()
+            .any(|(_, problem)| problem.transient());
         let down = |problem: &Problem| matches!(problem, Problem::Vault { down: true, .. });
         let vault_down = self.report.problems.iter().any(|(_, problem)| down(problem));
         self.memory.told = lines.into_iter().map(|(_, line)| line).collect();
-        self.memory.failures = if transient { self.memory.failures.saturating_add(1) } else { 0 };
+        self.memory.failures = if transient {
+            self.memory.failures.saturating_add(1)
+        } else {
+            0
+        };
         self.memory.healthy = if source.is_some() { Some(!ill) } else { was };
         if transient && !vault_down {
             self.look_again(crate::backoff::delay(self.memory.failures), false);
-        } else if self.report.problems.iter().any(|(_, problem)| matches!(problem, Problem::Vault { .. })) {
+        } else if self
+            .report
+            .problems
+            .iter()
+            .any(|(_, problem)| matches!(problem, Problem::Vault { .. }))
+        {
             self.look_again(SLOW_RETRY, false);
         }
-        let asks = source.as_ref().is_some_and(|source| source.deleting.is_none()) && self.gathered.ask.path.is_some();
+        let asks = source.as_ref().is_some_and(|source| source.deleting.is_none())
+            && self.gathered.ask.path.is_some();
         if asks {
             let periods = [self.gathered.ask.recheck, self.on.resync];
             if let Some(period) = periods.into_iter().flatten().min() {
@@ -156,13 +199,17 @@ impl Run<'_> {
             Some(source) => self.on.index().remember(&key, &source.uid, self.memory),
             None => {}
         }
-        Outcome { again: self.again, wake, vault_down }
+        Outcome {
+            again: self.again,
+            wake,
+            vault_down,
+        }
     }
 
     /// What to say when all is well and that is news: documents came into being, or a failure is over.
     fn good_news(&self, ill: bool) -> Option<String> {
-        let recovered = self.memory.healthy == Some(false);
-        if ill || self.memory.documents.is_empty() || !(recovered || !self.report.created.is_empty()) {
+        let news = self.memory.healthy == Some(false) || !self.report.created.is_empty();
+        if ill || !news || self.memory.documents.is_empty() {
             return None;
         }
         let mut ids: Vec<_> = self.memory.documents.keys().cloned().collect();

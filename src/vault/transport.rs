@@ -195,7 +195,7 @@ impl Transport {
                 tracing::info!("certificates for Vault have changed and are in use");
             }
             Err(error) => {
-                tracing::warn!(%error, "certificates for Vault have changed and are not usable yet")
+                tracing::warn!(%error, "certificates for Vault have changed and are not usable yet");
             }
         }
     }
@@ -324,3 +324,7 @@ impl<B: Serialize + Send + Sync> Endpoint for Plain<B> {
             .map_err(|error| ClientError::DataParseError { source: error.into() })
     }
 }
+
+#[cfg(test)]
+#[path = "transport_tests.rs"]
+mod tests;
