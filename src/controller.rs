@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::backoff::fraction;
 use crate::domain::index::Index;
-use crate::domain::queue::{Next, Queue};
+use crate::domain::queue::{Moment, Next, Queue};
 use crate::domain::source::{Kind, SourceKey};
 use crate::domain::value::Digester;
 use crate::kube::Kube;
@@ -30,6 +30,8 @@ pub struct Controller {
     /// Who is a source.
     pub index: Arc<Mutex<Index>>,
     queue: Mutex<Queue>,
+    /// The beginning from which the queue's moments count.
+    born: Instant,
     /// Something became ready.
     wake: Notify,
     /// Makes the fingerprints by which a change is told from a repetition.
@@ -45,6 +47,7 @@ impl Controller {
             kube,
             index: Arc::new(Mutex::new(index)),
             queue: Mutex::default(),
+            born: Instant::now(),
             wake: Notify::new(),
             digester: Digester::default(),
             metrics,
@@ -112,7 +115,7 @@ impl Controller {
             let woken = self.wake.notified();
             let next = {
                 let mut queue = self.queue();
-                let next = queue.next(Instant::now());
+                let next = queue.next(self.now());
                 self.metrics.queue_depth(queue.len());
                 next
             };
@@ -121,7 +124,7 @@ impl Controller {
                 Next::Wait(None) => woken.await,
                 Next::Wait(Some(at)) => {
                     // Whichever comes first; either way, look again.
-                    let _ = tokio::time::timeout_at(at.into(), woken).await;
+                    let _ = tokio::time::timeout_at((self.born + at).into(), woken).await;
                 }
             }
         }
@@ -145,7 +148,7 @@ impl Controller {
             }
         });
         if outcome.vault_down {
-            self.outage.begin(&key, recheck);
+            self.outage.begin();
         }
         self.enqueue(outcome.wake);
         let mut queue = self.queue();
@@ -153,7 +156,7 @@ impl Controller {
             &key,
             outcome
                 .again
-                .map(|(after, recheck)| (Instant::now() + after, recheck)),
+                .map(|(after, recheck)| (self.now() + after, recheck)),
         );
         queue.done(&key);
         drop(queue);
@@ -176,13 +179,17 @@ impl Controller {
     fn enqueue_spread(&self, keys: Vec<(SourceKey, bool)>) {
         let spread = Duration::from_millis(5).saturating_mul(u32::try_from(keys.len()).unwrap_or(u32::MAX));
         let spread = spread.min(Duration::from_secs(5));
-        let now = Instant::now();
+        let now = self.now();
         let mut queue = self.queue();
         for (key, recheck) in keys {
             queue.schedule(&key, Some((now + spread.mul_f64(fraction()), recheck)));
         }
         drop(queue);
         self.wake.notify_one();
+    }
+
+    fn now(&self) -> Moment {
+        self.born.elapsed()
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::domain::document::Mount;
 use crate::domain::path::is_within;
 use crate::domain::problem::PathFault;
-use crate::vault::{self, MountAnswer, Vault};
+use crate::vault::{self, ErrorKind, MountAnswer, Vault};
 
 /// A re-check of a thousand sources asks about their mount once, not a thousand times.
 const FRESH: Duration = Duration::from_mins(1);
@@ -53,7 +53,14 @@ impl Mounts {
         {
             return Ok(mount);
         }
-        match self.vault.mount(query).await.map_err(Fault::Vault)? {
+        let answer = match self.vault.mount(query).await {
+            Err(error) if error.kind == ErrorKind::Denied => {
+                self.lock().retain(|path, _| !is_within(query, path));
+                return Err(Fault::Path(PathFault::Hidden(query.to_owned())));
+            }
+            other => other.map_err(Fault::Vault)?,
+        };
+        match answer {
             MountAnswer::Kv(mount) => {
                 self.lock()
                     .insert(mount.path.clone(), (mount.clone(), Instant::now()));

@@ -418,6 +418,7 @@ fn vault_settings(config: &Config) -> crate::vault::Settings {
         timeout: from.timeout,
         max_retries: from.max_retries,
         proxy: from.proxy,
+        max_rps: config.vault_max_rps,
     }
 }
 

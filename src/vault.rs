@@ -8,6 +8,7 @@
 mod error;
 mod kv;
 mod mounts;
+mod pace;
 mod session;
 mod setup;
 #[cfg(test)]

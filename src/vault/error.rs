@@ -110,6 +110,15 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// Whether `--vault-max-rps` counts it. What keeps the session alive, or asks whether Vault is
+    /// there, is rare and cannot wait.
+    pub(super) fn is_paced(self) -> bool {
+        !matches!(
+            self,
+            Self::Login | Self::Renew | Self::Revoke | Self::Lookup | Self::Health
+        )
+    }
+
     /// Whether it changes a document.
     pub fn writes(self) -> bool {
         matches!(self, Self::Write | Self::Mark | Self::Delete | Self::Purge)
