@@ -4,6 +4,7 @@
 //! [`Scene`] is one test's own corner of it: namespaces, rights, a Vault role, and the wires to both,
 //! which can be cut. [`Operator`] is the program under test, running in a scene.
 
+mod doc;
 mod gate;
 mod http;
 mod janitor;
@@ -11,9 +12,10 @@ mod operator;
 mod scene;
 mod testbed;
 
+pub use doc::Doc;
 pub use http::Http;
 pub use operator::{Operator, run_to_end};
-pub use scene::{Doc, Scene, env_from, ours};
+pub use scene::{Scene, env_from, ours};
 pub use testbed::Testbed;
 
 use std::fmt::Display;
