@@ -11,7 +11,7 @@ use crate::domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount};
 use crate::domain::index::Remembered;
 use crate::domain::ledger::{LedgerEntry, State};
 use crate::domain::plan::{Contender, Scene, Seen, Standing, Step, Title, decide, title};
-use crate::domain::problem::Problem;
+use crate::domain::problem::{Owner, Problem};
 use crate::domain::settings::{Adopt, DeletionPolicy};
 use crate::domain::source::Source;
 use crate::domain::value::{Content, Digest, Payload};
@@ -106,6 +106,7 @@ impl Run<'_> {
             Ok(step) => step,
             Err(owner) => {
                 self.give_up(id, entry.as_ref());
+                let owner = self.as_its_people_may_know(source, id, owner);
                 let problem = Problem::Conflict {
                     document: id.clone(),
                     owner,
@@ -146,6 +147,7 @@ impl Run<'_> {
         content: &Content,
     ) -> Result<Result<u64, Problem>, Moved> {
         let id = &wanted.id;
+        let stood = self.standing_of_failed(id) == Standing::Stale;
         if let Err(problem) = self.record(source, ask, id, step.title).await {
             return Ok(Err(problem));
         }
@@ -179,6 +181,9 @@ impl Run<'_> {
         {
             return Ok(Err(problem));
         }
+        if !stood {
+            self.report.acquired(id);
+        }
         Ok(Ok(version))
     }
 
@@ -199,7 +204,6 @@ impl Run<'_> {
             Ok(version) => {
                 tracing::info!(source = %source.key, document = %id, version, "document written");
                 on.metrics.document_written(&source.key.namespace);
-                self.report.written(id, title.creating);
                 Ok(Ok(version))
             }
             Err(error) if error.kind == ErrorKind::Mismatch => Err(Moved),
@@ -335,6 +339,17 @@ impl Run<'_> {
         self.memory.documents.remove(id);
         if entry.is_some_and(|entry| entry.holder == *self.key() && entry.state == State::Creating) {
             self.on.ledger.commit_later(vec![(id.clone(), None)]);
+        }
+    }
+
+    /// Whose a document is, as far as the source's people may know; the log knows all of it.
+    fn as_its_people_may_know(&self, source: &Source, id: &DocumentId, owner: Owner) -> Owner {
+        match owner {
+            Owner::Source(holder) if holder.namespace != source.key.namespace => {
+                tracing::warn!(source = %source.key, document = %id, %holder, "the document belongs to another namespace's source");
+                Owner::Elsewhere
+            }
+            owner => owner,
         }
     }
 
