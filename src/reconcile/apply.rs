@@ -106,7 +106,7 @@ impl Run<'_> {
             Ok(step) => step,
             Err(owner) => {
                 self.give_up(id, entry.as_ref());
-                let owner = self.as_its_people_may_know(source, id, owner);
+                let owner = as_its_people_may_know(source, id, owner);
                 let problem = Problem::Conflict {
                     document: id.clone(),
                     owner,
@@ -342,17 +342,6 @@ impl Run<'_> {
         }
     }
 
-    /// Whose a document is, as far as the source's people may know; the log knows all of it.
-    fn as_its_people_may_know(&self, source: &Source, id: &DocumentId, owner: Owner) -> Owner {
-        match owner {
-            Owner::Source(holder) if holder.namespace != source.key.namespace => {
-                tracing::warn!(source = %source.key, document = %id, %holder, "the document belongs to another namespace's source");
-                Owner::Elsewhere
-            }
-            owner => owner,
-        }
-    }
-
     async fn ensure_finalizer(&mut self, source: &Source) -> Result<(), crate::kube::Error> {
         if self.has_finalizer || !self.on.settings.finalizers {
             return Ok(());
@@ -494,5 +483,16 @@ impl Run<'_> {
         self.memory.documents.remove(id);
         self.report.problem(Some(id), problem);
         self.standing_of_failed(id)
+    }
+}
+
+/// Whose a document is, as far as the source's people may know; the log knows all of it.
+fn as_its_people_may_know(source: &Source, id: &DocumentId, owner: Owner) -> Owner {
+    match owner {
+        Owner::Source(holder) if holder.namespace != source.key.namespace => {
+            tracing::warn!(source = %source.key, document = %id, %holder, "the document belongs to another namespace's source");
+            Owner::Elsewhere
+        }
+        owner => owner,
     }
 }

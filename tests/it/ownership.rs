@@ -27,6 +27,21 @@ fn foreign(cluster_id: &str) -> Value {
     })
 }
 
+/// Waits until an object made now is younger than this Secret by the API server's clock, which counts seconds.
+fn a_second_passes(scene: &Scene, older: &str) {
+    eventually("a second has passed, by the API server's clock", || {
+        scene.create_secret("clock", json!({}), &[]);
+        let later = scene.get("Secret", "clock")["metadata"]["creationTimestamp"].clone();
+        scene.delete("Secret", "clock");
+        let earlier = scene.get("Secret", older)["metadata"]["creationTimestamp"].clone();
+        if later == earlier {
+            Err(later.to_string())
+        } else {
+            Ok(())
+        }
+    });
+}
+
 #[test]
 fn a_document_carries_its_owners_claim() {
     let scene = Scene::new();
@@ -170,6 +185,7 @@ fn of_two_sources_the_second_waits_and_then_gets_the_document() {
         scene.create_secret("first", ours(&[("path", &path)]), &[("k", b"first")]);
         let _operator = scene.start();
         document().becomes(json!({"k": "first"}));
+        a_second_passes(&scene, "first");
         scene.create_secret("second", ours(&[("path", &path)]), &[("k", b"second")]);
         scene.event("second", "OwnershipConflict", &["first"]);
         document().holds(json!({"k": "first"}));
@@ -186,17 +202,7 @@ fn without_claims_the_older_source_has_the_path() {
     let path = format!("kv1/{}/shared", scene.ns);
     let document = || scene.doc_in("kv1", &format!("{}/shared", scene.ns));
     scene.create_secret("older", json!({}), &[("k", b"older")]);
-    eventually("a second has passed, by the API server's clock", || {
-        scene.create_secret("clock", json!({}), &[]);
-        let later = scene.get("Secret", "clock")["metadata"]["creationTimestamp"].clone();
-        scene.delete("Secret", "clock");
-        let earlier = scene.get("Secret", "older")["metadata"]["creationTimestamp"].clone();
-        if later == earlier {
-            Err(later.to_string())
-        } else {
-            Ok(())
-        }
-    });
+    a_second_passes(&scene, "older");
     scene.create_secret("younger", ours(&[("path", &path)]), &[("k", b"younger")]);
     let _operator = scene.start();
     document().becomes(json!({"k": "younger"}));
