@@ -131,7 +131,7 @@ impl Run<'_> {
             self.look_again(retry, false);
         }
         if asks {
-            self.appoint_recheck(retry.unwrap_or_default());
+            self.appoint_recheck(retry);
         }
         wake.append(&mut self.wake);
         let vault_down = self
@@ -170,18 +170,19 @@ impl Run<'_> {
 
     /// The next comparison of all of it with Vault: a period after the last one, however often the
     /// source has changed since; and if that is overdue, with the next retry.
-    fn appoint_recheck(&mut self, retry: Duration) {
+    fn appoint_recheck(&mut self, retry: Option<Duration>) {
         let periods = [self.gathered.ask.recheck, self.on.resync];
         let Some(period) = periods.into_iter().flatten().min() else {
             return;
         };
         let now = self.on.notes.started.elapsed();
-        if self.report.problems.is_empty() && (self.recheck || self.memory.checked.is_none()) {
+        // What only a change of the source can cure has been looked at as well as it can be.
+        if retry.is_none() && (self.recheck || self.memory.checked.is_none()) {
             self.memory.checked = Some(now);
         }
         let since = now.saturating_sub(self.memory.checked.unwrap_or(now));
         let left = crate::backoff::shortened(period).saturating_sub(since);
-        self.look_again(left.max(retry), true);
+        self.look_again(left.max(retry.unwrap_or_default()), true);
     }
 
     /// Says what is new: each problem and warning once while it lasts, and what was done.
