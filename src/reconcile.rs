@@ -192,6 +192,8 @@ struct Run<'a> {
     on: &'a Reconciler,
     gathered: Gathered<'a>,
     recheck: bool,
+    /// Kubernetes did not show the source: nothing is known of it now.
+    unread: bool,
     memory: Memory,
     report: Report,
     /// Whether this pass has made sure of the finalizer.
@@ -212,6 +214,7 @@ impl<'a> Run<'a> {
             on,
             gathered,
             recheck,
+            unread: false,
             memory,
             report,
             has_finalizer,
@@ -222,6 +225,7 @@ impl<'a> Run<'a> {
 
     async fn go(&mut self) -> Result<(), Moved> {
         if let Some(problem) = self.gathered.unreadable.take() {
+            self.unread = true;
             self.report.problem(None, problem);
             return Ok(());
         }

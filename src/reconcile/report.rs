@@ -123,14 +123,15 @@ impl Run<'_> {
         } else {
             0
         };
-        if source.is_some() {
+        if source.is_some() || self.unread {
             self.memory.healthy = Some(self.report.problems.is_empty());
         }
         let retry = self.retry();
         if let Some(retry) = retry {
             self.look_again(retry, false);
         }
-        if asks {
+        // What could not be read is not gone: it may ask for as much as before.
+        if asks || self.unread {
             self.appoint_recheck(retry);
         }
         wake.append(&mut self.wake);
@@ -141,6 +142,11 @@ impl Run<'_> {
         match source {
             Some(source) if asks || self.has_finalizer || !idle => {
                 self.on.index().remember(&key, &source.uid, self.memory);
+            }
+            None if self.unread => {
+                if let Some(uid) = &self.gathered.uid {
+                    self.on.index().remember(&key, uid, self.memory);
+                }
             }
             // It is no source any more, or not there any more; nothing is left to be done for it.
             _ if idle => {

@@ -178,3 +178,33 @@ fn every_log_line_is_one_json_object() {
         );
     }
 }
+
+#[test]
+fn a_source_that_could_not_be_read_is_not_forgotten() {
+    let scene = Scene::new();
+    let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}", scene.ns);
+    let bind = |name: &str, kind: &str, role: &str| {
+        let binding = json!({
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
+            "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": scene.home}],
+        });
+        scene.bed.kube.post(&format!("{rbac}/rolebindings"), &binding).ok();
+    };
+    // It may see that there is a Deployment, but not read it.
+    let full = format!("{rbac}/rolebindings/{}-operator-it-sources", scene.ns);
+    scene.bed.kube.delete(&full).ok();
+    let narrow = json!({"metadata": {"name": "narrow"}, "rules": [
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch", "patch"]},
+        {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["list", "watch", "patch"]},
+    ]});
+    scene.bed.kube.post(&format!("{rbac}/roles"), &narrow).ok();
+    bind("narrow", "Role", "narrow");
+    scene.secret("db", &[("k", "v")]);
+    scene.app("app", &["db"]);
+    let operator = scene.run().flag("resync-interval", "1s").start();
+    let failed = [("resource", "app"), ("result", "failed")];
+    operator.counts("vault_sync_operator_sync_attempts_total", &failed, 1.0);
+    bind("full", "ClusterRole", "it-sources");
+    scene.doc("app/db").becomes(json!({"k": "v"}));
+}
