@@ -277,14 +277,11 @@ impl Run<'_> {
             self.on.ledger.commit_later(change);
             return Ok(());
         }
-        match self.on.ledger.commit(change).await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                // Nothing was promised, so nothing is claimed.
-                self.on.ledger.commit_later(vec![(id.clone(), old)]);
-                Err(of_ledger(&error))
-            }
-        }
+        self.on
+            .ledger
+            .commit(change)
+            .await
+            .map_err(|error| of_ledger(&error))
     }
 
     /// The ledger's entry for a document of this source.

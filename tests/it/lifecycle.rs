@@ -208,3 +208,32 @@ fn a_source_that_could_not_be_read_is_not_forgotten() {
     bind("full", "ClusterRole", "it-sources");
     scene.doc("app/db").becomes(json!({"k": "v"}));
 }
+
+#[test]
+fn nothing_new_is_written_to_vault_while_the_ledger_cannot_be_written() {
+    let scene = Scene::new();
+    scene.own("old", "v");
+    let _operator = scene.start();
+    scene.doc("old").becomes(json!({"k": "v"}));
+    scene.settle();
+    let rbac = format!(
+        "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings",
+        scene.home
+    );
+    let name = format!("{}-operator-it-home", scene.ns);
+    let binding = scene.bed.kube.get(&format!("{rbac}/{name}")).ok();
+    scene.bed.kube.delete(&format!("{rbac}/{name}")).ok();
+    scene.own("new", "v");
+    scene.event("new", "SyncFailed", &["ledger cannot be written"]);
+    // What exists already is still updated.
+    scene.set_key("old", "k", "w");
+    scene.doc("old").becomes(json!({"k": "w"}));
+    assert_eq!(scene.doc("new").data(), None);
+    let again = json!({
+        "metadata": {"name": name},
+        "roleRef": binding["roleRef"],
+        "subjects": binding["subjects"],
+    });
+    scene.bed.kube.post(&rbac, &again).ok();
+    scene.doc("new").becomes(json!({"k": "v"}));
+}
