@@ -354,12 +354,12 @@ impl Run<'_> {
             if secrets.contains_key(&entry.name) {
                 continue;
             }
-            if let Some(payload) = self.on.kube.secret(&source.key.namespace, &entry.name).await? {
-                self.on
-                    .index()
-                    .learn_secret(&source.key.namespace, &entry.name, &payload.resource_version);
-                secrets.insert(entry.name.clone(), payload);
-            }
+            let payload = self.on.kube.secret(&source.key.namespace, &entry.name).await?;
+            let version = payload.as_ref().map(|payload| payload.resource_version.as_str());
+            self.on
+                .index()
+                .learn_secret(&source.key.namespace, &entry.name, version);
+            secrets.extend(payload.map(|payload| (entry.name.clone(), payload)));
         }
         Ok(secrets)
     }
