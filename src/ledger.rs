@@ -203,18 +203,28 @@ impl Ledger {
         count
     }
 
-    /// Changes entries (`None`: removes one), and returns when that is stored.
+    /// Changes entries (`None`: removes one), and returns when that is stored. What could not be
+    /// stored is taken back: nobody must act on it.
     pub async fn commit(&self, changes: Vec<(DocumentId, Option<LedgerEntry>)>) -> Result<(), CommitError> {
         let (send, receive) = oneshot::channel();
-        {
+        let before: Vec<_> = {
             let mut inner = self.lock();
+            let before = changes
+                .iter()
+                .map(|(id, _)| (id.clone(), inner.entries.get(id).cloned()))
+                .collect();
             if !inner.apply(changes) {
                 return Ok(());
             }
             inner.waiters.push(send);
-        }
+            before
+        };
         self.wake.notify_one();
-        receive.await.unwrap_or(Err(CommitError::Closed))
+        let result = receive.await.unwrap_or(Err(CommitError::Closed));
+        if result.is_err() {
+            self.commit_later(before);
+        }
+        result
     }
 
     /// Changes entries, to be stored with the next that wait: for news that a crash may lose, since

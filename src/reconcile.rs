@@ -192,6 +192,8 @@ struct Run<'a> {
     on: &'a Reconciler,
     gathered: Gathered<'a>,
     recheck: bool,
+    /// Kubernetes did not show the source: nothing is known of it now.
+    unread: bool,
     memory: Memory,
     report: Report,
     /// Whether this pass has made sure of the finalizer.
@@ -203,15 +205,15 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(on: &'a Reconciler, gathered: Gathered<'a>, recheck: bool) -> Self {
-        let mut memory = gathered.memory.clone();
+        let memory = gathered.memory.clone();
         let recheck = recheck || gathered.forced;
-        memory.force.clone_from(&gathered.ask.force);
         let has_finalizer = gathered.source.as_ref().is_some_and(|source| source.finalizer);
         let report = Report::default();
         Self {
             on,
             gathered,
             recheck,
+            unread: false,
             memory,
             report,
             has_finalizer,
@@ -222,6 +224,7 @@ impl<'a> Run<'a> {
 
     async fn go(&mut self) -> Result<(), Moved> {
         if let Some(problem) = self.gathered.unreadable.take() {
+            self.unread = true;
             self.report.problem(None, problem);
             return Ok(());
         }
@@ -258,6 +261,8 @@ impl<'a> Run<'a> {
         if failed {
             return Ok(());
         }
+        // From here on each document is looked at, or forgotten.
+        self.memory.force.clone_from(&ask.force);
         let wanted = std::mem::take(&mut self.gathered.wanted);
         self.announce(source, &wanted, &ask).await;
         let mut desired = Vec::with_capacity(wanted.len());

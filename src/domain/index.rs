@@ -65,10 +65,19 @@ pub struct Remembered {
     pub inputs: Digest,
 }
 
+/// What is known of a Secret since somebody names it.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+enum Sight {
+    #[default]
+    Unseen,
+    Gone,
+    /// It exists, with this resourceVersion.
+    At(String),
+}
+
 #[derive(Default, Debug)]
 struct SecretSlot {
-    /// Its resourceVersion, as far as it was seen since somebody names it.
-    version: Option<String>,
+    sight: Sight,
     users: Vec<SourceKey>,
 }
 
@@ -136,20 +145,31 @@ impl Index {
 
     /// Notes a Secret's resourceVersion; `None`: it is gone. The sources that name it, when that is news.
     pub fn observe_secret(&mut self, namespace: &str, name: &str, version: Option<&str>) -> Vec<SourceKey> {
+        let sight = version.map_or(Sight::Gone, |version| Sight::At(version.to_owned()));
         match self.secrets.get_mut(&(namespace.to_owned(), name.to_owned())) {
-            Some(slot) if slot.version.as_deref() != version => {
-                slot.version = version.map(str::to_owned);
+            Some(slot) if slot.sight != sight => {
+                slot.sight = sight;
                 slot.users.clone()
             }
             _ => Vec::new(),
         }
     }
 
-    /// Notes a resourceVersion that a fetch showed, unless the watch has shown one already.
-    pub fn learn_secret(&mut self, namespace: &str, name: &str, version: &str) {
-        if let Some(slot) = self.secrets.get_mut(&(namespace.to_owned(), name.to_owned())) {
-            slot.version.get_or_insert_with(|| version.to_owned());
+    /// Notes what a fetch showed of a Secret (`None`: it does not exist), if nothing is known of it
+    /// yet. Where something is, the watch's word must stay news: others wait for it.
+    pub fn learn_secret(&mut self, namespace: &str, name: &str, version: Option<&str>) {
+        if let Some(slot) = self.secrets.get_mut(&(namespace.to_owned(), name.to_owned()))
+            && slot.sight == Sight::Unseen
+        {
+            slot.sight = version.map_or(Sight::Gone, |version| Sight::At(version.to_owned()));
         }
+    }
+
+    /// Whether a Secret that somebody names is known not to exist.
+    pub fn is_missing(&self, namespace: &str, name: &str) -> bool {
+        self.secrets
+            .get(&(namespace.to_owned(), name.to_owned()))
+            .is_some_and(|slot| slot.sight == Sight::Gone)
     }
 
     /// The resourceVersions of these Secrets, if all are known.
@@ -160,8 +180,10 @@ impl Index {
     ) -> Option<BTreeMap<&'a str, &'a str>> {
         names
             .map(|name| {
-                let slot = self.secrets.get(&(namespace.to_owned(), name.to_owned()))?;
-                Some((name, slot.version.as_deref()?))
+                match &self.secrets.get(&(namespace.to_owned(), name.to_owned()))?.sight {
+                    Sight::At(version) => Some((name, version.as_str())),
+                    Sight::Unseen | Sight::Gone => None,
+                }
             })
             .collect()
     }
@@ -187,7 +209,7 @@ impl Index {
     pub fn known_secrets(&self) -> impl Iterator<Item = (&str, &str)> {
         self.secrets
             .iter()
-            .filter(|(_, slot)| slot.version.is_some())
+            .filter(|(_, slot)| matches!(slot.sight, Sight::At(_)))
             .map(|((ns, name), _)| (ns.as_str(), name.as_str()))
     }
 
@@ -348,5 +370,74 @@ impl Index {
             .filter_map(|loose| self.neighbours.get(loose))
             .flatten();
         keys.filter(|key| *key != me).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::annotations;
+    use crate::domain::document::{KvVersion, Mount};
+    use crate::domain::settings::tests::settings;
+    use crate::domain::source::Kind;
+    use crate::domain::value::Digester;
+
+    fn key(name: &str) -> SourceKey {
+        SourceKey {
+            kind: Kind::Deployment,
+            namespace: "shop".into(),
+            name: name.into(),
+        }
+    }
+
+    /// Notes a source with these annotations; whom that wakes.
+    fn observe(index: &mut Index, name: &str, annotations: &[(&str, &str)]) -> Vec<SourceKey> {
+        let source = Source {
+            key: key(name),
+            uid: name.into(),
+            created: 1,
+            deleting: None,
+            finalizer: false,
+            annotations: annotations
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
+            references: Vec::new(),
+        };
+        let ask = annotations::parse(&source.annotations);
+        let print = format!("{annotations:?}");
+        // Only differences matter here.
+        static DIGESTER: std::sync::LazyLock<Digester> = std::sync::LazyLock::new(Digester::default);
+        index.observe(&source, &ask, DIGESTER.fields([print.as_bytes()].into_iter()))
+    }
+
+    fn listing(index: &mut Index, name: &str, list: &str) -> Vec<SourceKey> {
+        observe(index, name, &[("path", "secret/app"), ("secrets", list)])
+    }
+
+    fn index() -> Index {
+        Index::new(NamespaceIsolation::Off)
+    }
+
+    #[test]
+    fn a_secret_that_one_source_fetches_first_still_wakes_those_that_wait_for_it() {
+        let mut index = index();
+        listing(&mut index, "waits", r#"[{"name": "db"}]"#);
+        index.learn_secret("shop", "db", None);
+        listing(&mut index, "comes", r#"[{"name": "db"}]"#);
+        index.learn_secret("shop", "db", Some("7"));
+        assert_eq!(
+            index.observe_secret("shop", "db", Some("7")),
+            [key("waits"), key("comes")]
+        );
+    }
+
+    #[test]
+    fn a_deletion_that_the_watch_shows_during_a_fetch_is_not_undone_by_it() {
+        let mut index = index();
+        listing(&mut index, "app", r#"[{"name": "db"}]"#);
+        assert_eq!(index.observe_secret("shop", "db", None), [key("app")]);
+        index.learn_secret("shop", "db", Some("7"));
+        assert!(index.is_missing("shop", "db"));
     }
 }

@@ -281,14 +281,11 @@ impl Run<'_> {
             self.on.ledger.commit_later(change);
             return Ok(());
         }
-        match self.on.ledger.commit(change).await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                // Nothing was promised, so nothing is claimed.
-                self.on.ledger.commit_later(vec![(id.clone(), old)]);
-                Err(of_ledger(&error))
-            }
-        }
+        self.on
+            .ledger
+            .commit(change)
+            .await
+            .map_err(|error| of_ledger(&error))
     }
 
     /// The ledger's entry for a document of this source.
@@ -361,12 +358,12 @@ impl Run<'_> {
             if secrets.contains_key(&entry.name) {
                 continue;
             }
-            if let Some(payload) = self.on.kube.secret(&source.key.namespace, &entry.name).await? {
-                self.on
-                    .index()
-                    .learn_secret(&source.key.namespace, &entry.name, &payload.resource_version);
-                secrets.insert(entry.name.clone(), payload);
-            }
+            let payload = self.on.kube.secret(&source.key.namespace, &entry.name).await?;
+            let version = payload.as_ref().map(|payload| payload.resource_version.as_str());
+            self.on
+                .index()
+                .learn_secret(&source.key.namespace, &entry.name, version);
+            secrets.extend(payload.map(|payload| (entry.name.clone(), payload)));
         }
         Ok(secrets)
     }

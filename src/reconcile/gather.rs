@@ -151,7 +151,9 @@ impl Reconciler {
             .is_none()
             .then(|| Hint::of(source, &gathered.ask))
             .flatten();
-        if now != hint || (changed && tracked.is_some_and(|tracked| tracked.uid != source.uid)) {
+        let force = &gathered.ask.force;
+        let unforeseen = force.is_some() && *force != gathered.memory.force && !forced;
+        if now != hint || (unforeseen && !recheck) || (changed && tracked.is_some_and(|tracked| tracked.uid != source.uid)) {
             return Err(Moved);
         }
         if now.is_some() {

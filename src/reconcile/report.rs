@@ -120,15 +120,16 @@ impl Run<'_> {
         } else {
             0
         };
-        if source.is_some() {
+        if source.is_some() || self.unread {
             self.memory.healthy = Some(self.report.problems.is_empty());
         }
         let retry = self.retry();
         if let Some(retry) = retry {
             self.look_again(retry, false);
         }
-        if asks {
-            self.appoint_recheck(retry.unwrap_or_default());
+        // What could not be read is not gone: it may ask for as much as before.
+        if asks || self.unread {
+            self.appoint_recheck(retry);
         }
         wake.append(&mut self.wake);
         let vault_down = self
@@ -138,6 +139,11 @@ impl Run<'_> {
         match source {
             Some(source) if asks || self.has_finalizer || !idle => {
                 self.on.index().remember(&key, &source.uid, self.memory);
+            }
+            None if self.unread => {
+                if let Some(uid) = &self.gathered.uid {
+                    self.on.index().remember(&key, uid, self.memory);
+                }
             }
             // It is no source any more, or not there any more; nothing is left to be done for it.
             _ if idle => {
@@ -167,18 +173,19 @@ impl Run<'_> {
 
     /// The next comparison of all of it with Vault: a period after the last one, however often the
     /// source has changed since; and if that is overdue, with the next retry.
-    fn appoint_recheck(&mut self, retry: Duration) {
+    fn appoint_recheck(&mut self, retry: Option<Duration>) {
         let periods = [self.gathered.ask.recheck, self.on.resync];
         let Some(period) = periods.into_iter().flatten().min() else {
             return;
         };
         let now = self.on.notes.started.elapsed();
-        if self.report.problems.is_empty() && (self.recheck || self.memory.checked.is_none()) {
+        // What only a change of the source can cure has been looked at as well as it can be.
+        if retry.is_none() && (self.recheck || self.memory.checked.is_none()) {
             self.memory.checked = Some(now);
         }
         let since = now.saturating_sub(self.memory.checked.unwrap_or(now));
         let left = crate::backoff::shortened(period).saturating_sub(since);
-        self.look_again(left.max(retry), true);
+        self.look_again(left.max(retry.unwrap_or_default()), true);
     }
 
     /// Says what is new: each problem and warning once while it lasts, and what was done.

@@ -178,3 +178,62 @@ fn every_log_line_is_one_json_object() {
         );
     }
 }
+
+#[test]
+fn a_source_that_could_not_be_read_is_not_forgotten() {
+    let scene = Scene::new();
+    let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}", scene.ns);
+    let bind = |name: &str, kind: &str, role: &str| {
+        let binding = json!({
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
+            "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": scene.home}],
+        });
+        scene.bed.kube.post(&format!("{rbac}/rolebindings"), &binding).ok();
+    };
+    // It may see that there is a Deployment, but not read it.
+    let full = format!("{rbac}/rolebindings/{}-operator-it-sources", scene.ns);
+    scene.bed.kube.delete(&full).ok();
+    let narrow = json!({"metadata": {"name": "narrow"}, "rules": [
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch", "patch"]},
+        {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["list", "watch", "patch"]},
+    ]});
+    scene.bed.kube.post(&format!("{rbac}/roles"), &narrow).ok();
+    bind("narrow", "Role", "narrow");
+    scene.secret("db", &[("k", "v")]);
+    scene.app("app", &["db"]);
+    let operator = scene.run().flag("resync-interval", "1s").start();
+    let failed = [("resource", "app"), ("result", "failed")];
+    operator.counts("vault_sync_operator_sync_attempts_total", &failed, 1.0);
+    bind("full", "ClusterRole", "it-sources");
+    scene.doc("app/db").becomes(json!({"k": "v"}));
+}
+
+#[test]
+fn nothing_new_is_written_to_vault_while_the_ledger_cannot_be_written() {
+    let scene = Scene::new();
+    scene.own("old", "v");
+    let _operator = scene.start();
+    scene.doc("old").becomes(json!({"k": "v"}));
+    scene.settle();
+    let rbac = format!(
+        "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings",
+        scene.home
+    );
+    let name = format!("{}-operator-it-home", scene.ns);
+    let binding = scene.bed.kube.get(&format!("{rbac}/{name}")).ok();
+    scene.bed.kube.delete(&format!("{rbac}/{name}")).ok();
+    scene.own("new", "v");
+    scene.event("new", "SyncFailed", &["ledger cannot be written"]);
+    // What exists already is still updated.
+    scene.set_key("old", "k", "w");
+    scene.doc("old").becomes(json!({"k": "w"}));
+    assert_eq!(scene.doc("new").data(), None);
+    let again = json!({
+        "metadata": {"name": name},
+        "roleRef": binding["roleRef"],
+        "subjects": binding["subjects"],
+    });
+    scene.bed.kube.post(&rbac, &again).ok();
+    scene.doc("new").becomes(json!({"k": "v"}));
+}

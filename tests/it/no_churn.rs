@@ -1,5 +1,7 @@
 //! Nothing is written, to Vault or to Kubernetes, when nothing differs.
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 
 use crate::harness::{Scene, check, eventually, ours};
@@ -213,4 +215,23 @@ fn secrets_that_no_source_names_are_never_read() {
         .collect();
     assert!(read.contains(&"db".to_owned()), "{read:?}");
     assert!(!read.contains(&"unused".to_owned()), "{read:?}");
+}
+
+#[test]
+fn a_source_that_only_a_change_can_cure_is_looked_at_once_a_period() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "v")]);
+    scene.listing("app", r#"[{"name": "db"}]"#);
+    let operator = scene.run().flag("resync-interval", "1s").start();
+    scene.doc("app").becomes(json!({"k": "v"}));
+    scene.delete("Secret", "db");
+    scene.event("app", "SyncFailed", &["db"]);
+    let labels = [("namespace", &*scene.ns), ("resource", "app")];
+    let attempts = || operator.metrics().value(ATTEMPTS, &labels).unwrap();
+    let (begun, before) = (Instant::now(), attempts());
+    // Two periods later.
+    operator.counts(ATTEMPTS, &labels, before + 2.0);
+    let periods = begun.elapsed().as_secs_f64() / 0.9;
+    let made = attempts() - before;
+    assert!(made <= periods + 3.0, "{made} attempts in {periods} periods");
 }

@@ -313,3 +313,19 @@ fn a_secret_used_by_two_deployments_reaches_both_documents() {
     scene.doc("a/db").becomes(json!({"k": "two"}));
     scene.doc("b/db").becomes(json!({"k": "two"}));
 }
+
+#[test]
+fn a_force_sync_during_a_pause_is_obeyed_when_the_pause_ends() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let _operator = scene.start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.annotate("Secret", "db", &[("paused", Some("true"))]);
+    scene.settle();
+    scene.doc("db").delete();
+    scene.annotate("Secret", "db", &[("force-sync", Some("1"))]);
+    scene.settle();
+    assert_eq!(scene.doc("db").data(), None, "nothing is written meanwhile");
+    scene.annotate("Secret", "db", &[("paused", None)]);
+    scene.doc("db").becomes(json!({"k": "v"}));
+}
