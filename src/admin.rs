@@ -28,14 +28,14 @@ pub use review::KubernetesReviewer;
 
 /// Somebody else has the address, or it is none of ours.
 #[derive(Debug, thiserror::Error)]
-#[error("--{flag}: cannot listen at {address}: {source}")]
+#[error("{flag}: cannot listen at {address}: {source}")]
 pub struct BindError {
     flag: &'static str,
     address: String,
     source: std::io::Error,
 }
 
-/// Opens a listener at `:8080`, `host:8080` or `[::1]:8080`. `flag` is for the error alone.
+/// Opens a listener at `:8080`, `host:8080` or `[::1]:8080`. `flag`, with its dashes, is for the error alone.
 pub async fn bind(flag: &'static str, address: &str) -> Result<TcpListener, BindError> {
     let bound = if address.starts_with(':') {
         // Both families where the kernel has both; else the old one.

@@ -47,7 +47,7 @@ impl Backoff {
 
 /// The wait after this many failures in a row of one source: from half a second to two minutes.
 pub fn delay(failures: u32) -> Duration {
-    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(120));
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_mins(2));
     let mut wait = backoff.next();
     for _ in 1..failures.min(12) {
         wait = backoff.next();

@@ -13,9 +13,9 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::backoff;
+use crate::backoff::fraction;
 use crate::domain::index::Index;
-use crate::domain::queue::{Next, Queue};
+use crate::domain::queue::{Moment, Next, Queue};
 use crate::domain::source::{Kind, SourceKey};
 use crate::domain::value::Digester;
 use crate::kube::Kube;
@@ -30,6 +30,8 @@ pub struct Controller {
     /// Who is a source.
     pub index: Arc<Mutex<Index>>,
     queue: Mutex<Queue>,
+    /// The beginning from which the queue's moments count.
+    born: Instant,
     /// Something became ready.
     wake: Notify,
     /// Makes the fingerprints by which a change is told from a repetition.
@@ -45,6 +47,7 @@ impl Controller {
             kube,
             index: Arc::new(Mutex::new(index)),
             queue: Mutex::default(),
+            born: Instant::now(),
             wake: Notify::new(),
             digester: Digester::default(),
             metrics,
@@ -59,7 +62,12 @@ impl Controller {
 
     /// Watches one kind in one namespace (`None`: all) until the process ends. `listed` is told
     /// when everything that exists has been seen once.
-    pub async fn watch(self: Arc<Self>, kind: Kind, namespace: Option<String>, listed: watch::Listed) -> WatchEnded {
+    pub async fn watch(
+        self: Arc<Self>,
+        kind: Kind,
+        namespace: Option<String>,
+        listed: watch::Listed,
+    ) -> WatchEnded {
         if kind == Kind::Secret {
             watch::secrets(&self, namespace, listed).await
         } else {
@@ -69,14 +77,21 @@ impl Controller {
 
     /// Reconciles what the queue holds, `concurrency` sources at a time, until told to stop; then
     /// waits for what runs.
-    pub async fn work(self: Arc<Self>, reconciler: Arc<Reconciler>, concurrency: usize, stop: CancellationToken) {
+    pub async fn work(
+        self: Arc<Self>,
+        reconciler: Arc<Reconciler>,
+        concurrency: usize,
+        stop: CancellationToken,
+    ) {
         self.enqueue(reconciler.ledger.holders());
         let places = Arc::new(Semaphore::new(concurrency));
         let running = TaskTracker::new();
         let prober = self.outage.probe(&self, &reconciler.vault);
         let dispatch = async {
             loop {
-                let Ok(place) = places.clone().acquire_owned().await else { return };
+                let Ok(place) = places.clone().acquire_owned().await else {
+                    return;
+                };
                 let key = self.take().await;
                 let (controller, reconciler) = (Arc::clone(&self), Arc::clone(&reconciler));
                 running.spawn(async move {
@@ -100,7 +115,7 @@ impl Controller {
             let woken = self.wake.notified();
             let next = {
                 let mut queue = self.queue();
-                let next = queue.next(Instant::now());
+                let next = queue.next(self.now());
                 self.metrics.queue_depth(queue.len());
                 next
             };
@@ -109,7 +124,7 @@ impl Controller {
                 Next::Wait(None) => woken.await,
                 Next::Wait(Some(at)) => {
                     // Whichever comes first; either way, look again.
-                    let _ = tokio::time::timeout_at(at.into(), woken).await;
+                    let _ = tokio::time::timeout_at((self.born + at).into(), woken).await;
                 }
             }
         }
@@ -122,17 +137,27 @@ impl Controller {
             self.queue().done(&key);
             return;
         }
-        let outcome = AssertUnwindSafe(reconciler.reconcile(&key, recheck)).catch_unwind().await;
+        let outcome = AssertUnwindSafe(reconciler.reconcile(&key, recheck))
+            .catch_unwind()
+            .await;
         let outcome = outcome.unwrap_or_else(|_| {
             tracing::error!(source = %key, "a reconcile has panicked, which is a bug; it is tried again");
-            crate::reconcile::Outcome { again: Some((Duration::from_secs(60), true)), ..Default::default() }
+            crate::reconcile::Outcome {
+                again: Some((Duration::from_mins(1), true)),
+                ..Default::default()
+            }
         });
         if outcome.vault_down {
-            self.outage.begin(&key, recheck);
+            self.outage.begin();
         }
         self.enqueue(outcome.wake);
         let mut queue = self.queue();
-        queue.schedule(&key, outcome.again.map(|(after, recheck)| (Instant::now() + after, recheck)));
+        queue.schedule(
+            &key,
+            outcome
+                .again
+                .map(|(after, recheck)| (self.now() + after, recheck)),
+        );
         queue.done(&key);
         drop(queue);
         self.wake.notify_one();
@@ -154,13 +179,17 @@ impl Controller {
     fn enqueue_spread(&self, keys: Vec<(SourceKey, bool)>) {
         let spread = Duration::from_millis(5).saturating_mul(u32::try_from(keys.len()).unwrap_or(u32::MAX));
         let spread = spread.min(Duration::from_secs(5));
-        let now = Instant::now();
+        let now = self.now();
         let mut queue = self.queue();
         for (key, recheck) in keys {
-            queue.schedule(&key, Some((now + spread.mul_f64(backoff::fraction()), recheck)));
+            queue.schedule(&key, Some((now + spread.mul_f64(fraction()), recheck)));
         }
         drop(queue);
         self.wake.notify_one();
+    }
+
+    fn now(&self) -> Moment {
+        self.born.elapsed()
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

@@ -70,10 +70,14 @@ impl Error {
                 }
             }
             // A parser's words may quote what it could not read.
-            kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => {
-                Self::Refused { what, message: "the reply could not be read".into() }
-            }
-            other => Self::Unavailable { what, message: other.to_string() },
+            kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => Self::Refused {
+                what,
+                message: "the reply could not be read".into(),
+            },
+            other => Self::Unavailable {
+                what,
+                message: other.to_string(),
+            },
         }
     }
 
@@ -86,22 +90,22 @@ impl Error {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Conflict(_) | Self::Unavailable { .. } => "it is tried again",
-            Self::Denied { .. } => "check the operator's Roles in this namespace; it is tried again at the next change or resync",
+            Self::Denied { .. } => {
+                "check the operator's Roles in this namespace; it is tried again at the next change or resync"
+            }
             Self::Refused { .. } => "see the message of the API server",
         }
     }
 }
 
 /// Runs a call within its time.
-pub async fn call<T>(
-    what: &str,
-    call: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, Error> {
+pub async fn call<T>(what: &str, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Error> {
     match tokio::time::timeout(CALL_TIMEOUT, call).await {
         Ok(result) => result.map_err(|error| Error::of(what, error)),
-        Err(_) => {
-            Err(Error::Unavailable { what: what.to_owned(), message: format!("no answer in {CALL_TIMEOUT:?}") })
-        }
+        Err(_) => Err(Error::Unavailable {
+            what: what.to_owned(),
+            message: format!("no answer in {CALL_TIMEOUT:?}"),
+        }),
     }
 }
 
@@ -173,7 +177,10 @@ impl Workload {
 
     /// The source that it is; `None` when Kubernetes left out what every object has.
     pub fn source(&self, kind: Kind, discover: Discover) -> Option<Source> {
-        let found = self.pod().map(|pod| references(pod, discover)).unwrap_or_default();
+        let found = self
+            .pod()
+            .map(|pod| references(pod, discover))
+            .unwrap_or_default();
         source(kind, &self.metadata, found)
     }
 }
@@ -217,14 +224,26 @@ pub fn resource(kind: Kind) -> ApiResource {
 
 /// Reduces an object's metadata to a source. Everything else, an annotation that carries the whole
 /// object among it, ends here.
-pub fn source(kind: Kind, meta: &ObjectMeta, references: Vec<crate::domain::source::Reference>) -> Option<Source> {
+pub fn source(
+    kind: Kind,
+    meta: &ObjectMeta,
+    references: Vec<crate::domain::source::Reference>,
+) -> Option<Source> {
     let seconds = |time: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Time| time.0.as_second();
     Some(Source {
-        key: SourceKey { kind, namespace: meta.namespace.clone()?, name: meta.name.clone()? },
+        key: SourceKey {
+            kind,
+            namespace: meta.namespace.clone()?,
+            name: meta.name.clone()?,
+        },
         uid: meta.uid.clone()?,
         created: meta.creation_timestamp.as_ref().map_or(0, seconds),
         deleting: meta.deletion_timestamp.as_ref().map(seconds),
-        finalizer: meta.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER),
+        finalizer: meta
+            .finalizers
+            .iter()
+            .flatten()
+            .any(|finalizer| finalizer == FINALIZER),
         annotations: meta
             .annotations
             .iter()
@@ -277,7 +296,10 @@ impl Kube {
         const WHAT: &str = "read the UID of namespace kube-system";
         let api: Api<Namespace> = Api::all(self.client.clone());
         let namespace = call(WHAT, api.get_metadata("kube-system")).await?;
-        namespace.metadata.uid.ok_or_else(|| Error::Refused { what: WHAT.into(), message: "it has none".into() })
+        namespace.metadata.uid.ok_or_else(|| Error::Refused {
+            what: WHAT.into(),
+            message: "it has none".into(),
+        })
     }
 
     fn metadata_api(&self, key: &SourceKey) -> Api<PartialObjectMeta<Workload>> {
@@ -299,7 +321,10 @@ impl Kube {
         match source {
             None => Ok(None),
             Some(Some(source)) => Ok(Some(source)),
-            Some(None) => Err(Error::Refused { what, message: "the object has no name or UID".into() }),
+            Some(None) => Err(Error::Refused {
+                what,
+                message: "the object has no name or UID".into(),
+            }),
         }
     }
 
@@ -308,7 +333,10 @@ impl Kube {
         let what = format!("read Secret {namespace}/{name}");
         let request = http::Request::get(format!("/api/v1/namespaces/{namespace}/secrets/{name}"))
             .body(Vec::new())
-            .map_err(|error| Error::Refused { what: what.clone(), message: error.to_string() })?;
+            .map_err(|error| Error::Refused {
+                what: what.clone(),
+                message: error.to_string(),
+            })?;
         match call(&what, self.client.request::<SecretWire>(request)).await {
             Ok(wire) => Ok(Some(Payload {
                 resource_version: wire.metadata.resource_version,
@@ -333,7 +361,8 @@ impl Kube {
     /// Takes the predecessor's annotation away.
     pub async fn drop_predecessors_annotation(&self, source: &Source) -> Result<(), Error> {
         let metadata = serde_json::json!({ "uid": source.uid, "annotations": predecessors_annotation() });
-        self.patch(source, "take the predecessor's annotation off", metadata).await
+        self.patch(source, "take the predecessor's annotation off", metadata)
+            .await
     }
 
     /// Takes our finalizer off. An object that is gone meanwhile needs it no more.
@@ -349,10 +378,15 @@ impl Kube {
     async fn patch(&self, source: &Source, what: &str, metadata: serde_json::Value) -> Result<(), Error> {
         let what = format!("{what} {}", source.key);
         let patch = Patch::Strategic(serde_json::json!({ "metadata": metadata }));
-        let params = PatchParams { field_manager: Some("vault-sync-operator".into()), ..PatchParams::default() };
+        let params = PatchParams {
+            field_manager: Some("vault-sync-operator".into()),
+            ..PatchParams::default()
+        };
         let api = self.metadata_api(&source.key);
         // The reply has only metadata; a workload's whole status is of no use here.
-        call(&what, api.patch_metadata(&source.key.name, &params, &patch)).await.map(drop)
+        call(&what, api.patch_metadata(&source.key.name, &params, &patch))
+            .await
+            .map(drop)
     }
 }
 

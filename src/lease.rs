@@ -13,7 +13,8 @@ use kube::api::{Api, PostParams};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::election::{self, Decision, Sighting, Timing, View};
+pub use crate::domain::election::Timing;
+use crate::domain::election::{self, Decision, Sighting, View};
 
 /// The Lease's name, which is the predecessor's too: the two never write at the same time.
 pub const NAME: &str = "vault-sync-operator.io";

@@ -82,12 +82,24 @@ struct Shard {
 
 impl Shard {
     fn new(number: usize) -> Self {
-        Self { name: format!("{NAME}-{number}"), version: None, stamped: false, touch: true, sizes: HashMap::new(), bytes: 0, pending: BTreeMap::new() }
+        Self {
+            name: format!("{NAME}-{number}"),
+            version: None,
+            stamped: false,
+            touch: true,
+            sizes: HashMap::new(),
+            bytes: 0,
+            pending: BTreeMap::new(),
+        }
     }
 
     fn set(&mut self, key: String, line: Option<String>) {
         let size = line.as_ref().map_or(0, |line| key.len() + line.len());
-        let old = if line.is_some() { self.sizes.insert(key.clone(), size) } else { self.sizes.remove(&key) };
+        let old = if line.is_some() {
+            self.sizes.insert(key.clone(), size)
+        } else {
+            self.sizes.remove(&key)
+        };
         self.bytes = self.bytes + size - old.unwrap_or(0);
         self.pending.insert(key, line);
     }
@@ -97,7 +109,10 @@ impl Shard {
 /// <https://kubernetes.io/docs/concepts/configuration/configmap/>
 fn data_key(id: &DocumentId) -> String {
     use std::fmt::Write as _;
-    let digest = ring::digest::digest(&ring::digest::SHA256, format!("{}\n{}", id.mount, id.path).as_bytes());
+    let digest = ring::digest::digest(
+        &ring::digest::SHA256,
+        format!("{}\n{}", id.mount, id.path).as_bytes(),
+    );
     digest.as_ref()[..16].iter().fold(String::new(), |mut hex, byte| {
         let _ = write!(hex, "{byte:02x}");
         hex
@@ -117,17 +132,38 @@ impl Ledger {
         for object in found.items {
             let annotations = object.metadata.annotations.unwrap_or_default();
             unclean |= annotations.contains_key(EPOCH);
-            let Some(name) = object.metadata.name else { continue };
-            inner.shards.push(Shard { name, version: object.metadata.resource_version, ..Shard::new(0) });
+            let Some(name) = object.metadata.name else {
+                continue;
+            };
+            inner.shards.push(Shard {
+                name,
+                version: object.metadata.resource_version,
+                ..Shard::new(0)
+            });
             inner.absorb(inner.shards.len() - 1, object.data.unwrap_or_default());
         }
         if inner.shards.is_empty() {
             // Even an empty ledger needs an object that can carry the epoch.
             inner.shards.push(Shard::new(0));
         }
-        let unclean = if unclean { inner.entries.keys().cloned().collect() } else { HashSet::new() };
-        info!(documents = inner.entries.len(), configmaps = inner.shards.len(), unclean = !unclean.is_empty(), "ledger loaded");
-        let ledger = Self { api, epoch: epoch.to_owned(), inner: Mutex::new(inner), wake: Notify::new(), unclean };
+        let unclean = if unclean {
+            inner.entries.keys().cloned().collect()
+        } else {
+            HashSet::new()
+        };
+        info!(
+            documents = inner.entries.len(),
+            configmaps = inner.shards.len(),
+            unclean = !unclean.is_empty(),
+            "ledger loaded"
+        );
+        let ledger = Self {
+            api,
+            epoch: epoch.to_owned(),
+            inner: Mutex::new(inner),
+            wake: Notify::new(),
+            unclean,
+        };
         ledger.flush().await?;
         Ok(ledger)
     }
@@ -141,7 +177,9 @@ impl Ledger {
     pub fn of(&self, holder: &SourceKey) -> Vec<(DocumentId, LedgerEntry)> {
         let inner = self.lock();
         let ids = inner.by_holder.get(holder).into_iter().flatten();
-        let mut found: Vec<_> = ids.filter_map(|id| Some((id.clone(), inner.entries.get(id)?.clone()))).collect();
+        let mut found: Vec<_> = ids
+            .filter_map(|id| Some((id.clone(), inner.entries.get(id)?.clone())))
+            .collect();
         found.sort_by(|(a, _), (b, _)| a.cmp(b));
         found
     }
@@ -211,11 +249,21 @@ impl Ledger {
         }
         self.flush().await?;
         let patch = serde_json::json!({ "metadata": { "annotations": { EPOCH: null } } });
-        let names: Vec<String> = self.lock().shards.iter().map(|shard| shard.name.clone()).collect();
+        let names: Vec<String> = self
+            .lock()
+            .shards
+            .iter()
+            .map(|shard| shard.name.clone())
+            .collect();
         for name in names {
             let params = PatchParams::default();
             let patch = Patch::Merge(&patch);
-            if let Err(error) = call("take the epoch off the ledger", self.api.patch_metadata(&name, &params, &patch)).await {
+            if let Err(error) = call(
+                "take the epoch off the ledger",
+                self.api.patch_metadata(&name, &params, &patch),
+            )
+            .await
+            {
                 warn!(%error, "the ledger's epoch could not be taken off; the next operator will look twice");
             }
         }
@@ -244,7 +292,9 @@ impl Ledger {
 
     async fn flush_shard(&self, index: usize) -> Result<(), CommitError> {
         loop {
-            let Some((name, version, pending)) = self.lock().take_pending(index) else { return Ok(()) };
+            let Some((name, version, pending)) = self.lock().take_pending(index) else {
+                return Ok(());
+            };
             match self.write(&name, version.as_deref(), &pending).await {
                 Ok(version) => {
                     let shard = &mut self.lock().shards[index];
@@ -271,16 +321,22 @@ impl Ledger {
         pending: &BTreeMap<String, Option<String>>,
     ) -> Result<Option<String>, Error> {
         let what = format!("write ConfigMap {name}");
-        let labels = serde_json::json!({ LABEL: "true", "app.kubernetes.io/managed-by": "vault-sync-operator" });
+        let labels =
+            serde_json::json!({ LABEL: "true", "app.kubernetes.io/managed-by": "vault-sync-operator" });
         let annotations = serde_json::json!({ EPOCH: self.epoch });
         let Some(version) = version else {
-            let data: BTreeMap<_, _> = pending.iter().filter_map(|(key, line)| Some((key, line.as_ref()?))).collect();
+            let data: BTreeMap<_, _> = pending
+                .iter()
+                .filter_map(|(key, line)| Some((key, line.as_ref()?)))
+                .collect();
             let object = serde_json::json!({
                 "apiVersion": "v1", "kind": "ConfigMap", "data": data,
                 "metadata": { "name": name, "labels": labels, "annotations": annotations },
             });
-            let object: ConfigMap = serde_json::from_value(object)
-                .map_err(|error| Error::Refused { what: what.clone(), message: error.to_string() })?;
+            let object: ConfigMap = serde_json::from_value(object).map_err(|error| Error::Refused {
+                what: what.clone(),
+                message: error.to_string(),
+            })?;
             let created = call(&what, self.api.create(&PostParams::default(), &object)).await?;
             return Ok(created.metadata.resource_version);
         };
@@ -289,7 +345,10 @@ impl Ledger {
             "data": pending,
         });
         let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
-        Ok(call(&what, self.api.patch_metadata(name, &params, &patch)).await?.metadata.resource_version)
+        Ok(call(&what, self.api.patch_metadata(name, &params, &patch))
+            .await?
+            .metadata
+            .resource_version)
     }
 
     /// A shard is not as we left it. If another operator has put its epoch there, we are done. If
@@ -300,7 +359,10 @@ impl Ledger {
             .map_err(|error| CommitError::Unwritable(Arc::new(error)))?;
         let mut inner = self.lock();
         let Some(object) = found else {
-            warn!(configmap = name, "the ledger's ConfigMap is gone; it is written anew");
+            warn!(
+                configmap = name,
+                "the ledger's ConfigMap is gone; it is written anew"
+            );
             inner.shards[index].version = None;
             inner.rewrite(index, &BTreeMap::new());
             return Ok(());
@@ -316,7 +378,10 @@ impl Ledger {
         if let Some(other) = epoch.filter(|epoch| *epoch != self.epoch) {
             return Err(CommitError::Fenced(other));
         }
-        warn!(configmap = name, "somebody has changed the ledger's ConfigMap; it is written anew");
+        warn!(
+            configmap = name,
+            "somebody has changed the ledger's ConfigMap; it is written anew"
+        );
         inner.rewrite(index, &data);
         Ok(())
     }
@@ -329,14 +394,17 @@ impl Ledger {
 impl Inner {
     /// Changes the entries and marks what is to be stored; whether anything changed.
     fn apply(&mut self, changes: Vec<(DocumentId, Option<LedgerEntry>)>) -> bool {
-        let mut changed = false;
+        let mut news = false;
         for (id, entry) in changes {
             if self.entries.get(&id) == entry.as_ref() {
                 // It may wait to be stored all the same; whoever asks now wants that settled too.
-                changed |= self.places.get(&id).is_some_and(|&at| self.shards[at].pending.contains_key(&data_key(&id)));
+                news |= self
+                    .places
+                    .get(&id)
+                    .is_some_and(|&at| self.shards[at].pending.contains_key(&data_key(&id)));
                 continue;
             }
-            changed = true;
+            news = true;
             let line = entry.as_ref().map(|entry| entry.to_line(&id));
             let at = self.places.get(&id).copied().unwrap_or_else(|| self.roomy());
             self.shards[at].set(data_key(&id), line);
@@ -346,11 +414,14 @@ impl Inner {
                 self.insert(id, entry);
             }
         }
-        changed
+        news
     }
 
     fn insert(&mut self, id: DocumentId, entry: LedgerEntry) {
-        self.by_holder.entry(entry.holder.clone()).or_default().insert(id.clone());
+        self.by_holder
+            .entry(entry.holder.clone())
+            .or_default()
+            .insert(id.clone());
         self.entries.insert(id, entry);
     }
 
@@ -360,7 +431,9 @@ impl Inner {
     }
 
     fn remove_entry(&mut self, id: &DocumentId) {
-        let Some(old) = self.entries.remove(id) else { return };
+        let Some(old) = self.entries.remove(id) else {
+            return;
+        };
         if let Some(ids) = self.by_holder.get_mut(&old.holder) {
             ids.remove(id);
             if ids.is_empty() {
@@ -375,7 +448,9 @@ impl Inner {
             return at;
         }
         let taken: HashSet<&str> = self.shards.iter().map(|shard| shard.name.as_str()).collect();
-        let number = (0..).find(|number| !taken.contains(format!("{NAME}-{number}").as_str())).unwrap_or_default();
+        // One more than there are shards: one of so many names is free.
+        let number = (0..=taken.len()).find(|number| !taken.contains(format!("{NAME}-{number}").as_str()));
+        let number = number.unwrap_or_default();
         // Creating an object is guarded by nothing: the write to the first one before it is.
         self.shards[0].touch = true;
         self.shards.push(Shard::new(number));
@@ -403,7 +478,10 @@ impl Inner {
                     error!(configmap, key, document = %id, "the ledger has an entry under another document's key; it is dropped");
                 }
                 Err(fault) => {
-                    error!(configmap, key, fault, "the ledger has an entry that cannot be read; it is dropped");
+                    error!(
+                        configmap,
+                        key, fault, "the ledger has an entry that cannot be read; it is dropped"
+                    );
                 }
             }
             self.shards[at].pending.insert(key, None);
@@ -412,12 +490,19 @@ impl Inner {
 
     /// What a shard has to write: its pending lines, or just our epoch if it is not on it yet.
     #[allow(clippy::type_complexity)]
-    fn take_pending(&mut self, at: usize) -> Option<(String, Option<String>, BTreeMap<String, Option<String>>)> {
+    fn take_pending(
+        &mut self,
+        at: usize,
+    ) -> Option<(String, Option<String>, BTreeMap<String, Option<String>>)> {
         let shard = &mut self.shards[at];
         if shard.pending.is_empty() && !shard.touch {
             return None;
         }
-        Some((shard.name.clone(), shard.version.clone(), std::mem::take(&mut shard.pending)))
+        Some((
+            shard.name.clone(),
+            shard.version.clone(),
+            std::mem::take(&mut shard.pending),
+        ))
     }
 
     /// Puts back what could not be written, but not over what has come since.
@@ -429,7 +514,8 @@ impl Inner {
 
     /// Marks all lines of a shard, and the removal of all that is `there` and is not ours.
     fn rewrite(&mut self, at: usize, there: &BTreeMap<String, String>) {
-        let mut lines: BTreeMap<String, Option<String>> = there.keys().map(|key| (key.clone(), None)).collect();
+        let mut lines: BTreeMap<String, Option<String>> =
+            there.keys().map(|key| (key.clone(), None)).collect();
         for (id, _) in self.places.iter().filter(|(_, place)| **place == at) {
             lines.insert(data_key(id), self.entries.get(id).map(|entry| entry.to_line(id)));
         }

@@ -11,7 +11,10 @@ fn main() -> ExitCode {
         Err(exit) => return exit.report().into(),
     };
     config.logs.clone().install();
-    if rustls::crypto::ring::default_provider().install_default().is_err() {
+    if rustls::crypto::ring::default_provider()
+        .install_default()
+        .is_err()
+    {
         tracing::error!("another TLS provider is installed already, which is a bug");
         return ExitCode::FAILURE;
     }
@@ -25,8 +28,14 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         Ok(runtime) => match runtime.block_on(run::run(config)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
+            Ok(()) => {
+                tracing::info!("stopped");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                tracing::error!(%error, "stopped");
+                ExitCode::FAILURE
+            }
         },
     }
 }

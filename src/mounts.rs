@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use crate::domain::document::Mount;
 use crate::domain::path::is_within;
 use crate::domain::problem::PathFault;
-use crate::vault::{self, MountAnswer, Vault};
+use crate::vault::{self, ErrorKind, MountAnswer, Vault};
 
 /// A re-check of a thousand sources asks about their mount once, not a thousand times.
-const FRESH: Duration = Duration::from_secs(60);
+const FRESH: Duration = Duration::from_mins(1);
 
 /// Why no mount can be named.
 #[derive(Debug)]
@@ -32,7 +32,11 @@ pub struct Mounts {
 impl Mounts {
     /// Starts with those that `--mount` states.
     pub fn new(vault: Vault, stated: Vec<Mount>) -> Self {
-        Self { vault, stated, asked: Mutex::default() }
+        Self {
+            vault,
+            stated,
+            asked: Mutex::default(),
+        }
     }
 
     /// The mount that holds `query`, if it is known already.
@@ -49,9 +53,17 @@ impl Mounts {
         {
             return Ok(mount);
         }
-        match self.vault.mount(query).await.map_err(Fault::Vault)? {
+        let answer = match self.vault.mount(query).await {
+            Err(error) if error.kind == ErrorKind::Denied => {
+                self.lock().retain(|path, _| !is_within(query, path));
+                return Err(Fault::Path(PathFault::Hidden(query.to_owned())));
+            }
+            other => other.map_err(Fault::Vault)?,
+        };
+        match answer {
             MountAnswer::Kv(mount) => {
-                self.lock().insert(mount.path.clone(), (mount.clone(), Instant::now()));
+                self.lock()
+                    .insert(mount.path.clone(), (mount.clone(), Instant::now()));
                 Ok(mount)
             }
             MountAnswer::NotKv { mount, kind } => {
@@ -71,7 +83,9 @@ impl Mounts {
     }
 
     fn is_stale(&self, path: &str) -> bool {
-        self.lock().get(path).is_some_and(|(_, asked)| asked.elapsed() > FRESH)
+        self.lock()
+            .get(path)
+            .is_some_and(|(_, asked)| asked.elapsed() > FRESH)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Mount, Instant)>> {

@@ -98,7 +98,11 @@ pub struct Notes {
 
 impl Default for Notes {
     fn default() -> Self {
-        Self { started: Instant::now(), late: Mutex::default(), claimless: Mutex::default() }
+        Self {
+            started: Instant::now(),
+            late: Mutex::default(),
+            claimless: Mutex::default(),
+        }
     }
 }
 
@@ -126,17 +130,19 @@ impl Reconciler {
                 Err(Moved) => continue,
             };
             let mut run = Run::new(self, gathered, recheck);
-            match run.go().await {
-                Ok(()) => return run.finish(wake, started.elapsed()),
-                Err(Moved) => {
-                    tracing::debug!(source = %key, attempt, "something moved meanwhile; gathering again");
-                    // What was remembered has led here: look afresh.
-                    self.forget_memory(key);
-                }
+            if run.go().await.is_ok() {
+                return run.finish(wake, started.elapsed());
             }
+            tracing::debug!(source = %key, attempt, "something moved meanwhile; gathering again");
+            // What was remembered has led here: look afresh.
+            self.forget_memory(key);
         }
         // Somebody edits the same object or document in a loop. They will stop, or the retry gets between.
-        Outcome { again: Some((Duration::from_secs(1), true)), wake, vault_down: false }
+        Outcome {
+            again: Some((Duration::from_secs(1), true)),
+            wake,
+            vault_down: false,
+        }
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -202,7 +208,16 @@ impl<'a> Run<'a> {
         memory.force.clone_from(&gathered.ask.force);
         let has_finalizer = gathered.source.as_ref().is_some_and(|source| source.finalizer);
         let report = Report::default();
-        Self { on, gathered, recheck, memory, report, has_finalizer, again: None, wake: Vec::new() }
+        Self {
+            on,
+            gathered,
+            recheck,
+            memory,
+            report,
+            has_finalizer,
+            again: None,
+            wake: Vec::new(),
+        }
     }
 
     async fn go(&mut self) -> Result<(), Moved> {
@@ -268,7 +283,9 @@ impl<'a> Run<'a> {
             };
             self.depart(id, entry, deletion, source.key.clone()).await;
         }
-        if source.annotations.contains_key(crate::domain::annotations::SECRET_VERSIONS)
+        if source
+            .annotations
+            .contains_key(crate::domain::annotations::SECRET_VERSIONS)
             && let Err(error) = self.on.kube.drop_predecessors_annotation(source).await
             && !error.transient()
         {

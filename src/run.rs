@@ -75,7 +75,9 @@ pub async fn run(config: Config) -> Result<(), Error> {
     );
 
     let policy = load_policy(config.path_policy.as_deref())?;
-    let client = kube::connect(config.kubeconfig.as_deref()).await.map_err(Error::Setup)?;
+    let client = kube::connect(config.kubeconfig.as_deref())
+        .await
+        .map_err(Error::Setup)?;
     let vault = Vault::new(vault_settings(&config), Arc::new(VaultMetrics(metrics.clone())))
         .map_err(|error| Error::Setup(error.to_string()))?;
 
@@ -94,10 +96,6 @@ pub async fn run(config: Config) -> Result<(), Error> {
     session_stop.cancel();
     if session.await.is_err() {
         tracing::error!("the Vault session has panicked, which is a bug");
-    }
-    match &result {
-        Ok(()) => tracing::info!("stopped"),
-        Err(error) => tracing::error!(%error, "stopped"),
     }
     result
 }
@@ -125,105 +123,138 @@ async fn operate(
         tasks.spawn(async move { Err(Error::Ended(watching.await.to_string())) });
     }
     drop(listed);
-    let Some(cluster_id) = until(stop, "Kubernetes", || kube.cluster_id()).await else { return Ok(()) };
+    let Some(cluster_id) = until(stop, "Kubernetes", || kube.cluster_id()).await else {
+        return Ok(());
+    };
     // Who wants which path can be told only when all sources are known.
     tokio::select! {
         () = async { while lists.recv().await.is_some() {} } => {}
         result = first_to_end(&mut tasks, stop) => return result,
     }
-    tracing::info!(sources = controller.sources(), cluster_id, "all sources are known");
+    tracing::info!(
+        sources = controller.sources(),
+        cluster_id,
+        "all sources are known"
+    );
 
+    let identity = Identity {
+        cluster: Some(config.settings.cluster_name.clone()).filter(|name| !name.is_empty()),
+        cluster_id,
+        also: config.settings.adopt_cluster_ids.clone(),
+    };
     let epoch = lease::identity(&config.instance);
-    let mut lease = config
-        .leader_elect
-        .then(|| Lease::new(client.clone(), &config.namespace, epoch.clone(), Timing::default()));
+    let mut lease = config.leader_elect.then(|| {
+        Lease::new(
+            client.clone(),
+            &config.namespace,
+            epoch.clone(),
+            Timing::default(),
+        )
+    });
     if let Some(lease) = &mut lease {
         tracing::info!(identity = epoch, "waiting for the lease");
-        if !lease.acquire(stop).await {
-            return Ok(());
+        tokio::select! {
+            acquired = lease.acquire(stop) => if !acquired { return Ok(()) },
+            result = watched(&mut tasks) => return result,
         }
     }
     metrics.leader(true);
-    let loading = until(stop, "the ledger", || Ledger::load(client.clone(), &config.namespace, &epoch));
+    let loading = until(stop, "the ledger", || {
+        Ledger::load(client.clone(), &config.namespace, &epoch)
+    });
     let Some(ledger) = loading.await.map(Arc::new) else {
         release(lease).await;
         return Ok(());
     };
-
-    let reconciler = Arc::new(Reconciler {
-        kube,
+    let reconciler = Reconciler {
         mounts: Mounts::new(vault.clone(), config.settings.mounts.clone()),
         ledger: Arc::clone(&ledger),
         index: Arc::clone(&controller.index),
-        policy,
-        identity: Identity {
-            cluster: Some(config.settings.cluster_name.clone()).filter(|name| !name.is_empty()),
-            cluster_id,
-            also: config.settings.adopt_cluster_ids.clone(),
-        },
         settings: config.settings.clone(),
         digester: controller.digester.clone(),
         metrics: metrics.clone(),
-        events,
         budget: Budget::new(config.runtime.memory_limit),
         locks: Locks::default(),
         notes: Notes::default(),
         cleanup_timeout: config.cleanup_timeout,
         resync: config.resync_interval,
         late_window: config.vault.timeout * 2,
+        kube,
+        policy,
+        identity,
+        events,
         vault,
-    });
+    };
+    tasks.spawn(count_ledger(Arc::clone(&ledger), metrics.clone()));
+    let result = lead(
+        config,
+        controller,
+        Arc::new(reconciler),
+        ledger,
+        &mut lease,
+        &mut tasks,
+        stop,
+    )
+    .await;
+    metrics.leader(false);
+    if result.is_ok() {
+        // What was told last should still be heard, if that does not take long.
+        let _ = tokio::time::timeout(Duration::from_secs(2), writing).await;
+        release(lease).await;
+    }
+    result
+}
 
+/// Does the work for as long as nothing ends it, and ends it in order.
+async fn lead(
+    config: &Config,
+    controller: Arc<Controller>,
+    reconciler: Arc<Reconciler>,
+    ledger: Arc<Ledger>,
+    lease: &mut Option<Lease>,
+    tasks: &mut Tasks,
+    stop: &CancellationToken,
+) -> Result<(), Error> {
     let ledger_stop = CancellationToken::new();
-    let keeping = tokio::spawn({
+    let mut keeping = JoinSet::new();
+    keeping.spawn({
         let (ledger, stop) = (Arc::clone(&ledger), ledger_stop.clone());
         async move { ledger.keep(stop).await }
     });
-    let keeping_aborted = keeping.abort_handle();
-    tasks.spawn(count_ledger(Arc::clone(&ledger), metrics.clone()));
-    // The lease is held while work drains, and lost by whatever ends this process otherwise.
-    let work_stop = stop.child_token();
-    let working = Arc::clone(&controller).work(reconciler, config.concurrency, work_stop.clone());
+    let working = async {
+        let working = controller.work(reconciler, config.concurrency, stop.clone());
+        tokio::pin!(working);
+        tokio::select! {
+            () = &mut working => return true,
+            () = stop.cancelled() => {}
+        }
+        tokio::time::timeout(config.shutdown_grace, working).await.is_ok()
+    };
+    // The lease is held while work drains, and given up after it.
     let never = CancellationToken::new();
     let holding = async {
-        match &mut lease {
-            Some(lease) => lease.hold(&never).await.map_err(Error::from),
+        match lease {
+            Some(lease) => lease.hold(&never).await,
             None => std::future::pending().await,
         }
     };
-    let drained = async {
-        tokio::pin!(working);
-        tokio::select! {
-            () = &mut working => return,
-            () = stop.cancelled() => {}
-        }
-        if tokio::time::timeout(config.shutdown_grace, working).await.is_err() {
+    tokio::select! {
+        drained = working => if !drained {
             tracing::warn!("work was still running when the grace period ended; the ledger remembers it");
-        }
-    };
-    tokio::pin!(keeping);
-    let result = tokio::select! {
-        () = drained => Ok(()),
-        result = holding => result,
-        kept = &mut keeping => return Err(kept.map_or_else(
-            |_| Error::Ended("the ledger's keeper has panicked, which is a bug".into()),
-            |kept| kept.err().map_or_else(|| Error::Ended("the ledger's keeper has ended".into()), Error::Ledger),
-        )),
-        result = watched(&mut tasks) => result,
-    };
-    metrics.leader(false);
-    if result.is_err() {
-        // Not in good order: the epoch stays, and tells the next operator to look twice.
-        keeping_aborted.abort();
-        return result;
+            return Ok(());
+        },
+        // Not in good order: the epoch stays on the ledger, and tells the next operator to look twice.
+        result = holding => return result.map_err(Error::from),
+        result = watched(tasks) => return result,
+        kept = keeping.join_next() => return Err(match kept {
+            Some(Ok(Err(error))) => Error::Ledger(error),
+            _ => Error::Ended("the ledger's keeper has ended, which is a bug".into()),
+        }),
     }
     ledger_stop.cancel();
-    if let Ok(Err(error)) = keeping.await {
+    if let Some(Ok(Err(error))) = keeping.join_next().await {
         tracing::warn!(%error, "the ledger could not be stored at the end");
     }
-    // What was told last should still be heard, if that does not take long.
-    let _ = tokio::time::timeout(Duration::from_secs(2), writing).await;
-    release(lease).await;
     Ok(())
 }
 
@@ -243,7 +274,10 @@ fn scopes(config: &Config) -> Vec<(Kind, Option<String>)> {
         [] => vec![None],
         some => some.iter().cloned().map(Some).collect(),
     };
-    kinds.into_iter().flat_map(|kind| namespaces.iter().cloned().map(move |namespace| (kind, namespace))).collect()
+    kinds
+        .into_iter()
+        .flat_map(|kind| namespaces.iter().cloned().map(move |namespace| (kind, namespace)))
+        .collect()
 }
 
 /// Tries until it succeeds, and says that it waits. `None`: the operator was stopped.
@@ -322,7 +356,9 @@ async fn serve(
     let never = CancellationToken::new();
     if let Some(address) = &config.metrics_bind_address {
         let listener = admin::bind("--metrics-bind-address", address).await?;
-        let reviewer = config.enable_metrics_auth.then(|| KubernetesReviewer::new(client.clone()));
+        let reviewer = config
+            .enable_metrics_auth
+            .then(|| KubernetesReviewer::new(client.clone()));
         let serving = admin::serve_metrics(listener, Arc::new(registry), reviewer, never.clone());
         tasks.spawn(async move {
             serving.await;
@@ -382,18 +418,24 @@ fn vault_settings(config: &Config) -> crate::vault::Settings {
         timeout: from.timeout,
         max_retries: from.max_retries,
         proxy: from.proxy,
+        max_rps: config.vault_max_rps,
     }
 }
 
 fn load_policy(file: Option<&Path>) -> Result<Policy, Error> {
-    let Some(file) = file else { return Ok(Policy::default()) };
+    let Some(file) = file else {
+        return Ok(Policy::default());
+    };
     let fault = |what: String| Error::Setup(format!("--path-policy: {}: {what}", file.display()));
     let text = std::fs::read_to_string(file).map_err(|error| fault(error.to_string()))?;
-    let rules: PolicyFile = crate::yaml::from_str(&text).map_err(fault)?;
-    Policy::new(rules.rules).map_err(fault)
+    let rules = match crate::yaml::from_str(&text).map_err(&fault)? {
+        serde_json::Value::Array(_) => crate::yaml::from_str(&text).map_err(&fault)?,
+        _ => crate::yaml::from_str::<PolicyFile>(&text).map_err(&fault)?.rules,
+    };
+    Policy::new(rules).map_err(fault)
 }
 
-/// The policy's file.
+/// The policy's file: a list of rules, by itself or under this name.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PolicyFile {

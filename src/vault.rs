@@ -2,14 +2,18 @@
 //!
 //! The only module that knows Vault's HTTP API. It decides nothing about documents and remembers
 //! none; its callers do not see HTTP, tokens or JSON. Behind this facade:
-//! `setup` (settings → HTTP client) → `transport` (requests and replies) → `session` (the token) →
+//! `setup` (settings → HTTP client) → `transport` (requests and replies) → `session` and `token` (the login) →
 //! `kv` and `mounts` (what is asked, and what replies mean), with `error` beside them.
 
 mod error;
 mod kv;
 mod mounts;
+mod pace;
 mod session;
 mod setup;
+#[cfg(test)]
+mod test_server;
+mod token;
 mod transport;
 
 use std::sync::Arc;

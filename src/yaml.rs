@@ -11,6 +11,7 @@ pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, String> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::fmt::Write as _;
 
     use super::*;
 
@@ -35,10 +36,8 @@ mod tests {
         let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for level in 1..10 {
             let below = format!("*a{}, ", level - 1).repeat(10);
-            text.push_str(&format!(
-                "a{level}: &a{level} [{}]\n",
-                below.trim_end_matches(", ")
-            ));
+            let below = below.trim_end_matches(", ");
+            writeln!(text, "a{level}: &a{level} [{below}]").unwrap();
         }
         let error = from_str::<serde_json::Value>(&text).unwrap_err();
         assert_eq!(error, "repetition limit exceeded");

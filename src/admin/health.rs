@@ -29,7 +29,7 @@ pub(super) async fn answer(uri: &Uri, checks: &impl Checks) -> Reply {
             .any(|pair| pair.split_once('=').map_or(pair, |(name, _)| name) == "verbose")
     });
     match uri.path() {
-        "/livez" => report("livez", verbose, &[]),
+        "/livez" => report("livez", verbose, &[("process", Ok(()))]),
         "/healthz" => report(
             "healthz",
             verbose,

@@ -46,7 +46,7 @@ async fn ask(at: std::net::SocketAddr, request: &str) -> (u16, String) {
 }
 
 async fn metrics_server(reviewer: Option<Fake>) -> (std::net::SocketAddr, CancellationToken) {
-    let listener = bind("metrics-bind-address", "127.0.0.1:0").await.unwrap();
+    let listener = bind("--metrics-bind-address", "127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let mut registry = Registry::default();
     Metrics::register(&mut registry);
@@ -164,9 +164,9 @@ async fn heads_are_bounded() {
 
 #[tokio::test]
 async fn an_address_in_use_names_its_flag() {
-    let listener = bind("metrics-bind-address", "127.0.0.1:0").await.unwrap();
+    let listener = bind("--metrics-bind-address", "127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap().to_string();
-    let error = bind("health-probe-bind-address", &at)
+    let error = bind("--health-probe-bind-address", &at)
         .await
         .unwrap_err()
         .to_string();
@@ -174,6 +174,6 @@ async fn an_address_in_use_names_its_flag() {
         error.starts_with(&format!("--health-probe-bind-address: cannot listen at {at}: ")),
         "{error}"
     );
-    let any = bind("metrics-bind-address", ":0").await.unwrap();
+    let any = bind("--metrics-bind-address", ":0").await.unwrap();
     assert!(any.local_addr().unwrap().ip().is_unspecified());
 }

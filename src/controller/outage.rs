@@ -22,7 +22,10 @@ pub(super) struct Outage {
 
 impl Default for Outage {
     fn default() -> Self {
-        Self { parked: Mutex::new(Some(HashMap::new())), began: Notify::new() }
+        Self {
+            parked: Mutex::new(Some(HashMap::new())),
+            began: Notify::new(),
+        }
     }
 }
 
@@ -38,14 +41,15 @@ impl Outage {
         }
     }
 
-    /// A source has found Vault away, and waits.
-    pub(super) fn begin(&self, key: &SourceKey, recheck: bool) {
+    /// A source has found Vault away: nobody tries any more until the prober has found it there. The
+    /// source itself tries again after its own backoff, so that an answer which only it gets keeps
+    /// nobody else waiting, and cannot go round and round.
+    pub(super) fn begin(&self) {
         let mut parked = self.parked();
         if parked.is_none() {
-            tracing::warn!("Vault does not answer; all sources wait until it does");
+            *parked = Some(HashMap::new());
             self.began.notify_one();
         }
-        *parked.get_or_insert_default().entry(key.clone()).or_default() |= recheck;
     }
 
     /// Asks for Vault while it is away, and brings everybody back when it is there.
@@ -53,16 +57,21 @@ impl Outage {
         // The session's own task logs in, and says what keeps it from that.
         vault.ready().await;
         loop {
-            while vault.health().await.is_err() {
-                controller.metrics.vault_up(false);
+            let mut away = false;
+            while let Err(error) = vault.health().await {
+                if !std::mem::replace(&mut away, true) {
+                    tracing::warn!(%error, "Vault does not answer; all sources wait until it does");
+                    controller.metrics.vault_up(false);
+                }
                 tokio::time::sleep(PROBE).await;
             }
             controller.metrics.vault_up(true);
             let back: Vec<_> = self.parked().take().into_iter().flatten().collect();
-            tracing::info!(sources = back.len(), "Vault answers");
+            if away {
+                tracing::info!(sources = back.len(), "Vault answers again");
+            }
             controller.enqueue_spread(back);
             self.began.notified().await;
-            controller.metrics.vault_up(false);
         }
     }
 

@@ -43,7 +43,11 @@ pub(super) async fn workloads(
         None => Api::all_with(client, &resource),
     };
     let discover = controller.kube.discover();
-    let scope = Scope { controller, kind, namespace };
+    let scope = Scope {
+        controller,
+        kind,
+        namespace,
+    };
     scope
         .follow(
             |config| watcher::watcher(api.clone(), config),
@@ -55,13 +59,21 @@ pub(super) async fn workloads(
 }
 
 /// Watches Secrets: as sources, and as what sources are made of.
-pub(super) async fn secrets(controller: &Controller, namespace: Option<String>, listed: Listed) -> WatchEnded {
+pub(super) async fn secrets(
+    controller: &Controller,
+    namespace: Option<String>,
+    listed: Listed,
+) -> WatchEnded {
     let (client, resource) = (controller.kube.client().clone(), resource(Kind::Secret));
     let api: Api<PartialObjectMeta<Workload>> = match &namespace {
         Some(namespace) => Api::namespaced_with(client, namespace, &resource),
         None => Api::all_with(client, &resource),
     };
-    let scope = Scope { controller, kind: Kind::Secret, namespace };
+    let scope = Scope {
+        controller,
+        kind: Kind::Secret,
+        namespace,
+    };
     scope
         .follow(
             |config| watcher::watcher(api.clone(), config),
@@ -73,6 +85,7 @@ pub(super) async fn secrets(controller: &Controller, namespace: Option<String>, 
 }
 
 /// What was seen of a Secret: its namespace and name, and its resourceVersion unless it is gone.
+#[derive(Clone, Copy)]
 struct Seen<'a> {
     namespace: &'a str,
     name: &'a str,
@@ -112,14 +125,18 @@ impl Scope<'_> {
             loop {
                 match stream.try_next().await {
                     Ok(None) => return WatchEnded(self.kind.as_str()),
-                    Err(error) if needs_pages(&error) && config.initial_list_strategy == InitialListStrategy::StreamingList => {
+                    Err(error)
+                        if needs_pages(&error)
+                            && config.initial_list_strategy == InitialListStrategy::StreamingList =>
+                    {
                         tracing::info!(kind = %self.kind, "the API server streams no lists; reading them in small pages");
                         config = watcher::Config::default().page_size(PAGE);
                         break;
                     }
                     Err(error) => {
                         if !std::mem::replace(&mut told, true) {
-                            let error = crate::kube::Error::of(format!("watch {}s", self.kind), reason(error));
+                            let error =
+                                crate::kube::Error::of(format!("watch {}s", self.kind), reason(error));
                             tracing::warn!(kind = %self.kind, %error, "a watch has failed; trying again");
                         }
                         tokio::time::sleep(backoff.next()).await;
@@ -138,7 +155,7 @@ impl Scope<'_> {
                             Event::Apply(object) => self.applied(&object, &reduce, &noted),
                             Event::Delete(object) => self.deleted(&object, &noted),
                             Event::InitDone => {
-                                self.gone(std::mem::take(&mut unseen), &noted);
+                                self.gone(&std::mem::take(&mut unseen), &noted);
                                 if let Some(listed) = listed.take() {
                                     // Nobody listens any more when the process ends.
                                     let _ = listed.send(()).await;
@@ -151,10 +168,19 @@ impl Scope<'_> {
         }
     }
 
-    fn applied<K: Resource>(&self, object: &K, reduce: impl Fn(&K) -> Option<Source>, noted: impl Fn(Seen<'_>)) {
+    fn applied<K: Resource>(
+        &self,
+        object: &K,
+        reduce: impl Fn(&K) -> Option<Source>,
+        noted: impl Fn(Seen<'_>),
+    ) {
         let meta = object.meta();
         if let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) {
-            noted(Seen { namespace, name, version: meta.resource_version.as_deref() });
+            noted(Seen {
+                namespace,
+                name,
+                version: meta.resource_version.as_deref(),
+            });
         }
         if let Some(source) = reduce(object) {
             self.controller.source_seen(&source);
@@ -162,16 +188,30 @@ impl Scope<'_> {
     }
 
     fn deleted<K: Resource>(&self, object: &K, noted: impl Fn(Seen<'_>)) {
-        let (Some(namespace), name) = (object.namespace(), object.name_any()) else { return };
-        noted(Seen { namespace: &namespace, name: &name, version: None });
-        self.controller.source_gone(&SourceKey { kind: self.kind, namespace, name });
+        let (Some(namespace), name) = (object.namespace(), object.name_any()) else {
+            return;
+        };
+        noted(Seen {
+            namespace: &namespace,
+            name: &name,
+            version: None,
+        });
+        self.controller.source_gone(&SourceKey {
+            kind: self.kind,
+            namespace,
+            name,
+        });
     }
 
     /// What the index knows in this watch's scope.
     fn known(&self) -> Unseen {
         let within = |namespace: &str| self.namespace.as_deref().is_none_or(|own| own == namespace);
         let index = self.controller.index();
-        let sources = index.keys().filter(|key| key.kind == self.kind && within(&key.namespace)).cloned().collect();
+        let sources = index
+            .keys()
+            .filter(|key| key.kind == self.kind && within(&key.namespace))
+            .cloned()
+            .collect();
         let secrets = index
             .known_secrets()
             .filter(|(namespace, _)| self.kind == Kind::Secret && within(namespace))
@@ -181,9 +221,13 @@ impl Scope<'_> {
     }
 
     /// What a whole list has not shown is gone.
-    fn gone(&self, unseen: Unseen, noted: impl Fn(Seen<'_>)) {
+    fn gone(&self, unseen: &Unseen, noted: impl Fn(Seen<'_>)) {
         for (namespace, name) in &unseen.secrets {
-            noted(Seen { namespace, name, version: None });
+            noted(Seen {
+                namespace,
+                name,
+                version: None,
+            });
         }
         for key in &unseen.sources {
             self.controller.source_gone(key);
@@ -202,8 +246,14 @@ impl Unseen {
         if self.sources.is_empty() && self.secrets.is_empty() {
             return;
         }
-        let (Some(namespace), name) = (object.namespace(), object.name_any()) else { return };
-        let key = SourceKey { kind, namespace, name };
+        let (Some(namespace), name) = (object.namespace(), object.name_any()) else {
+            return;
+        };
+        let key = SourceKey {
+            kind,
+            namespace,
+            name,
+        };
         self.sources.remove(&key);
         self.secrets.remove(&(key.namespace, key.name));
     }
@@ -236,7 +286,9 @@ impl Controller {
     }
 
     fn secret_seen(&self, seen: Seen<'_>) {
-        let users = self.index().observe_secret(seen.namespace, seen.name, seen.version);
+        let users = self
+            .index()
+            .observe_secret(seen.namespace, seen.name, seen.version);
         self.enqueue(users);
     }
 }
@@ -244,8 +296,9 @@ impl Controller {
 /// Whether the API server has refused a streaming list as such.
 fn needs_pages(error: &watcher::Error) -> bool {
     let code = match error {
-        watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code,
-        watcher::Error::WatchError(status) => status.code,
+        watcher::Error::WatchStartFailed(kube::Error::Api(status)) | watcher::Error::WatchError(status) => {
+            status.code
+        }
         _ => return false,
     };
     matches!(code, 400 | 422)
@@ -257,8 +310,6 @@ fn reason(error: watcher::Error) -> kube::Error {
         | watcher::Error::WatchStartFailed(error)
         | watcher::Error::WatchFailed(error) => error,
         watcher::Error::WatchError(status) => kube::Error::Api(status),
-        watcher::Error::NoResourceVersion => {
-            kube::Error::Service("the reply has no resourceVersion".into())
-        }
+        watcher::Error::NoResourceVersion => kube::Error::Service("the reply has no resourceVersion".into()),
     }
 }

@@ -85,27 +85,27 @@ struct LocalReference {
 /// The Secrets that the template uses, by name. One that is used twice is optional only if each
 /// use says so.
 pub fn references(pod: &PodSpec, discover: Discover) -> Vec<Reference> {
-    let containers = || each(&pod.containers).chain(each(&pod.init_containers));
-    let volumes = || each(&pod.volumes);
+    let containers = || each(pod.containers.as_ref()).chain(each(pod.init_containers.as_ref()));
+    let volumes = || each(pod.volumes.as_ref());
     let plain = containers()
-        .flat_map(|c| each(&c.env))
+        .flat_map(|c| each(c.env.as_ref()))
         .filter_map(|variable| variable.value_from.as_ref()?.secret_key_ref.as_ref())
         .chain(
             containers()
-                .flat_map(|c| each(&c.env_from))
+                .flat_map(|c| each(c.env_from.as_ref()))
                 .filter_map(|from| from.secret_ref.as_ref()),
         )
         .chain(volumes().filter_map(|v| v.secret.as_ref()))
         .chain(
             volumes()
                 .filter_map(|v| v.projected.as_ref())
-                .flat_map(|p| each(&p.sources))
+                .flat_map(|p| each(p.sources.as_ref()))
                 .filter_map(|source| source.secret.as_ref()),
         );
     let csi = volumes()
         .filter_map(|v| v.csi.as_ref()?.node_publish_secret_ref.as_ref())
         .filter(|_| discover.csi);
-    let pull = each(&pod.image_pull_secrets).filter(|_| discover.image_pull_secrets);
+    let pull = each(pod.image_pull_secrets.as_ref()).filter(|_| discover.image_pull_secrets);
 
     let mut found: BTreeMap<&str, bool> = BTreeMap::new();
     for LocalReference { name, optional } in plain.chain(csi).chain(pull) {
@@ -126,8 +126,8 @@ pub fn references(pod: &PodSpec, discover: Discover) -> Vec<Reference> {
         .collect()
 }
 
-fn each<T>(list: &Option<Vec<T>>) -> impl Iterator<Item = &T> {
-    list.iter().flatten()
+fn each<T>(list: Option<&Vec<T>>) -> impl Iterator<Item = &T> {
+    list.into_iter().flatten()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! Secrets that no source names leave no trace in it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use super::annotations::Ask;
 use super::desired::Hint;
@@ -49,6 +50,8 @@ pub struct Memory {
     pub healthy: Option<bool>,
     /// How often in a row it has failed.
     pub failures: u32,
+    /// When all of it was compared with Vault, since the process began.
+    pub checked: Option<Duration>,
 }
 
 /// One document as we know Vault to hold it.

@@ -362,14 +362,13 @@ pub fn remove(scene: &Departure) -> Removal {
     let retain = scene.deletion == DeletionPolicy::Retain;
     match scene.seen {
         Seen::Absent | Seen::Deleted { .. } if scene.unsettled && !retain => Removal::Watch,
-        Seen::Absent => Removal::Gone,
         Seen::Deleted {
             mark: Mark::Claimed(claim),
             ..
         } if scene.deletion == DeletionPolicy::Purge && holds(scene, claim) && !scene.entry.adopted => {
             Removal::Purge
         }
-        Seen::Deleted { .. } => Removal::Gone,
+        Seen::Absent | Seen::Deleted { .. } => Removal::Gone,
         Seen::Live {
             version,
             mark: Mark::Claimed(claim),

@@ -106,6 +106,7 @@ fn decided(case: &Case) -> Result<Step, Owner> {
     decide(&scene, digest("new"))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "compared with results")]
 fn step(write: Option<Cas>, claim: bool, adopted: bool, creating: bool) -> Result<Step, Owner> {
     Ok(Step {
         write,

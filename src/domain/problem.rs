@@ -184,6 +184,11 @@ pub enum PathFault {
     /// No mount has this path.
     #[error("Vault has no secrets engine mounted at {0:?}")]
     NoMount(String),
+    /// Vault does not say which mount has it: it answers alike for none and for one that we may not see.
+    #[error(
+        "Vault shows no secrets engine for {0:?}: none is mounted there, or the operator's policy allows nothing below it (403)"
+    )]
+    Hidden(String),
     /// The mount is not a KV engine.
     #[error("the secrets engine at {mount:?} is of type {kind:?}, not kv")]
     NotKv {
@@ -272,6 +277,16 @@ impl Problem {
         )
     }
 
+    /// Whether the cure may lie in Vault, of whose changes nobody tells us: its mounts, its policies.
+    pub fn is_vaults_to_cure(&self) -> bool {
+        matches!(
+            self,
+            Self::Vault { .. }
+                | Self::Conflict { .. }
+                | Self::Path(PathFault::Hidden(_) | PathFault::NoMount(_) | PathFault::NotKv { .. })
+        )
+    }
+
     /// What to do about it.
     pub fn hint(&self) -> String {
         let fixed = match self {
@@ -311,6 +326,11 @@ impl Problem {
 impl PathFault {
     fn hint(&self) -> String {
         match self {
+            Self::Hidden(_) => {
+                "correct the path, mount a KV engine there, or let the policy of the operator's role allow it; where asking is denied, \
+                 state the mount with --mount=PATH=1|2"
+                    .to_owned()
+            }
             Self::NoMount(_) | Self::NotKv { .. } => {
                 "mount a KV engine there, or begin the path with one that exists, such as secret/data/app"
                     .to_owned()

@@ -3,9 +3,12 @@
 //! A namespace with a thousand failing sources delays another namespace's one source by one turn.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::time::Instant;
+use std::time::Duration;
 
 use super::source::SourceKey;
+
+/// A moment: the time since some beginning, the same for all calls.
+pub type Moment = Duration;
 
 /// The queue. Time comes in as an argument.
 #[derive(Default)]
@@ -15,12 +18,16 @@ pub struct Queue {
     ready: HashMap<String, VecDeque<SourceKey>>,
     slots: HashMap<SourceKey, Slot>,
     /// The same appointments as in `slots`, by time.
-    agenda: BTreeSet<(Instant, SourceKey)>,
+    agenda: BTreeSet<(Moment, SourceKey)>,
     waiting: usize,
 }
 
 /// What the queue knows of one source.
 #[derive(Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four facts that do not depend on each other"
+)]
 struct Slot {
     ready: bool,
     running: bool,
@@ -28,7 +35,7 @@ struct Slot {
     again: bool,
     /// Vault is to be read again, whatever is remembered.
     recheck: bool,
-    appointment: Option<(Instant, bool)>,
+    appointment: Option<(Moment, bool)>,
 }
 
 /// What to do now.
@@ -37,7 +44,7 @@ pub enum Next {
     /// Reconcile this source; the flag says whether Vault is to be read again.
     Run(SourceKey, bool),
     /// Nothing is ready; look again at this time, or when something is added.
-    Wait(Option<Instant>),
+    Wait(Option<Moment>),
 }
 
 impl Queue {
@@ -60,7 +67,7 @@ impl Queue {
 
     /// Sets the time at which a source becomes ready by itself; `None` takes it away. Each source
     /// has one such time.
-    pub fn schedule(&mut self, key: &SourceKey, appointment: Option<(Instant, bool)>) {
+    pub fn schedule(&mut self, key: &SourceKey, appointment: Option<(Moment, bool)>) {
         let slot = self.slots.entry(key.clone()).or_default();
         if let Some((at, _)) = slot.appointment.take() {
             self.agenda.remove(&(at, key.clone()));
@@ -75,17 +82,25 @@ impl Queue {
     }
 
     /// Takes the next source whose turn it is. Whoever runs it says [`Queue::done`].
-    pub fn next(&mut self, now: Instant) -> Next {
+    pub fn next(&mut self, now: Moment) -> Next {
         while let Some((at, key)) = self.agenda.first().filter(|(at, _)| *at <= now).cloned() {
             self.agenda.remove(&(at, key.clone()));
-            let recheck = self.slots.get_mut(&key).and_then(|slot| slot.appointment.take()).is_some_and(|(_, r)| r);
+            let recheck = self
+                .slots
+                .get_mut(&key)
+                .and_then(|slot| slot.appointment.take())
+                .is_some_and(|(_, r)| r);
             self.add(&key, recheck);
         }
         let Some(namespace) = self.turns.pop_front() else {
             return Next::Wait(self.agenda.first().map(|(at, _)| *at));
         };
-        let Some(mut line) = self.ready.remove(&namespace) else { return self.next(now) };
-        let Some(key) = line.pop_front() else { return self.next(now) };
+        let Some(mut line) = self.ready.remove(&namespace) else {
+            return self.next(now);
+        };
+        let Some(key) = line.pop_front() else {
+            return self.next(now);
+        };
         if !line.is_empty() {
             self.ready.insert(namespace.clone(), line);
             self.turns.push_back(namespace);
@@ -100,7 +115,9 @@ impl Queue {
 
     /// The source has been reconciled.
     pub fn done(&mut self, key: &SourceKey) {
-        let Some(slot) = self.slots.get_mut(key) else { return };
+        let Some(slot) = self.slots.get_mut(key) else {
+            return;
+        };
         slot.running = false;
         if std::mem::take(&mut slot.again) {
             self.add(key, false);
@@ -119,7 +136,11 @@ impl Queue {
     }
 
     fn forget_if_idle(&mut self, key: &SourceKey) {
-        if self.slots.get(key).is_some_and(|s| !s.ready && !s.running && s.appointment.is_none()) {
+        if self
+            .slots
+            .get(key)
+            .is_some_and(|s| !s.ready && !s.running && s.appointment.is_none())
+        {
             self.slots.remove(key);
         }
     }
@@ -127,16 +148,18 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::domain::source::Kind;
 
     fn key(namespace: &str, name: &str) -> SourceKey {
-        SourceKey { kind: Kind::Deployment, namespace: namespace.into(), name: name.into() }
+        SourceKey {
+            kind: Kind::Deployment,
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 
-    fn drain(queue: &mut Queue, now: Instant) -> Vec<String> {
+    fn drain(queue: &mut Queue, now: Moment) -> Vec<String> {
         let mut names = Vec::new();
         while let Next::Run(key, _) = queue.next(now) {
             names.push(format!("{}/{}", key.namespace, key.name));
@@ -147,7 +170,7 @@ mod tests {
 
     #[test]
     fn namespaces_take_turns() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
+        let (mut queue, now) = (Queue::default(), Moment::from_secs(1000));
         for name in ["1", "2", "3"] {
             queue.add(&key("busy", name), false);
         }
@@ -159,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_source_never_runs_twice_at_once_and_no_change_is_lost() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
+        let (mut queue, now) = (Queue::default(), Moment::from_secs(1000));
         let a = key("n", "a");
         queue.add(&a, false);
         queue.add(&a, true);
@@ -175,7 +198,7 @@ mod tests {
 
     #[test]
     fn appointments_come_due_once_and_the_last_word_counts() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
+        let (mut queue, now) = (Queue::default(), Moment::from_secs(1000));
         let later = |s| now + Duration::from_secs(s);
         let (a, b) = (key("n", "a"), key("n", "b"));
         queue.schedule(&a, Some((later(10), true)));

@@ -22,7 +22,8 @@ impl Run<'_> {
     pub(super) async fn announce(&mut self, source: &Source, wanted: &[Wanted], ask: &Ask) {
         let mut fresh = Vec::new();
         for wanted in wanted {
-            let Some(Ok(seen @ (Seen::Absent | Seen::Deleted { .. }))) = self.gathered.seen.get(&wanted.id) else {
+            let Some(Ok(seen @ (Seen::Absent | Seen::Deleted { .. }))) = self.gathered.seen.get(&wanted.id)
+            else {
                 continue;
             };
             let entry = self.on.ledger.get(&wanted.id);
@@ -71,8 +72,18 @@ impl Run<'_> {
             Err(error) => return Ok(Some(self.failed(id, of_kubernetes(&error)))),
         };
         share.shrink(secrets.values());
-        let inputs = self.inputs(wanted, secrets.iter().map(|(name, p)| (name.as_str(), p.resource_version.as_str())));
-        let content = match assemble(wanted, &source.key.namespace, secrets, on.settings.max_document_size) {
+        let inputs = self.inputs(
+            wanted,
+            secrets
+                .iter()
+                .map(|(name, p)| (name.as_str(), p.resource_version.as_str())),
+        );
+        let content = match assemble(
+            wanted,
+            &source.key.namespace,
+            secrets,
+            on.settings.max_document_size,
+        ) {
             Assembled::Nothing => return Ok(None),
             Assembled::Problems(problems) => {
                 for problem in problems {
@@ -95,7 +106,10 @@ impl Run<'_> {
             Ok(step) => step,
             Err(owner) => {
                 self.give_up(id, entry.as_ref());
-                let problem = Problem::Conflict { document: id.clone(), owner };
+                let problem = Problem::Conflict {
+                    document: id.clone(),
+                    owner,
+                };
                 return Ok(Some(self.failed(id, problem)));
             }
         };
@@ -108,7 +122,14 @@ impl Run<'_> {
             Err(problem) => Ok(Some(self.failed(id, problem))),
             Ok(version) => {
                 self.note_drift(id, before, digest, inputs, step);
-                self.memory.documents.insert(id.clone(), Remembered { version, content: digest, inputs });
+                self.memory.documents.insert(
+                    id.clone(),
+                    Remembered {
+                        version,
+                        content: digest,
+                        inputs,
+                    },
+                );
                 Ok(Some(Standing::Stands))
             }
         }
@@ -146,7 +167,10 @@ impl Run<'_> {
             };
         }
         if step.title.creating {
-            let standing = Title { creating: false, ..step.title };
+            let standing = Title {
+                creating: false,
+                ..step.title
+            };
             let entry = self.entry(source, ask, standing, self.on.ledger.get(id).as_ref());
             self.on.ledger.commit_later(vec![(id.clone(), Some(entry))]);
         }
@@ -167,7 +191,10 @@ impl Run<'_> {
         title: Title,
     ) -> Result<Result<u64, Problem>, Moved> {
         let (on, id) = (self.on, &wanted.id);
-        let mount = Mount { path: id.mount.clone(), version: wanted.version };
+        let mount = Mount {
+            path: id.mount.clone(),
+            version: wanted.version,
+        };
         match on.vault.write(&mount, id, content, cas).await {
             Ok(version) => {
                 tracing::info!(source = %source.key, document = %id, version, "document written");
@@ -183,11 +210,17 @@ impl Run<'_> {
                     if title.creating
                         && let Some(entry) = on.ledger.get(id)
                     {
-                        let entry = LedgerEntry { state: State::OutcomeUnknown, ..entry };
+                        let entry = LedgerEntry {
+                            state: State::OutcomeUnknown,
+                            ..entry
+                        };
                         on.ledger.commit_later(vec![(id.clone(), Some(entry))]);
                     }
                 }
-                if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Bug) {
+                if matches!(
+                    error.kind,
+                    ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Bug
+                ) {
                     on.mounts.doubt(&id.mount);
                 }
                 let mut problem = on.vault_failed(&error);
@@ -195,7 +228,7 @@ impl Run<'_> {
                     && error.kind == ErrorKind::TooLarge
                 {
                     let size = crate::domain::value::size(content);
-                    message.push_str(&format!("; its keys and values are {size} bytes"));
+                    *message = format!("{message}; its keys and values are {size} bytes");
                 }
                 Ok(Err(problem))
             }
@@ -227,10 +260,18 @@ impl Run<'_> {
 
     /// Writes the ledger before Vault, when it does not say so already. Growing waits until it is
     /// stored; a changed wish about deletion need not.
-    async fn record(&mut self, source: &Source, ask: &Ask, id: &DocumentId, title: Title) -> Result<(), Problem> {
+    async fn record(
+        &mut self,
+        source: &Source,
+        ask: &Ask,
+        id: &DocumentId,
+        title: Title,
+    ) -> Result<(), Problem> {
         let old = self.on.ledger.get(id);
         let entry = self.entry(source, ask, title, old.as_ref());
-        let known = old.as_ref().is_some_and(|old| old.holder == entry.holder && old.state != State::Deleting);
+        let known = old
+            .as_ref()
+            .is_some_and(|old| old.holder == entry.holder && old.state != State::Deleting);
         let change = vec![(id.clone(), Some(entry))];
         if known {
             self.on.ledger.commit_later(change);
@@ -250,7 +291,9 @@ impl Run<'_> {
     fn entry(&self, source: &Source, ask: &Ask, title: Title, old: Option<&LedgerEntry>) -> LedgerEntry {
         let state = match old {
             // Where it stands already, a document that was deleted in Vault is not a new one.
-            Some(old) if title.creating && old.holder == source.key && old.state == State::OutcomeUnknown => old.state,
+            Some(old) if title.creating && old.holder == source.key && old.state == State::OutcomeUnknown => {
+                old.state
+            }
             _ if title.creating => State::Creating,
             _ => State::Written,
         };
@@ -271,7 +314,11 @@ impl Run<'_> {
     /// A document that is as it should be: only the wish about its deletion may be news.
     fn keep_entry(&self, source: &Source, ask: &Ask, id: &DocumentId) {
         if let Some(entry) = self.on.ledger.get(id).filter(|entry| entry.holder == source.key) {
-            let entry = LedgerEntry { uid: source.uid.clone(), deletion: self.deletion(ask), ..entry };
+            let entry = LedgerEntry {
+                uid: source.uid.clone(),
+                deletion: self.deletion(ask),
+                ..entry
+            };
             self.on.ledger.commit_later(vec![(id.clone(), Some(entry))]);
         }
     }
@@ -311,7 +358,9 @@ impl Run<'_> {
                 continue;
             }
             if let Some(payload) = self.on.kube.secret(&source.key.namespace, &entry.name).await? {
-                self.on.index().learn_secret(&source.key.namespace, &entry.name, &payload.resource_version);
+                self.on
+                    .index()
+                    .learn_secret(&source.key.namespace, &entry.name, &payload.resource_version);
                 secrets.insert(entry.name.clone(), payload);
             }
         }
@@ -320,10 +369,22 @@ impl Run<'_> {
 
     /// Fingerprint of a wish and of the Secrets that it was fulfilled from.
     fn inputs<'s>(&self, wanted: &Wanted, versions: impl Iterator<Item = (&'s str, &'s str)>) -> Digest {
-        let wish = format!("{:?}", (&wanted.entries, wanted.encoding, &wanted.id, self.deletion(&self.gathered.ask)));
+        let wish = format!(
+            "{:?}",
+            (
+                &wanted.entries,
+                wanted.encoding,
+                &wanted.id,
+                self.deletion(&self.gathered.ask)
+            )
+        );
         let versions: Vec<_> = versions.collect();
-        let fields = versions.iter().flat_map(|(name, version)| [name.as_bytes(), version.as_bytes()]);
-        self.on.digester.fields([wish.as_bytes()].into_iter().chain(fields))
+        let fields = versions
+            .iter()
+            .flat_map(|(name, version)| [name.as_bytes(), version.as_bytes()]);
+        self.on
+            .digester
+            .fields([wish.as_bytes()].into_iter().chain(fields))
     }
 
     /// The same from what the watch shows, if it has shown all of them.
@@ -342,7 +403,12 @@ impl Run<'_> {
             }
             KvVersion::V2 => Mark::Unclaimed,
         };
-        Seen::Live { version: known.version, created: 0, content: Some(known.content), mark }
+        Seen::Live {
+            version: known.version,
+            created: 0,
+            content: Some(known.content),
+            mark,
+        }
     }
 
     fn contenders(
@@ -353,7 +419,11 @@ impl Run<'_> {
         seen: &Seen,
     ) -> (Contender, Vec<Contender>) {
         let mut holders: Vec<_> = entry.map(|entry| &entry.holder).into_iter().collect();
-        if let Seen::Live { mark: Mark::Claimed(claim), .. } = seen {
+        if let Seen::Live {
+            mark: Mark::Claimed(claim),
+            ..
+        } = seen
+        {
             holders.push(&claim.holder);
         }
         let me = Contender {
@@ -381,12 +451,23 @@ impl Run<'_> {
             seen,
             version: wanted.version,
             claims: self.on.takes_claims(&wanted.id, wanted.version),
-            adopt: if wanted.may_adopt { self.on.settings.adopt } else { Adopt::Never },
+            adopt: if wanted.may_adopt {
+                self.on.settings.adopt
+            } else {
+                Adopt::Never
+            },
         }
     }
 
     /// Vault no longer held what we knew it to hold, and nothing that we write from had changed.
-    fn note_drift(&mut self, id: &DocumentId, before: Option<Remembered>, content: Digest, inputs: Digest, step: Step) {
+    fn note_drift(
+        &mut self,
+        id: &DocumentId,
+        before: Option<Remembered>,
+        content: Digest,
+        inputs: Digest,
+        step: Step,
+    ) {
         let Some(before) = before else { return };
         if self.recheck && step.write.is_some() && before.content == content && before.inputs == inputs {
             self.report.drift(id);

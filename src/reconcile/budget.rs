@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::domain::value::Payload;
+use crate::domain::value::{Payload, Value};
 
 const KIB: usize = 1024;
 /// A Secret is at most 1 MiB. It is held up to four times for a moment: as the API server's reply in
@@ -26,15 +26,24 @@ pub struct Share(OwnedSemaphorePermit);
 impl Budget {
     /// Half of the memory limit (bytes), the other half being for everything else.
     pub fn new(limit: Option<u64>) -> Self {
-        let half = limit.map_or(DEFAULT, |bytes| usize::try_from(bytes / 2).unwrap_or(usize::MAX) / KIB);
-        let total = u32::try_from(half.max(WORST)).unwrap_or(u32::MAX / 2).min(u32::MAX / 2);
-        Self { total, left: Arc::new(Semaphore::new(total as usize)) }
+        let half = limit.map_or(DEFAULT, |bytes| {
+            usize::try_from(bytes / 2).unwrap_or(usize::MAX) / KIB
+        });
+        let total = u32::try_from(half.max(WORST))
+            .unwrap_or(u32::MAX / 2)
+            .min(u32::MAX / 2);
+        Self {
+            total,
+            left: Arc::new(Semaphore::new(total as usize)),
+        }
     }
 
     /// Waits for room for this many Secrets of the worst size. One document that needs more than
     /// there is at all gets the whole, alone.
     pub async fn share(&self, secrets: usize) -> Share {
-        let wanted = u32::try_from(secrets.saturating_mul(WORST)).unwrap_or(u32::MAX).min(self.total);
+        let wanted = u32::try_from(secrets.saturating_mul(WORST))
+            .unwrap_or(u32::MAX)
+            .min(self.total);
         match self.left.clone().acquire_many_owned(wanted).await {
             Ok(permit) => Share(permit),
             // Nobody ever closes it.
@@ -46,7 +55,10 @@ impl Budget {
 impl Share {
     /// Gives back what the Secrets turned out not to need.
     pub fn shrink<'a>(&mut self, payloads: impl Iterator<Item = &'a Payload>) {
-        let bytes: usize = payloads.flat_map(|payload| payload.data.values()).map(|value| value.len()).sum();
+        let bytes: usize = payloads
+            .flat_map(|payload| payload.data.values())
+            .map(Value::len)
+            .sum();
         let needed = (bytes * 4).div_ceil(KIB).max(1);
         let surplus = self.0.num_permits().saturating_sub(needed);
         drop(self.0.split(surplus));

@@ -92,7 +92,12 @@ impl Run<'_> {
                 // One of which we do not know whether it was ever created stays marked so: by that
                 // it is judged once Vault can be asked.
                 if entry.state == State::Written {
-                    let entry = LedgerEntry { state: State::Deleting, since: now(), deletion, ..entry.clone() };
+                    let entry = LedgerEntry {
+                        state: State::Deleting,
+                        since: now(),
+                        deletion,
+                        ..entry.clone()
+                    };
                     self.on.ledger.commit_later(vec![(id.clone(), Some(entry))]);
                 }
                 self.report.problem(Some(id), problem);
@@ -112,7 +117,9 @@ impl Run<'_> {
         let mount = match on.mounts.resolve(&id.to_string(), self.recheck).await {
             Ok(mount) => mount,
             // The whole mount is gone, or something else stands in its place: nothing of ours is left.
-            Err(Fault::Path(PathFault::NoMount(_) | PathFault::NotKv { .. })) => return self.strike(id).await,
+            Err(Fault::Path(PathFault::NoMount(_) | PathFault::NotKv { .. })) => {
+                return self.strike(id).await;
+            }
             Err(Fault::Path(fault)) => return Err(fault.into()),
             Err(Fault::Vault(error)) => return Err(on.vault_failed(&error)),
         };
@@ -136,9 +143,15 @@ impl Run<'_> {
                 }
                 Removal::Gone => return self.strike(id).await,
                 Removal::Watch => {
-                    let entry = LedgerEntry { state: State::Deleting, deletion, ..entry.clone() };
+                    let entry = LedgerEntry {
+                        state: State::Deleting,
+                        deletion,
+                        ..entry.clone()
+                    };
                     on.ledger.commit_later(vec![(id.clone(), Some(entry))]);
-                    let left = unsettled.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
+                    let left = unsettled.map_or(Duration::ZERO, |until| {
+                        until.saturating_duration_since(Instant::now())
+                    });
                     self.look_again(left, true);
                     return Ok(true);
                 }
@@ -203,7 +216,10 @@ impl Run<'_> {
         let on = self.on;
         on.notes.late().remove(id);
         self.wake.extend(on.index().sharers(self.key(), id));
-        on.ledger.commit(vec![(id.clone(), None)]).await.map_err(|error| of_ledger(&error))?;
+        on.ledger
+            .commit(vec![(id.clone(), None)])
+            .await
+            .map_err(|error| of_ledger(&error))?;
         Ok(true)
     }
 }

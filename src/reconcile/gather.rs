@@ -40,14 +40,32 @@ pub(super) struct Gathered<'a> {
 /// Fingerprint of all that decides about a source. Resource versions are not in it, nor anything
 /// that our own patches change.
 pub fn fingerprint(source: &Source, digester: &Digester) -> Digest {
-    let flags = [u8::from(source.deleting.is_some()), u8::from(source.finalizer && source.deleting.is_some())];
-    let annotations = source.annotations.iter().filter(|(name, _)| *name != annotations::SECRET_VERSIONS);
-    let annotations = annotations.flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
-    let references = source
-        .references
+    let flags = [
+        u8::from(source.deleting.is_some()),
+        u8::from(source.finalizer && source.deleting.is_some()),
+    ];
+    let annotations = source
+        .annotations
         .iter()
-        .flat_map(|r| [r.secret.as_bytes(), if r.optional { b"?".as_slice() } else { b"!".as_slice() }]);
-    digester.fields([source.uid.as_bytes(), &flags].into_iter().chain(annotations).chain([b"|".as_slice()]).chain(references))
+        .filter(|(name, _)| *name != annotations::SECRET_VERSIONS);
+    let annotations = annotations.flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
+    let references = source.references.iter().flat_map(|r| {
+        [
+            r.secret.as_bytes(),
+            if r.optional {
+                b"?".as_slice()
+            } else {
+                b"!".as_slice()
+            },
+        ]
+    });
+    digester.fields(
+        [source.uid.as_bytes(), &flags]
+            .into_iter()
+            .chain(annotations)
+            .chain([b"|".as_slice()])
+            .chain(references),
+    )
 }
 
 impl Reconciler {
@@ -60,9 +78,17 @@ impl Reconciler {
         wake: &mut Vec<SourceKey>,
     ) -> Result<Gathered<'_>, Moved> {
         let tracked = self.index().get(key).cloned();
-        let hint = tracked.as_ref().filter(|tracked| !tracked.deleting).and_then(|tracked| tracked.hint.clone());
-        let memory = tracked.as_ref().map(|tracked| tracked.memory.clone()).unwrap_or_default();
-        let forced = tracked.as_ref().is_some_and(|t| t.force.is_some() && t.force != memory.force);
+        let hint = tracked
+            .as_ref()
+            .filter(|tracked| !tracked.deleting)
+            .and_then(|tracked| tracked.hint.clone());
+        let memory = tracked
+            .as_ref()
+            .map(|tracked| tracked.memory.clone())
+            .unwrap_or_default();
+        let forced = tracked
+            .as_ref()
+            .is_some_and(|t| t.force.is_some() && t.force != memory.force);
         let trust = tracked.as_ref().is_some_and(|t| t.trust) && !recheck && !forced;
 
         let mount = match &hint {
@@ -77,11 +103,17 @@ impl Reconciler {
             _ => Vec::new(),
         };
         let held = self.ledger.of(key).into_iter().map(|(id, _)| id);
-        let lock = self.locks.acquire(ids.iter().cloned().chain(held).collect()).await;
+        let lock = self
+            .locks
+            .acquire(ids.iter().cloned().chain(held).collect())
+            .await;
 
         let mut seen = HashMap::new();
         if let Some(Ok(mount)) = &mount {
-            for id in ids.iter().filter(|id| !(trust && memory.documents.contains_key(*id))) {
+            for id in ids
+                .iter()
+                .filter(|id| !(trust && memory.documents.contains_key(*id)))
+            {
                 seen.insert(id.clone(), self.look(mount, id).await);
             }
         }
@@ -103,7 +135,9 @@ impl Reconciler {
             Ok(source) => gathered.source = source,
             Err(error) => gathered.unreadable = Some(of_kubernetes(&error)),
         }
-        let Some(source) = &gathered.source else { return Ok(gathered) };
+        let Some(source) = &gathered.source else {
+            return Ok(gathered);
+        };
         gathered.ask = annotations::parse(&source.annotations);
         gathered.uid = Some(source.uid.clone());
 
@@ -112,7 +146,11 @@ impl Reconciler {
         let news = self.index().observe(source, &gathered.ask, print);
         let changed = !news.is_empty();
         wake.extend(news.into_iter().filter(|other| other != key));
-        let now = source.deleting.is_none().then(|| Hint::of(source, &gathered.ask)).flatten();
+        let now = source
+            .deleting
+            .is_none()
+            .then(|| Hint::of(source, &gathered.ask))
+            .flatten();
         if now != hint || (changed && tracked.is_some_and(|tracked| tracked.uid != source.uid)) {
             return Err(Moved);
         }
@@ -147,10 +185,15 @@ impl Reconciler {
     async fn mount_of(&self, hint: &Hint, recheck: bool) -> Option<Result<Mount, Problem>> {
         path::check(&hint.path).ok()?;
         let query = path::mount_query(&hint.path, &self.settings);
-        Some(self.mounts.resolve(&query, recheck).await.map_err(|fault| match fault {
-            Fault::Path(fault) => fault.into(),
-            Fault::Vault(error) => self.vault_failed(&error),
-        }))
+        Some(
+            self.mounts
+                .resolve(&query, recheck)
+                .await
+                .map_err(|fault| match fault {
+                    Fault::Path(fault) => fault.into(),
+                    Fault::Vault(error) => self.vault_failed(&error),
+                }),
+        )
     }
 
     /// What Vault shows of a document.

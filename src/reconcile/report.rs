@@ -11,7 +11,7 @@ use crate::ledger::CommitError;
 use crate::vault::{self, ErrorKind};
 
 /// Vault's refusals that a change of its policy or mounts would cure, which nobody tells us of.
-const SLOW_RETRY: Duration = Duration::from_secs(300);
+const SLOW_RETRY: Duration = Duration::from_mins(5);
 
 /// What one pass has found out.
 #[derive(Default)]
@@ -57,6 +57,10 @@ impl Report {
         self.orphans.push(id.clone());
     }
 
+    fn any(&self, is: impl Fn(&Problem) -> bool) -> bool {
+        self.problems.iter().any(|(_, problem)| is(problem))
+    }
+
     /// What is wrong, in words that stay the same while it stays the same.
     fn lines(&self) -> Vec<(Reason, String)> {
         let problems = self.problems.iter().map(|(id, problem)| {
@@ -66,7 +70,13 @@ impl Report {
             };
             (problem.reason(), format!("{place}{problem} — {}", problem.hint()))
         });
-        problems.chain(self.warnings.iter().map(|warning| (warning.reason(), warning.to_string()))).collect()
+        problems
+            .chain(
+                self.warnings
+                    .iter()
+                    .map(|warning| (warning.reason(), warning.to_string())),
+            )
+            .collect()
     }
 }
 
@@ -82,14 +92,19 @@ pub(super) fn of_vault(error: &vault::Error) -> Problem {
 
 /// Kubernetes' error in words for people.
 pub(super) fn of_kubernetes(error: &crate::kube::Error) -> Problem {
-    Problem::Kubernetes { message: error.to_string(), hint: error.hint().to_owned(), transient: error.transient() }
+    Problem::Kubernetes {
+        message: error.to_string(),
+        hint: error.hint().to_owned(),
+        transient: error.transient(),
+    }
 }
 
 /// The ledger's error in words for people.
 pub(super) fn of_ledger(error: &CommitError) -> Problem {
     Problem::Kubernetes {
         message: error.to_string(),
-        hint: "nothing new is written to Vault until the ledger is; documents that exist are still updated".to_owned(),
+        hint: "nothing new is written to Vault until the ledger is; documents that exist are still updated"
+            .to_owned(),
         transient: true,
     }
 }
@@ -99,64 +114,119 @@ impl Run<'_> {
     pub(super) fn finish(mut self, mut wake: Vec<SourceKey>, took: Duration) -> Outcome {
         let key = self.gathered.key.clone();
         let source = self.gathered.source.take();
-        let lines = self.report.lines();
+        let asks = source.as_ref().is_some_and(|s| s.deleting.is_none()) && self.gathered.ask.path.is_some();
         self.count(&key, took);
-        for (reason, line) in &lines {
-            if self.memory.told.contains(line) {
-                continue;
-            }
-            if reason.is_warning() {
-                tracing::warn!(source = %key, reason = reason.as_str(), "{line}");
-            }
-            self.tell(&key, *reason, line.clone());
+        self.tell_all(&key);
+        let transient = self.report.any(Problem::transient);
+        self.memory.failures = if transient {
+            self.memory.failures.saturating_add(1)
+        } else {
+            0
+        };
+        if source.is_some() {
+            self.memory.healthy = Some(self.report.problems.is_empty());
         }
-        let (ill, was) = (!self.report.problems.is_empty(), self.memory.healthy);
-        if let Some(text) = self.good_news(ill) {
-            self.tell(&key, Reason::Synced, text);
+        let retry = self.retry();
+        if let Some(retry) = retry {
+            self.look_again(retry, false);
         }
-        for (reason, ids, text) in [
-            (Reason::DriftRepaired, &self.report.drifted, "had been changed or deleted in Vault; restored"),
-            (Reason::Cleaned, &self.report.cleaned, "deleted, since the source no longer asks for it"),
-            (Reason::PossibleOrphan, &self.report.orphans, "may be left over in Vault, and nothing proves that it is ours; look at it, and delete it by hand"),
-        ] {
-            if !ids.is_empty() {
-                self.tell(&key, reason, format!("{}: {text}", names(ids)));
-            }
-        }
-        self.on.metrics.ownership_conflicts(&key, lines.iter().filter(|(r, _)| *r == Reason::OwnershipConflict).count());
-
-        let transient = self.report.problems.iter().any(|(_, problem)| problem.transient());
-        let down = |problem: &Problem| matches!(problem, Problem::Vault { down: true, .. });
-        let vault_down = self.report.problems.iter().any(|(_, problem)| down(problem));
-        self.memory.told = lines.into_iter().map(|(_, line)| line).collect();
-        self.memory.failures = if transient { self.memory.failures.saturating_add(1) } else { 0 };
-        self.memory.healthy = if source.is_some() { Some(!ill) } else { was };
-        if transient && !vault_down {
-            self.look_again(crate::backoff::delay(self.memory.failures), false);
-        } else if self.report.problems.iter().any(|(_, problem)| matches!(problem, Problem::Vault { .. })) {
-            self.look_again(SLOW_RETRY, false);
-        }
-        let asks = source.as_ref().is_some_and(|source| source.deleting.is_none()) && self.gathered.ask.path.is_some();
         if asks {
-            let periods = [self.gathered.ask.recheck, self.on.resync];
-            if let Some(period) = periods.into_iter().flatten().min() {
-                self.look_again(crate::backoff::shortened(period), true);
-            }
-        } else if self.on.ledger.of(&key).is_empty() && source.is_none() {
-            self.on.metrics.forget(&key);
-            self.again = None;
+            self.appoint_recheck(retry.unwrap_or_default());
         }
         wake.append(&mut self.wake);
-        if let Some(source) = source {
-            self.on.index().remember(&key, &source.uid, self.memory);
+        let vault_down = self
+            .report
+            .any(|problem| matches!(problem, Problem::Vault { down: true, .. }));
+        let idle = self.on.ledger.of(&key).is_empty();
+        match source {
+            Some(source) if asks || self.has_finalizer || !idle => {
+                self.on.index().remember(&key, &source.uid, self.memory);
+            }
+            // It is no source any more, or not there any more; nothing is left to be done for it.
+            _ if idle => {
+                self.on.metrics.forget(&key);
+                self.on.index().forget(&key);
+                self.again = None;
+            }
+            _ => {}
         }
-        Outcome { again: self.again, wake, vault_down }
+        Outcome {
+            again: self.again,
+            wake,
+            vault_down,
+        }
+    }
+
+    /// When to try again by itself what has failed.
+    fn retry(&self) -> Option<Duration> {
+        if self.report.any(Problem::transient) {
+            Some(crate::backoff::delay(self.memory.failures))
+        } else if self.report.any(Problem::is_vaults_to_cure) {
+            Some(crate::backoff::shortened(SLOW_RETRY))
+        } else {
+            None
+        }
+    }
+
+    /// The next comparison of all of it with Vault: a period after the last one, however often the
+    /// source has changed since; and if that is overdue, with the next retry.
+    fn appoint_recheck(&mut self, retry: Duration) {
+        let periods = [self.gathered.ask.recheck, self.on.resync];
+        let Some(period) = periods.into_iter().flatten().min() else {
+            return;
+        };
+        let now = self.on.notes.started.elapsed();
+        if self.report.problems.is_empty() && (self.recheck || self.memory.checked.is_none()) {
+            self.memory.checked = Some(now);
+        }
+        let since = now.saturating_sub(self.memory.checked.unwrap_or(now));
+        let left = crate::backoff::shortened(period).saturating_sub(since);
+        self.look_again(left.max(retry), true);
+    }
+
+    /// Says what is new: each problem and warning once while it lasts, and what was done.
+    fn tell_all(&mut self, key: &SourceKey) {
+        let lines = self.report.lines();
+        for (reason, line) in lines.iter().filter(|(_, line)| !self.memory.told.contains(line)) {
+            tracing::warn!(source = %key, reason = reason.as_str(), "{line}");
+            self.tell(key, *reason, line.clone());
+        }
+        if let Some(text) = self.good_news() {
+            self.tell(key, Reason::Synced, text);
+        }
+        for (reason, ids, text) in [
+            (
+                Reason::DriftRepaired,
+                &self.report.drifted,
+                "had been changed or deleted in Vault; restored",
+            ),
+            (
+                Reason::Cleaned,
+                &self.report.cleaned,
+                "deleted, since the source no longer asks for it",
+            ),
+            (
+                Reason::PossibleOrphan,
+                &self.report.orphans,
+                "may be left over in Vault, and nothing proves that it is ours; look at it, and delete it by hand",
+            ),
+        ] {
+            if !ids.is_empty() {
+                self.tell(key, reason, format!("{}: {text}", names(ids)));
+            }
+        }
+        let conflicts = lines
+            .iter()
+            .filter(|(reason, _)| *reason == Reason::OwnershipConflict)
+            .count();
+        self.on.metrics.ownership_conflicts(key, conflicts);
+        self.memory.told = lines.into_iter().map(|(_, line)| line).collect();
     }
 
     /// What to say when all is well and that is news: documents came into being, or a failure is over.
-    fn good_news(&self, ill: bool) -> Option<String> {
-        let recovered = self.memory.healthy == Some(false);
-        if ill || self.memory.documents.is_empty() || !(recovered || !self.report.created.is_empty()) {
+    fn good_news(&self) -> Option<String> {
+        let news = self.memory.healthy == Some(false) || !self.report.created.is_empty();
+        if !news || !self.report.problems.is_empty() || self.memory.documents.is_empty() {
             return None;
         }
         let mut ids: Vec<_> = self.memory.documents.keys().cloned().collect();

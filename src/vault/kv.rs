@@ -108,12 +108,12 @@ pub(super) fn observed(version: KvVersion, call: &Call, reply: &Reply) -> Result
             let Metadata {
                 version,
                 created_time,
-                custom_metadata,
+                custom,
             } = shown.metadata;
-            // Vaults before 1.9 do not show custom metadata.
-            let mark = custom_metadata.map_or(Mark::Unreadable, |shown| {
-                Mark::from_metadata(&shown.unwrap_or_default())
-            });
+            let mark = match custom {
+                Custom::Hidden => Mark::Unreadable,
+                Custom::Shown(metadata) => Mark::from_metadata(&metadata),
+            };
             Ok(match shown.data {
                 None => Observed::Deleted { version, mark },
                 Some(held) => {
@@ -179,13 +179,25 @@ struct Shown {
 struct Metadata {
     version: u64,
     created_time: String,
-    /// `null` says that there are none, its absence that this Vault does not show them.
-    #[serde(default, deserialize_with = "present")]
-    custom_metadata: Option<Option<BTreeMap<String, String>>>,
+    #[serde(default, rename = "custom_metadata")]
+    custom: Custom,
 }
 
-fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
+/// Custom metadata. `null` says that there are none, their absence that this Vault (before 1.9)
+/// does not show them.
+#[derive(Default)]
+enum Custom {
+    #[default]
+    Hidden,
+    Shown(BTreeMap<String, String>),
+}
+
+impl<'de> Deserialize<'de> for Custom {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Option::deserialize(deserializer)
+            .map(Option::unwrap_or_default)
+            .map(Self::Shown)
+    }
 }
 
 fn plain(held: BTreeMap<String, Text>) -> Held {
@@ -238,213 +250,5 @@ impl<'de> Deserialize<'de> for Text {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::error::Operation;
-    use super::*;
-    use crate::domain::document::Claim;
-    use crate::domain::source::{Kind, SourceKey};
-    use rustify::endpoint::Endpoint as _;
-
-    const V1: Mount = Mount {
-        path: String::new(),
-        version: KvVersion::V1,
-    };
-    const V2: Mount = Mount {
-        path: String::new(),
-        version: KvVersion::V2,
-    };
-
-    fn content(pairs: &[(&str, &str)]) -> Content {
-        pairs
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), Value::from(*value)))
-            .collect()
-    }
-
-    fn see(version: KvVersion, status: u16, body: &str) -> Result<Observed, Error> {
-        observed(
-            version,
-            &Call::new(Operation::Read, "secret/app"),
-            &Reply::new(status, body),
-        )
-    }
-
-    fn sent(request: &Plain<impl Serialize + Send + Sync>) -> String {
-        String::from_utf8(request.body().unwrap().unwrap()).unwrap()
-    }
-
-    #[test]
-    fn writes_are_literal_json() {
-        let id = DocumentId::new("secret", "team/app");
-        let content = content(&[("a\"b", "line\nquote\" back\\ \u{1} é 🔑"), ("z", "")]);
-        let request = write(&V2, &id, &content, Cas::Version(3));
-        assert_eq!(request.path(), "secret/data/team/app");
-        assert_eq!(
-            sent(&request),
-            r#"{"options":{"cas":3},"data":{"a\"b":"line\nquote\" back\\ \u0001 é 🔑","z":""}}"#
-        );
-        assert!(sent(&write(&V2, &id, &content, Cas::None)).starts_with(r#"{"data":{"#));
-        let request = write(&V1, &id, &content, Cas::None);
-        assert_eq!(request.path(), "secret/team/app");
-        assert_eq!(
-            sent(&request),
-            r#"{"a\"b":"line\nquote\" back\\ \u0001 é 🔑","z":""}"#
-        );
-    }
-
-    #[test]
-    fn binary_is_refused_and_not_shown() {
-        let content = Content::from([("k".to_owned(), Value::new(vec![0xff, b'h', b'u', b'n']))]);
-        let id = DocumentId::new("secret", "app");
-        assert_eq!(
-            check(&Call::new(Operation::Write, "secret/app"), &content)
-                .unwrap_err()
-                .to_string(),
-            "cannot write secret/app: a value is not text"
-        );
-        assert!(write(&V2, &id, &content, Cas::None).body().is_err());
-    }
-
-    #[test]
-    fn patches_take_keys_away_with_null() {
-        let request = patch(&DocumentId::new("secret", "app"), &Claim::release())
-            .body()
-            .unwrap()
-            .unwrap();
-        assert_eq!(request, br#"{"custom_metadata":{"released":"true"}}"#);
-        let change = MetadataPatch::from([("cluster", None), ("name", Some("web".to_owned()))]);
-        let request = patch(&DocumentId::new("secret", "app"), &change);
-        assert_eq!(request.path(), "secret/metadata/app");
-        assert_eq!(
-            sent(&request),
-            r#"{"custom_metadata":{"cluster":null,"name":"web"}}"#
-        );
-    }
-
-    #[test]
-    fn a_live_document_is_read_whole() {
-        let body = r#"{"request_id":"x","data":{"data":{"a":"1\n\"","n":1,"f":1.5,"b":true,"z":null,"l":[1,"x"],"m":{"k":"v"}},
-            "metadata":{"created_time":"2026-11-24T10:44:29.003343387Z","custom_metadata":{"managed-by":"vault-sync-operator",
-            "cluster-id":"u","namespace":"shop","kind":"Secret","name":"db"},"deletion_time":"","destroyed":false,"version":2}}}"#;
-        let Ok(Observed::Live {
-            version: 2,
-            created: 1_795_517_069,
-            held,
-            mark,
-        }) = see(KvVersion::V2, 200, body)
-        else {
-            panic!("not live at version 2")
-        };
-        assert!(held["a"] == Some(Value::from("1\n\"")));
-        assert_eq!(held.len(), 7);
-        assert!(held.iter().all(|(key, value)| key == "a" || value.is_none()));
-        let holder = SourceKey {
-            kind: Kind::Secret,
-            namespace: "shop".into(),
-            name: "db".into(),
-        };
-        assert_eq!(
-            mark,
-            Mark::Claimed(Claim {
-                cluster: None,
-                cluster_id: "u".into(),
-                holder
-            })
-        );
-    }
-
-    #[test]
-    fn a_document_that_is_not_live_says_how() {
-        let deleted = r#"{"data":{"data":null,"metadata":{"created_time":"2026-11-24T10:44:29Z","custom_metadata":null,
-            "deletion_time":"2026-11-24T10:44:29.05Z","destroyed":false,"version":7}},"warnings":null}"#;
-        let unseen =
-            r#"{"data":{"data":null,"metadata":{"created_time":"2026-11-24T10:44:29Z","version":7}}}"#;
-        let is = |wanted: &Observed, got: Result<Observed, Error>| got.is_ok_and(|got| got == *wanted);
-        assert!(is(
-            &Observed::Deleted {
-                version: 7,
-                mark: Mark::Unclaimed
-            },
-            see(KvVersion::V2, 404, deleted)
-        ));
-        assert!(is(
-            &Observed::Deleted {
-                version: 7,
-                mark: Mark::Unreadable
-            },
-            see(KvVersion::V2, 404, unseen)
-        ));
-        assert!(is(&Observed::Absent, see(KvVersion::V2, 404, r#"{"errors":[]}"#)));
-        assert!(is(&Observed::Absent, see(KvVersion::V1, 404, r#"{"errors":[]}"#)));
-        let live = r#"{"data":{"a":"1"},"lease_duration":2764800}"#;
-        let held = Held::from([("a".to_owned(), Some(Value::from("1")))]);
-        let seen = Observed::Live {
-            version: 0,
-            created: 0,
-            held,
-            mark: Mark::Unreadable,
-        };
-        assert!(is(&seen, see(KvVersion::V1, 200, live)));
-    }
-
-    #[test]
-    fn absence_is_never_guessed() {
-        let kind = |version, status, body| see(version, status, body).err().map(|error| error.kind);
-        for (version, status, body, expected) in [
-            (
-                KvVersion::V2,
-                404,
-                r#"{"errors":["no handler for route"]}"#,
-                ErrorKind::NotFound,
-            ),
-            (KvVersion::V2, 404, "<html>", ErrorKind::Bug),
-            (KvVersion::V2, 404, "", ErrorKind::NotFound),
-            (
-                KvVersion::V1,
-                404,
-                r#"{"data":null,"warnings":["Invalid path for a versioned"]}"#,
-                ErrorKind::NotFound,
-            ),
-            (
-                KvVersion::V2,
-                200,
-                r#"{"data":{"data":{"a":"1"},"options":{"cas":0}}}"#,
-                ErrorKind::Bug,
-            ),
-            (KvVersion::V2, 200, "<html>", ErrorKind::Bug),
-            (KvVersion::V1, 200, "", ErrorKind::Bug),
-            (
-                KvVersion::V2,
-                403,
-                r#"{"errors":["permission denied"]}"#,
-                ErrorKind::Denied,
-            ),
-        ] {
-            assert_eq!(kind(version, status, body), Some(expected), "{status} {body}");
-        }
-    }
-
-    #[test]
-    fn a_reply_that_does_not_fit_is_not_quoted() {
-        let error = see(KvVersion::V1, 200, r#"{"data":"hunter2"}"#).err().unwrap();
-        assert_eq!(error.kind, ErrorKind::Bug);
-        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
-    }
-
-    #[test]
-    fn a_write_tells_its_version() {
-        let call = Call::new(Operation::Write, "secret/app");
-        let made = |version, status, body| written(version, &call, &Reply::new(status, body));
-        assert_eq!(
-            made(
-                KvVersion::V2,
-                200,
-                r#"{"data":{"version":12,"custom_metadata":null}}"#
-            ),
-            Ok(12)
-        );
-        assert_eq!(made(KvVersion::V1, 204, ""), Ok(0));
-        let misfit = made(KvVersion::V2, 204, "").unwrap_err();
-        assert_eq!((misfit.kind, misfit.outcome_unknown), (ErrorKind::Bug, true));
-    }
-}
+#[path = "kv_tests.rs"]
+mod tests;

@@ -4,24 +4,19 @@
 //! There is at most one login in flight, however many calls find their token dead. A refusal
 //! (403) means that the token is dead or that the path is denied; which of them, Vault says or
 //! one lookup tells, so that a true denial never logs in.
-//! <https://developer.hashicorp.com/vault/api-docs/auth/kubernetes#login>
-//! <https://developer.hashicorp.com/vault/api-docs/auth/token>
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::HeaderValue;
 use rustify::endpoint::Endpoint;
-use rustify::enums::RequestMethod;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use vaultrs::api::token::requests::{LookupTokenSelfRequest, RenewTokenSelfRequest, RevokeTokenSelfRequest};
-use zeroize::Zeroizing;
+use vaultrs::api::token::requests::LookupTokenSelfRequest;
 
 use super::error::{Call, Error, ErrorKind, Operation, says_dead_token};
-use super::transport::{Plain, Reply, Transport};
+use super::token::{self, Lease, Token, next_renewal};
+use super::transport::{Reply, Transport};
 use crate::backoff::{Backoff, fraction};
 
 /// Least time between two lookups that settle refusals.
@@ -31,24 +26,6 @@ const LOOKUP_SPACING: Duration = Duration::from_millis(50);
 const YOUNG: Duration = Duration::from_secs(10);
 /// How long the end may take.
 const FAREWELL: Duration = Duration::from_secs(2);
-
-/// A token in use.
-pub(super) struct Token {
-    /// Marked as sensitive: its `Debug` shows nothing.
-    header: HeaderValue,
-    /// Counts the logins.
-    generation: u64,
-    lease: Lease,
-}
-
-/// How long a token lives.
-#[derive(Clone, Copy)]
-struct Lease {
-    since: Instant,
-    /// Zero: for ever.
-    ttl: Duration,
-    renewable: bool,
-}
 
 #[derive(Default)]
 struct State {
@@ -100,7 +77,7 @@ impl Session {
 
     /// Whether there is a token and Vault knows it.
     pub(super) async fn check(&self) -> Result<(), Error> {
-        let call = lookup();
+        let call = token::lookup();
         if self.current().is_none() {
             return Err(self.absent(&call));
         }
@@ -126,28 +103,19 @@ impl Session {
             () = stop.cancelled() => {}
             () = self.keep() => {}
         }
-        let farewell = Call::new(Operation::Revoke, "");
-        let gone = Error::new(
-            ErrorKind::Auth,
-            &Call::new(Operation::Login, ""),
-            "the session has ended",
-        );
+        let login = Call::new(Operation::Login, token::login_path(&self.transport.settings));
+        let gone = Error::new(ErrorKind::Auth, &login, "the session has ended");
         let state = self.state.send_replace(State {
             token: None,
             failure: Some(gone),
             closed: true,
         });
         let Some(token) = state.token else { return };
-        let revoked = self
-            .transport
-            .send(&farewell, &RevokeTokenSelfRequest {}, Some(&token.header));
-        match timeout(FAREWELL, revoked)
-            .await
-            .map(|reply| reply.and_then(|reply| reply.ok(&farewell).map(drop)))
-        {
+        match timeout(FAREWELL, token::revoke(&self.transport, &token)).await {
             Ok(Ok(())) => tracing::info!("token revoked"),
-            Ok(Err(error)) => tracing::warn!(%error, "token not revoked; it ends with its TTL"),
-            Err(_) => tracing::warn!("token not revoked in time; it ends with its TTL"),
+            // Batch tokens cannot be revoked, and a role can be without the right.
+            Ok(Err(error)) => tracing::info!(%error, "token not revoked; it ends with its TTL"),
+            Err(_) => tracing::info!("token not revoked in time; it ends with its TTL"),
         }
     }
 
@@ -178,7 +146,7 @@ impl Session {
             if !lease.renewable {
                 return;
             }
-            match self.renew(token).await {
+            match token::renew(&self.transport, token).await {
                 // Nearer to its greatest TTL than to the one that was asked for.
                 Ok(renewed) if renewed.ttl.is_zero() => return,
                 Ok(renewed) => {
@@ -202,17 +170,6 @@ impl Session {
         }
     }
 
-    async fn renew(&self, token: &Token) -> Result<Lease, Error> {
-        let call = Call::new(Operation::Renew, "");
-        let since = Instant::now();
-        let request = RenewTokenSelfRequest {
-            increment: Some(format!("{}s", token.lease.ttl.as_secs())),
-        };
-        let reply = self.transport.send(&call, &request, Some(&token.header)).await?;
-        let Granted { auth } = reply.ok(&call)?.parse(&call)?;
-        Ok(auth.lease(since))
-    }
-
     /// A token newer than the given generation: one that another has fetched meanwhile, or a
     /// login's. While logins fail, it gives the last failure's error until it is time for another.
     async fn login_after(&self, generation: u64) -> Result<Arc<Token>, Error> {
@@ -230,7 +187,7 @@ impl Session {
                 return Err(failure.clone());
             }
         }
-        let outcome = self.log_in(generation + 1).await;
+        let outcome = token::log_in(&self.transport, generation + 1).await;
         self.transport.observer.auth_attempt(outcome.is_ok());
         match outcome {
             Ok(token) => {
@@ -259,56 +216,6 @@ impl Session {
         }
     }
 
-    async fn log_in(&self, generation: u64) -> Result<Token, Error> {
-        #[derive(Serialize)]
-        struct Credentials<'a> {
-            role: &'a str,
-            jwt: &'a str,
-        }
-        let settings = &self.transport.settings;
-        let path = format!("auth/{}/login", settings.auth_path);
-        let call = Call::new(Operation::Login, path.clone());
-        self.transport.refresh();
-        let file = tokio::fs::read_to_string(&settings.token_file)
-            .await
-            .map(Zeroizing::new)
-            .map_err(|error| {
-                let why = format!(
-                    "the service-account token {} cannot be read: {error}",
-                    settings.token_file.display()
-                );
-                Error::new(ErrorKind::Auth, &call, why)
-            })?;
-        let jwt = file.trim();
-        let since = Instant::now();
-        let request = Plain::new(
-            RequestMethod::POST,
-            path,
-            Credentials {
-                role: &settings.role,
-                jwt,
-            },
-        );
-        let reply = self.transport.send(&call, &request, None).await?;
-        let Granted { auth } = reply
-            .ok(&call)
-            .map_err(|error| without(error, jwt))?
-            .parse(&call)?;
-        let lease = auth.lease(since);
-        let unfit = || Error::new(ErrorKind::Bug, &call, "there is no token in it");
-        let token = Zeroizing::new(auth.client_token);
-        let mut header = HeaderValue::from_str(&token).map_err(|_| unfit())?;
-        if header.is_empty() {
-            return Err(unfit());
-        }
-        header.set_sensitive(true);
-        Ok(Token {
-            header,
-            generation,
-            lease,
-        })
-    }
-
     /// Whether a refused token is good all the same. Proven by a lookup that began after the
     /// refusal; all refusals that wait share it.
     async fn lives(&self, token: &Token, refusal: &Reply) -> Result<bool, Error> {
@@ -330,14 +237,10 @@ impl Session {
             sleep_until(began + LOOKUP_SPACING).await;
         }
         let began = Instant::now();
-        let call = lookup();
-        let reply = self
-            .transport
-            .send(&call, &LookupTokenSelfRequest {}, Some(&token.header))
-            .await?;
+        let reply = token::look_up(&self.transport, token).await?;
         let lives = match reply.status {
             403 => !says_dead_token(&reply.body) && token.lease.since.elapsed() < YOUNG,
-            _ => reply.ok(&call).map(|_| true)?,
+            _ => reply.ok(&token::lookup()).map(|_| true)?,
         };
         *proof = lives.then_some((token.generation, began));
         Ok(lives)
@@ -371,57 +274,9 @@ impl Session {
     }
 }
 
-/// The reply to a login or a renewal. Its token is why there is no `Debug`.
-#[derive(Deserialize)]
-struct Granted {
-    auth: Auth,
-}
-
-#[derive(Deserialize)]
-struct Auth {
-    client_token: String,
-    lease_duration: u64,
-    renewable: bool,
-}
-
-impl Auth {
-    /// Counted from before the request: it never ends later than Vault's.
-    fn lease(&self, since: Instant) -> Lease {
-        Lease {
-            since,
-            ttl: Duration::from_secs(self.lease_duration),
-            renewable: self.renewable,
-        }
-    }
-}
-
-/// The error, unless it repeats a secret.
-fn without(error: Error, secret: &str) -> Error {
-    let leaks = !secret.is_empty() && error.message.contains(secret);
-    if leaks {
-        Error {
-            message: "the reason repeats the credentials".to_owned(),
-            ..error
-        }
-    } else {
-        error
-    }
-}
-
-fn lookup() -> Call {
-    Call::new(Operation::Lookup, "")
-}
-
 /// The waits between attempts to log in, or to renew.
 fn impatient() -> Backoff {
     Backoff::new(Duration::from_millis(250), Duration::from_secs(15))
-}
-
-/// How long after it was granted a token is renewed: two thirds of its TTL, up to a tenth earlier
-/// by `jitter` (0 to 1), so that the operators of a fleet do not do it together. `None`: it never
-/// ends.
-fn next_renewal(ttl: Duration, jitter: f64) -> Option<Duration> {
-    (!ttl.is_zero()).then(|| ttl.mul_f64(2.0 / 3.0 * (1.0 - 0.1 * jitter)))
 }
 
 /// Waits for a moment; for ever, if there is none.
@@ -433,26 +288,5 @@ async fn at(moment: Option<Instant>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn renewal_is_at_two_thirds_or_a_little_earlier() {
-        for (ttl, jitter, seconds) in [
-            (0, 0.0, None),
-            (0, 1.0, None),
-            (3600, 0.0, Some(2400.0)),
-            (3600, 1.0, Some(2160.0)),
-            (3600, 0.5, Some(2280.0)),
-            (3, 0.0, Some(2.0)),
-        ] {
-            let found = next_renewal(Duration::from_secs(ttl), jitter).map(|wait| wait.as_secs_f64());
-            match (found, seconds) {
-                (Some(found), Some(seconds)) => {
-                    assert!((found - seconds).abs() < 1e-6, "{ttl} {jitter}: {found}")
-                }
-                _ => assert_eq!(found, seconds),
-            }
-        }
-    }
-}
+#[path = "session_tests.rs"]
+mod tests;

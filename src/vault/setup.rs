@@ -5,6 +5,7 @@
 //! <https://developer.hashicorp.com/vault/docs/commands#configure-environment-variables>
 
 use std::fs;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -45,6 +46,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// `VAULT_MAX_RETRIES`: of reads, at once; everything else is tried again by the callers.
     pub max_retries: u32,
+    /// `--vault-max-rps`: calls a second, logins and renewals apart; `None`: as many as there are.
+    pub max_rps: Option<NonZeroU32>,
     /// `VAULT_PROXY_ADDR`; without it `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` count.
     pub proxy: Option<String>,
 }
@@ -310,6 +313,7 @@ pub(super) mod tests {
             timeout: Duration::from_secs(5),
             max_retries: 2,
             proxy: None,
+            max_rps: None,
         }
     }
 

@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 
 use super::Observer;
 use super::error::{Call, Error, ErrorKind, Operation, one_line};
+use super::pace::Pace;
 use super::setup::{self, Settings, SetupError};
 use crate::backoff::fraction;
 
@@ -34,6 +35,7 @@ pub(super) struct Transport {
     pub(super) observer: Arc<dyn Observer>,
     base: Url,
     namespace: Option<HeaderValue>,
+    pace: Pace,
     client: RwLock<(Client, Vec<Option<SystemTime>>)>,
 }
 
@@ -43,6 +45,7 @@ impl Transport {
         Ok(Self {
             base: setup::base(&settings)?,
             namespace: setup::namespace(&settings)?,
+            pace: Pace::new(settings.max_rps),
             client: RwLock::new((setup::client(&settings)?, stamp)),
             settings,
             observer,
@@ -63,6 +66,9 @@ impl Transport {
         };
         let mut tried = 0;
         loop {
+            if call.operation.is_paced() {
+                self.pace.turn().await;
+            }
             let (outcome, timed_out) = self.once(call, endpoint, token).await;
             let failed = match &outcome {
                 Ok(reply) => matches!(reply.status, 500 | 502..),
@@ -195,7 +201,7 @@ impl Transport {
                 tracing::info!("certificates for Vault have changed and are in use");
             }
             Err(error) => {
-                tracing::warn!(%error, "certificates for Vault have changed and are not usable yet")
+                tracing::warn!(%error, "certificates for Vault have changed and are not usable yet");
             }
         }
     }
@@ -324,3 +330,7 @@ impl<B: Serialize + Send + Sync> Endpoint for Plain<B> {
             .map_err(|error| ClientError::DataParseError { source: error.into() })
     }
 }
+
+#[cfg(test)]
+#[path = "transport_tests.rs"]
+mod tests;

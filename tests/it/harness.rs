@@ -4,6 +4,7 @@
 //! [`Scene`] is one test's own corner of it: namespaces, rights, a Vault role, and the wires to both,
 //! which can be cut. [`Operator`] is the program under test, running in a scene.
 
+mod doc;
 mod gate;
 mod http;
 mod janitor;
@@ -11,9 +12,10 @@ mod operator;
 mod scene;
 mod testbed;
 
+pub use doc::Doc;
 pub use http::Http;
 pub use operator::{Operator, run_to_end};
-pub use scene::{Doc, Scene, env_from, ours};
+pub use scene::{Scene, env_from, ours};
 pub use testbed::Testbed;
 
 use std::fmt::Display;
@@ -22,8 +24,9 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long anything may take that has to happen. Generous: it is reached only by a failure.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long anything may take that has to happen. Generous, and longer than the shortest period of
+/// re-checking: only a failure lasts this long.
+const PATIENCE: Duration = Duration::from_secs(45);
 const STEP: Duration = Duration::from_millis(10);
 
 /// Waits until `probe` succeeds. Its error says what was seen instead; the last one is shown when

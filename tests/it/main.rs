@@ -13,6 +13,7 @@ mod endpoints;
 mod ground;
 mod leaks;
 mod lifecycle;
+mod memory;
 mod no_churn;
 mod paths;
 mod sources;

@@ -180,7 +180,7 @@ fn namespace_isolation_refuses_what_lies_outside_or_puts_the_namespace_in_front(
 fn a_path_policy_denies_what_no_rule_allows() {
     let scene = Scene::new();
     let policy = format!(
-        "- namespaces: [{0}]\n  paths: [\"secret/{0}/good/*\", \"secret/{0}/marker\"]\n",
+        "rules:\n- namespaces: [{0}]\n  paths: [\"secret/{0}/good/*\", \"secret/{0}/marker\"]\n",
         scene.ns
     );
     let file = scene.dir.join("policy.yaml");

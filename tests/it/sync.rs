@@ -180,6 +180,54 @@ fn force_sync_restores_what_was_changed_or_deleted_in_vault() {
 }
 
 #[test]
+fn reconcile_restores_drift_within_its_period_which_is_never_below_30_s() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "one")]);
+    let annotations = [("path", &*scene.path("app")), ("reconcile", "1s")];
+    scene.deployment("app", ours(&annotations), env_from(&["db"]));
+    let started = Instant::now();
+    let _operator = scene.start();
+    scene.doc("app/db").becomes(json!({"k": "one"}));
+    scene.settle();
+    scene.doc("app/db").write(json!({"k": "by hand"}));
+    scene.doc("app/db").becomes(json!({"k": "one"})).is_at_version(3);
+    let elapsed = started.elapsed();
+    assert!(
+        elapsed >= Duration::from_secs(27),
+        "it polls: {elapsed:?}; jitter takes at most a tenth off"
+    );
+}
+
+#[test]
+fn resync_interval_restores_drift_of_every_source() {
+    let scene = Scene::new();
+    scene.own("a", "one");
+    scene.own("b", "one");
+    let _operator = scene.run().flag("resync-interval", "1s").start();
+    for name in ["a", "b"] {
+        scene
+            .doc(name)
+            .becomes(json!({"k": "one"}))
+            .write(json!({"k": "by hand"}));
+    }
+    for name in ["a", "b"] {
+        scene.doc(name).becomes(json!({"k": "one"})).is_at_version(3);
+    }
+}
+
+#[test]
+fn a_secret_that_is_deleted_and_made_anew_is_followed() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "one")]);
+    scene.app("app", &["db"]);
+    let _operator = scene.start();
+    scene.doc("app/db").becomes(json!({"k": "one"}));
+    scene.delete("Secret", "db");
+    scene.secret("db", &[("k", "two")]);
+    scene.doc("app/db").becomes(json!({"k": "two"})).is_at_version(2);
+}
+
+#[test]
 fn rotation_check_disabled_compares_with_vault_at_every_reconcile() {
     let scene = Scene::new();
     scene.secret("db", &[("k", "one"), ("unlisted", "a")]);

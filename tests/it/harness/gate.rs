@@ -67,11 +67,19 @@ impl Gate {
 
     /// Method and path of each plain HTTP request so far, in order within a connection.
     pub fn requests(&self) -> Vec<String> {
+        const METHODS: [&str; 7] = ["GET", "HEAD", "LIST", "PUT", "POST", "PATCH", "DELETE"];
+        // A request's first line stands behind the body of the one before it, without a break.
+        let begins = |line: &str| {
+            METHODS
+                .iter()
+                .filter_map(|method| line.rfind(&format!("{method} /")))
+                .max()
+        };
         self.heard()
             .iter()
             .flat_map(|text| text.lines())
             .filter_map(|line| line.trim_end().strip_suffix(" HTTP/1.1"))
-            .map(str::to_owned)
+            .filter_map(|line| Some(line[begins(line)?..].to_owned()))
             .collect()
     }
 }

@@ -1,0 +1,180 @@
+//! The classification table of replies, and what an error must not repeat.
+
+use super::*;
+
+fn answer(operation: Operation, status: u16, body: &str) -> Error {
+    Error::answered(&Call::new(operation, "secret/app"), status, None, body.as_bytes())
+}
+
+#[test]
+fn replies_have_kinds() {
+    use ErrorKind::{
+        Auth, Bug, Denied, Invalid, Mismatch, NotFound, Sealed, Throttled, TooLarge, Unreachable,
+    };
+    use Operation::{Health, Login, Read, Write};
+    let errors = |text: &str| format!("{{\"errors\":[\"{text}\"]}}");
+    for (operation, status, body, kind) in [
+        (
+            Write,
+            400,
+            errors("check-and-set parameter did not match the current version"),
+            Mismatch,
+        ),
+        (
+            Write,
+            400,
+            errors("check-and-set parameter required for this call"),
+            Invalid,
+        ),
+        (
+            Write,
+            400,
+            errors("Upgrading from non-versioned to versioned data. This backend"),
+            Sealed,
+        ),
+        (Write, 400, errors("missing data fields"), Invalid),
+        (Write, 413, String::new(), TooLarge),
+        (
+            Write,
+            500,
+            errors("JSON string value exceeds allowed length"),
+            TooLarge,
+        ),
+        (
+            Write,
+            500,
+            errors("put failed due to value being too large; got 2, max: 1"),
+            TooLarge,
+        ),
+        (Write, 413, errors("http: request body too large"), TooLarge),
+        (
+            Write,
+            403,
+            errors("1 error occurred:\\n\\t* permission denied\\n\\n"),
+            Denied,
+        ),
+        (
+            Read,
+            404,
+            errors("no handler for route \\\"x\\\". route entry not found."),
+            NotFound,
+        ),
+        (Read, 404, String::new(), NotFound),
+        (Read, 404, "<html>".into(), Bug),
+        (Read, 405, errors("unsupported operation"), Invalid),
+        (Read, 412, errors("required index state not present"), Sealed),
+        (
+            Read,
+            429,
+            errors("request path: rate limit quota exceeded"),
+            Throttled,
+        ),
+        (Health, 429, "{\"standby\":true}".into(), Sealed),
+        (Health, 472, String::new(), Sealed),
+        (Health, 473, String::new(), Sealed),
+        (Health, 501, String::new(), Sealed),
+        (Health, 503, String::new(), Sealed),
+        (Read, 503, errors("Vault is sealed"), Sealed),
+        (Read, 500, errors("internal error"), Unreachable),
+        (Read, 501, String::new(), Invalid),
+        (Read, 502, "<html>".into(), Unreachable),
+        (Read, 504, String::new(), Unreachable),
+        (Read, 307, String::new(), Invalid),
+        (Login, 400, errors("role \\\"x\\\" could not be found"), Auth),
+        (Login, 403, errors("permission denied"), Auth),
+        (Login, 404, errors("no handler for route"), Auth),
+        (Login, 429, errors("rate limit quota exceeded"), Throttled),
+        (Login, 503, errors("Vault is sealed"), Sealed),
+    ] {
+        assert_eq!(
+            answer(operation, status, &body).kind,
+            kind,
+            "{operation:?} {status} {body}"
+        );
+    }
+}
+
+#[test]
+fn only_an_answer_that_tells_settles_the_outcome() {
+    let sealed = "{\"errors\":[\"Vault is sealed\"]}";
+    for (operation, status, body, unknown) in [
+        (Operation::Write, 500, "{\"errors\":[\"context canceled\"]}", true),
+        (Operation::Write, 502, "", true),
+        (Operation::Delete, 503, "upstream reset", true),
+        (Operation::Write, 503, sealed, false),
+        (Operation::Write, 403, "", false),
+        (Operation::Write, 400, "", false),
+        (Operation::Read, 500, "", false),
+    ] {
+        assert_eq!(
+            answer(operation, status, body).outcome_unknown,
+            unknown,
+            "{status} {body}"
+        );
+    }
+}
+
+#[test]
+fn an_error_is_one_bounded_line() {
+    let denied = answer(
+        Operation::Write,
+        403,
+        "{\"errors\":[\"2 errors occurred:\\n\\t* permission denied\\n\\t* invalid token\\n\\n\"]}",
+    );
+    assert_eq!(
+        denied.to_string(),
+        "Vault refused to write secret/app: permission denied, invalid token (403)"
+    );
+    let plain = answer(Operation::Write, 403, "");
+    assert_eq!(
+        plain.to_string(),
+        "Vault refused to write secret/app: permission denied (403)"
+    );
+    let long = answer(
+        Operation::Read,
+        400,
+        &format!("{{\"errors\":[\"a\\u001b\\r\\n{}\"]}}", "x".repeat(9000)),
+    );
+    assert_eq!(long.message.chars().count(), 300);
+    assert!(long.message.starts_with("a xxx"));
+    let lost = Error::new(
+        ErrorKind::Unreachable,
+        &Call::new(Operation::Read, "secret/app"),
+        "refused",
+    );
+    assert_eq!(lost.to_string(), "cannot reach Vault to read secret/app: refused");
+}
+
+#[test]
+fn bodies_that_are_no_error_replies_are_not_repeated() {
+    let echo = answer(
+        Operation::Write,
+        502,
+        "X-Vault-Token: hvs.abc {\"data\":{\"k\":\"hunter2\"}}",
+    );
+    assert_eq!(
+        echo.to_string(),
+        "Vault failed to write secret/app: no reason given (502)"
+    );
+    assert!(!format!("{echo:?}").contains("hunter2"));
+}
+
+#[test]
+fn nothing_here_and_dead_tokens_are_told_apart_from_the_rest() {
+    assert!(says_nothing_here(404, b"{\"errors\":[]}"));
+    assert!(!says_nothing_here(
+        404,
+        b"{\"errors\":[\"no handler for route\"]}"
+    ));
+    assert!(!says_nothing_here(
+        404,
+        b"{\"data\":null,\"warnings\":[\"Invalid path for a versioned\"]}"
+    ));
+    assert!(!says_nothing_here(404, b""));
+    assert!(says_dead_token(
+        b"{\"errors\":[\"2 errors occurred:\\n\\t* invalid token\\n\\n\"]}"
+    ));
+    assert!(!says_dead_token(
+        b"{\"errors\":[\"1 error occurred:\\n\\t* permission denied\\n\\n\"]}"
+    ));
+}

@@ -1,0 +1,188 @@
+//! Logins: one at a time, none for a true denial, none after the end.
+
+use std::sync::Mutex as Lock;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use super::super::setup::tests::settings;
+use super::super::test_server::{Asked, Count, Told, read, server, told};
+use super::super::transport::Plain;
+use super::*;
+
+const DENIED: &str = r#"{"errors":["1 error occurred:\n\t* permission denied\n\n"]}"#;
+const DEAD: &str = r#"{"errors":["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]}"#;
+
+/// A session against a server, with a token file; how often it has logged in; what stops it.
+struct Bed {
+    session: Arc<Session>,
+    logins: Arc<Count>,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+    file: std::path::PathBuf,
+}
+
+async fn bed(name: &str, tell: impl Fn(&Asked) -> Told + Send + Sync + 'static) -> Bed {
+    let address = server(tell).await;
+    let file = std::env::temp_dir().join(format!("vault-session-{name}-{}", std::process::id()));
+    std::fs::write(&file, "eyJh.eyJz.c2ln\n").unwrap();
+    let mut settings = settings(&address);
+    settings.token_file = file.clone();
+    let logins = Arc::new(Count::default());
+    let session = Arc::new(Session::new(Transport::new(settings, logins.clone()).unwrap()));
+    let stop = CancellationToken::new();
+    let task = tokio::spawn({
+        let (session, stop) = (session.clone(), stop.clone());
+        async move { session.maintain(stop).await }
+    });
+    Bed {
+        session,
+        logins,
+        stop,
+        task,
+        file,
+    }
+}
+
+impl Bed {
+    /// So many calls at once; the statuses of their replies, or the kinds of their errors.
+    async fn calls(&self, calls: usize) -> Vec<Result<u16, ErrorKind>> {
+        let mut running = tokio::task::JoinSet::new();
+        for _ in 0..calls {
+            let session = self.session.clone();
+            running.spawn(async move {
+                let reply = session
+                    .call(&read(), &Plain::get("secret/data/app".to_owned()))
+                    .await;
+                reply.map(|reply| reply.status).map_err(|error| error.kind)
+            });
+        }
+        running.join_all().await
+    }
+
+    /// Makes the token older than what counts as young.
+    fn age(&self) {
+        let token = self.session.current().unwrap();
+        let lease = Lease {
+            since: token.lease.since.checked_sub(YOUNG).unwrap(),
+            ..token.lease
+        };
+        let older = Token {
+            header: token.header.clone(),
+            generation: token.generation,
+            lease,
+        };
+        self.session
+            .state
+            .send_modify(|state| state.token = Some(Arc::new(older)));
+    }
+
+    fn logins(&self) -> usize {
+        self.logins.0.load(SeqCst)
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+        std::fs::remove_file(self.file).unwrap();
+    }
+}
+
+fn granted(token: usize, ttl: u64) -> Told {
+    told(
+        200,
+        &format!(r#"{{"auth":{{"client_token":"t{token}","lease_duration":{ttl},"renewable":true}}}}"#),
+    )
+}
+
+#[tokio::test]
+async fn dead_tokens_are_replaced_by_one_login() {
+    // A Vault that says of a dead token what it says of a denied path, and one that says more.
+    for (name, refusal) in [("old", DENIED), ("new", DEAD)] {
+        let login = AtomicUsize::new(0);
+        let bed = bed(name, move |asked| match asked.line.as_str() {
+            "POST /v1/auth/kubernetes/login" => {
+                assert_eq!(
+                    asked.body,
+                    r#"{"role":"vault-sync-operator","jwt":"eyJh.eyJz.c2ln"}"#
+                );
+                granted(login.fetch_add(1, SeqCst) + 1, 3600)
+            }
+            _ if asked.token.as_deref() == Some("t1") => told(403, refusal),
+            _ => told(200, "{}"),
+        })
+        .await;
+        bed.session.ready().await;
+        if refusal == DENIED {
+            // Without a word about the token, a young one counts as good.
+            assert_eq!(bed.calls(3).await, [Ok(403); 3]);
+            assert_eq!(bed.logins(), 1);
+            bed.age();
+        }
+        assert_eq!(bed.calls(30).await, [Ok(200); 30]);
+        assert_eq!(bed.logins(), 2);
+        assert!(bed.session.check().await.is_ok());
+        bed.end().await;
+    }
+}
+
+#[tokio::test]
+async fn true_denials_never_log_in() {
+    let lookups = Arc::new(AtomicUsize::new(0));
+    let counter = lookups.clone();
+    let bed = bed("denied", move |asked| match asked.line.as_str() {
+        "POST /v1/auth/kubernetes/login" => granted(1, 3600),
+        "GET /v1/auth/token/lookup-self" => {
+            counter.fetch_add(1, SeqCst);
+            told(200, "{}")
+        }
+        _ => told(403, DENIED),
+    })
+    .await;
+    assert_eq!(bed.calls(50).await, [Ok(403); 50]);
+    assert_eq!(bed.logins(), 1);
+    assert!(
+        lookups.load(SeqCst) < 10,
+        "{lookups:?} lookups for refusals that came together"
+    );
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn a_refused_login_is_not_asked_for_by_every_call() {
+    let bed = bed("refused", |_| {
+        told(400, r#"{"errors":["cannot parse eyJh.eyJz.c2ln"]}"#)
+    })
+    .await;
+    assert_eq!(bed.calls(50).await, [Err(ErrorKind::Auth); 50]);
+    assert!(bed.logins() <= 2, "{}", bed.logins());
+    let error = bed.session.check().await.unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("eyJ"), "{error}");
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn the_end_revokes_and_refuses() {
+    let revoked = Arc::new(Lock::new(None));
+    let seen = revoked.clone();
+    let bed = bed("end", move |asked| match asked.line.as_str() {
+        "POST /v1/auth/kubernetes/login" => granted(1, 0),
+        "POST /v1/auth/token/revoke-self" => {
+            *seen.lock().unwrap() = asked.token.clone();
+            told(204, "")
+        }
+        _ => told(200, "{}"),
+    })
+    .await;
+    assert_eq!(bed.calls(1).await, [Ok(200)]);
+    let session = bed.session.clone();
+    bed.end().await;
+    assert_eq!(*revoked.lock().unwrap(), Some("t1".to_owned()));
+    let after = session
+        .call(&read(), &Plain::get("x".to_owned()))
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(
+        after.to_string(),
+        "cannot log in at auth/kubernetes/login: the session has ended"
+    );
+}

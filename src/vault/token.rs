@@ -1,0 +1,210 @@
+//! Tokens: how one is got, renewed, looked up and given back. Owns those requests, and the reading
+//! of the service-account token; keeps no state.
+//! <https://developer.hashicorp.com/vault/api-docs/auth/kubernetes#login>
+//! <https://developer.hashicorp.com/vault/api-docs/auth/token>
+
+use std::time::Duration;
+
+use reqwest::header::HeaderValue;
+use rustify::enums::RequestMethod;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use vaultrs::api::token::requests::{LookupTokenSelfRequest, RenewTokenSelfRequest, RevokeTokenSelfRequest};
+use zeroize::Zeroizing;
+
+use super::error::{Call, Error, ErrorKind, Operation};
+use super::setup::Settings;
+use super::transport::{Plain, Reply, Transport};
+
+/// A token in use.
+pub(super) struct Token {
+    /// Marked as sensitive: its `Debug` shows nothing.
+    pub(super) header: HeaderValue,
+    /// Counts the logins.
+    pub(super) generation: u64,
+    pub(super) lease: Lease,
+}
+
+/// How long a token lives.
+#[derive(Clone, Copy)]
+pub(super) struct Lease {
+    pub(super) since: Instant,
+    /// Zero: for ever.
+    pub(super) ttl: Duration,
+    pub(super) renewable: bool,
+}
+
+/// Where logins go.
+pub(super) fn login_path(settings: &Settings) -> String {
+    format!("auth/{}/login", settings.auth_path)
+}
+
+/// Logs in, with the service-account token as it is in its file now.
+pub(super) async fn log_in(transport: &Transport, generation: u64) -> Result<Token, Error> {
+    #[derive(Serialize)]
+    struct Credentials<'a> {
+        role: &'a str,
+        jwt: &'a str,
+    }
+    let settings = &transport.settings;
+    let path = login_path(settings);
+    let call = Call::new(Operation::Login, path.clone());
+    transport.refresh();
+    let file = tokio::fs::read_to_string(&settings.token_file)
+        .await
+        .map(Zeroizing::new)
+        .map_err(|error| {
+            let why = format!(
+                "the service-account token {} cannot be read: {error}",
+                settings.token_file.display()
+            );
+            Error::new(ErrorKind::Auth, &call, why)
+        })?;
+    let jwt = file.trim();
+    let since = Instant::now();
+    let request = Plain::new(
+        RequestMethod::POST,
+        path,
+        Credentials {
+            role: &settings.role,
+            jwt,
+        },
+    );
+    let reply = transport.send(&call, &request, None).await?;
+    let Granted { auth } = reply
+        .ok(&call)
+        .map_err(|error| without(error, jwt))?
+        .parse(&call)?;
+    let lease = auth.lease(since);
+    let unfit = || Error::new(ErrorKind::Bug, &call, "there is no token in it");
+    let token = Zeroizing::new(auth.client_token);
+    let mut header = HeaderValue::from_str(&token).map_err(|_| unfit())?;
+    if header.is_empty() {
+        return Err(unfit());
+    }
+    header.set_sensitive(true);
+    Ok(Token {
+        header,
+        generation,
+        lease,
+    })
+}
+
+/// Renews it, for as long as it was first given.
+pub(super) async fn renew(transport: &Transport, token: &Token) -> Result<Lease, Error> {
+    let call = Call::new(Operation::Renew, "");
+    let since = Instant::now();
+    let request = RenewTokenSelfRequest {
+        increment: Some(format!("{}s", token.lease.ttl.as_secs())),
+    };
+    let reply = transport.send(&call, &request, Some(&token.header)).await?;
+    let Granted { auth } = reply.ok(&call)?.parse(&call)?;
+    Ok(auth.lease(since))
+}
+
+/// Asks what Vault knows of it.
+pub(super) async fn look_up(transport: &Transport, token: &Token) -> Result<Reply, Error> {
+    transport
+        .send(&lookup(), &LookupTokenSelfRequest {}, Some(&token.header))
+        .await
+}
+
+/// What [`look_up`]'s errors are about.
+pub(super) fn lookup() -> Call {
+    Call::new(Operation::Lookup, "")
+}
+
+/// Gives it back.
+pub(super) async fn revoke(transport: &Transport, token: &Token) -> Result<(), Error> {
+    let call = Call::new(Operation::Revoke, "");
+    transport
+        .send(&call, &RevokeTokenSelfRequest {}, Some(&token.header))
+        .await?
+        .ok(&call)
+        .map(drop)
+}
+
+/// How long after it was granted a token is renewed: two thirds of its TTL, up to a tenth earlier
+/// by `jitter` (0 to 1), so that the operators of a fleet do not do it together. `None`: it never
+/// ends.
+pub(super) fn next_renewal(ttl: Duration, jitter: f64) -> Option<Duration> {
+    (!ttl.is_zero()).then(|| ttl.mul_f64(2.0 / 3.0 * (1.0 - 0.1 * jitter)))
+}
+
+/// The reply to a login or a renewal. Its token is why there is no `Debug`.
+#[derive(Deserialize)]
+struct Granted {
+    auth: Auth,
+}
+
+#[derive(Deserialize)]
+struct Auth {
+    client_token: String,
+    lease_duration: u64,
+    renewable: bool,
+}
+
+impl Auth {
+    /// Counted from before the request: it never ends later than Vault's.
+    fn lease(&self, since: Instant) -> Lease {
+        Lease {
+            since,
+            ttl: Duration::from_secs(self.lease_duration),
+            renewable: self.renewable,
+        }
+    }
+}
+
+/// The error, unless it repeats a secret.
+fn without(error: Error, secret: &str) -> Error {
+    let leaks = !secret.is_empty() && error.message.contains(secret);
+    if leaks {
+        Error {
+            message: "the reason repeats the credentials".to_owned(),
+            ..error
+        }
+    } else {
+        error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renewal_is_at_two_thirds_or_a_little_earlier() {
+        for (ttl, jitter, seconds) in [
+            (0, 0.0, None),
+            (0, 1.0, None),
+            (3600, 0.0, Some(2400.0)),
+            (3600, 1.0, Some(2160.0)),
+            (3600, 0.5, Some(2280.0)),
+            (3, 0.0, Some(2.0)),
+        ] {
+            let found = next_renewal(Duration::from_secs(ttl), jitter).map(|wait| wait.as_secs_f64());
+            match (found, seconds) {
+                (Some(found), Some(seconds)) => {
+                    assert!((found - seconds).abs() < 1e-6, "{ttl} {jitter}: {found}");
+                }
+                _ => assert_eq!(found, seconds),
+            }
+        }
+    }
+
+    #[test]
+    fn a_reason_that_repeats_the_credentials_is_withheld() {
+        let call = Call::new(Operation::Login, "auth/kubernetes/login");
+        let error = Error::new(ErrorKind::Auth, &call, "cannot parse eyJh.eyJz.c2ln as a token");
+        let safe = without(error.clone(), "eyJh.eyJz.c2ln");
+        assert!(!format!("{safe} {safe:?}").contains("eyJ"), "{safe}");
+        assert_eq!(without(error.clone(), "another"), error);
+    }
+
+    #[test]
+    fn a_token_is_not_printed() {
+        let mut header = HeaderValue::from_static("hvs.abc");
+        header.set_sensitive(true);
+        assert!(!format!("{header:?}").contains("hvs"));
+    }
+}

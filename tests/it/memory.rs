@@ -1,0 +1,50 @@
+//! Memory does not grow with what is in the cluster.
+
+use serde_json::json;
+
+use crate::harness::{Operator, Scene, check, eventually};
+
+/// Far less than the payloads below, far more than an idle process varies by.
+const ALLOWED_GROWTH: f64 = 12e6;
+
+fn resident(operator: &Operator) -> f64 {
+    eventually("the process's own metrics", || {
+        let resident = operator.metrics().value("process_resident_memory_bytes", &[]);
+        check(resident.is_some(), "none").map(|()| resident.unwrap_or_default())
+    })
+}
+
+#[test]
+fn secrets_that_no_source_names_take_no_memory() {
+    let scene = Scene::new();
+    let operator = scene.start();
+    scene.settle();
+    let before = resident(&operator);
+    let payload = vec![b'x'; 700_000];
+    // What kubectl apply leaves behind: the content once more, in the metadata.
+    let applied = json!({"kubectl.kubernetes.io/last-applied-configuration": "y".repeat(200_000)});
+    for number in 0..60 {
+        scene.create_secret(&format!("unused{number}"), applied.clone(), &[("k", &payload)]);
+    }
+    scene.settle();
+    let growth = resident(&operator) - before;
+    assert!(
+        growth < ALLOWED_GROWTH,
+        "it grew by {growth} bytes while 54 MB arrived"
+    );
+}
+
+#[test]
+fn documents_larger_together_than_gomemlimit_are_synced_one_after_the_other() {
+    let scene = Scene::new();
+    let names: Vec<String> = (0..12).map(|number| format!("large{number}")).collect();
+    let value = "x".repeat(900_000);
+    for name in &names {
+        scene.own(name, &value);
+    }
+    let operator = scene.run().env("GOMEMLIMIT", "1MiB").start();
+    for name in &names {
+        scene.doc(name).becomes(json!({"k": value})).is_at_version(1);
+    }
+    drop(operator);
+}
