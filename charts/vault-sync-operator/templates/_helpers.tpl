@@ -14,6 +14,11 @@
 {{- printf "%s-controller-manager" (include "vso.fullname" .) -}}
 {{- end -}}
 
+{{/* A Service's name has 63 characters at most. */}}
+{{- define "vso.metricsService" -}}
+{{- printf "%s-controller-manager-metrics-service" (include "vso.fullname" . | trunc 28 | trimSuffix "-") -}}
+{{- end -}}
+
 {{- define "vso.namespace" -}}
 {{- and .Values.namespace.create .Values.namespace.name | default .Release.Namespace -}}
 {{- end -}}
