@@ -11,7 +11,6 @@ mod values;
 
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ use crate::domain::settings::{Discover, Settings};
 use crate::domain::source::Kind;
 use crate::telemetry::Logs;
 
-pub use environment::{Runtime, VaultArgs};
+pub use environment::Runtime;
 
 /// Exit code for a command line that cannot be used, as Go's `flag` has it.
 const USAGE: u8 = 2;
@@ -31,7 +30,7 @@ const USAGE: u8 = 2;
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
     /// How to reach Vault, and as whom.
-    pub vault: VaultArgs,
+    pub vault: crate::vault::Settings,
     /// What the pure core decides by.
     pub settings: Settings,
     /// `--path-policy`: a YAML file of rules.
@@ -48,8 +47,6 @@ pub struct Config {
     pub watch_namespaces: Vec<String>,
     /// `--concurrency`: reconciles at a time.
     pub concurrency: usize,
-    /// `--vault-max-rps`: requests to Vault a second; `None`: no limit.
-    pub vault_max_rps: Option<NonZeroU32>,
     /// `--kubeconfig`.
     pub kubeconfig: Option<PathBuf>,
     /// `--namespace`: where the operator itself lives, with its Lease and ledger.

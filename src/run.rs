@@ -78,7 +78,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let client = kube::connect(config.kubeconfig.as_deref())
         .await
         .map_err(Error::Setup)?;
-    let vault = Vault::new(vault_settings(&config), Arc::new(VaultMetrics(metrics.clone())))
+    let vault = Vault::new(config.vault.clone(), Arc::new(VaultMetrics(metrics.clone())))
         .map_err(|error| Error::Setup(error.to_string()))?;
 
     serve(&config, registry, &client, &vault, &stop, &mut tasks).await?;
@@ -397,28 +397,6 @@ impl crate::vault::Observer for VaultMetrics {
 
     fn reachable(&self, up: bool) {
         self.0.vault_up(up);
-    }
-}
-
-fn vault_settings(config: &Config) -> crate::vault::Settings {
-    let from = config.vault.clone();
-    crate::vault::Settings {
-        address: from.address,
-        role: from.role,
-        auth_path: from.auth_path,
-        token_file: from.token_file,
-        namespace: from.namespace,
-        ca_cert: from.ca_cert,
-        ca_cert_bytes: from.ca_cert_bytes,
-        ca_path: from.ca_path,
-        client_cert: from.client_cert,
-        client_key: from.client_key,
-        skip_verify: from.skip_verify,
-        tls_server_name: from.tls_server_name,
-        timeout: from.timeout,
-        max_retries: from.max_retries,
-        proxy: from.proxy,
-        max_rps: config.vault_max_rps,
     }
 }
 

@@ -10,7 +10,7 @@ use clap::{ArgAction, Args, Parser};
 
 use super::environment::VaultFlags;
 use super::values::{self, Bind, Extra, List, Period};
-use super::{Command, Config, Exit, Runtime, Surroundings, VaultArgs, go, refused};
+use super::{Command, Config, Exit, Runtime, Surroundings, go, refused};
 use crate::domain::document::Mount;
 use crate::domain::settings::{Adopt, DeletionPolicy, Discover, NamespaceIsolation, PrefixStyle, Settings};
 use crate::domain::source::Kind;
@@ -277,6 +277,7 @@ impl Cli {
             role: self.vault.vault_role,
             auth_path: self.vault.vault_auth_path,
             token_file: self.vault.vault_token_file.into(),
+            max_rps: NonZeroU32::new(self.vault.vault_max_rps),
         };
         let logs = Logs::new(
             self.logs.log_format,
@@ -284,7 +285,7 @@ impl Cli {
             from.text("RUST_LOG")?.as_deref(),
         );
         Ok(Config {
-            vault: VaultArgs::read(flags, from)?,
+            vault: flags.with_variables(from)?,
             settings: Settings {
                 cluster_name,
                 cluster_prefix,
@@ -307,7 +308,6 @@ impl Cli {
             kinds,
             watch_namespaces: values::flatten(self.kubernetes.watch_namespaces),
             concurrency: usize::try_from(self.tuning.concurrency).unwrap_or(1),
-            vault_max_rps: NonZeroU32::new(self.vault.vault_max_rps),
             kubeconfig: file(self.kubernetes.kubeconfig),
             namespace,
             instance: instance(from)?,

@@ -1,60 +1,11 @@
 //! What is set by environment variables alone: Vault's own, and those of Go's runtime.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Exit, Surroundings, go, values};
-
-/// How to reach Vault, and as whom.
-/// <https://developer.hashicorp.com/vault/docs/commands#environment-variables>
-#[derive(Clone, PartialEq, Eq)]
-pub struct VaultArgs {
-    /// `--vault-addr`: `http://` or `https://`, without a slash at the end.
-    pub address: String,
-    /// `--vault-role`.
-    pub role: String,
-    /// `--vault-auth-path`, without `auth/` and without slashes at the ends.
-    pub auth_path: String,
-    /// `--vault-token-file`: the service account's token, read at each login.
-    pub token_file: PathBuf,
-    /// `VAULT_NAMESPACE`, without slashes at the ends.
-    pub namespace: Option<String>,
-    /// `VAULT_CACERT`: a file of PEM certificates.
-    pub ca_cert: Option<PathBuf>,
-    /// `VAULT_CACERT_BYTES`: PEM certificates themselves.
-    pub ca_cert_bytes: Option<String>,
-    /// `VAULT_CAPATH`: a directory of PEM files.
-    pub ca_path: Option<PathBuf>,
-    /// `VAULT_CLIENT_CERT`: a PEM file.
-    pub client_cert: Option<PathBuf>,
-    /// `VAULT_CLIENT_KEY`: a PEM file.
-    pub client_key: Option<PathBuf>,
-    /// `VAULT_SKIP_VERIFY`.
-    pub skip_verify: bool,
-    /// `VAULT_TLS_SERVER_NAME`.
-    pub tls_server_name: Option<String>,
-    /// `VAULT_CLIENT_TIMEOUT`; 60 s by default.
-    pub timeout: Duration,
-    /// `VAULT_MAX_RETRIES`; 2 by default.
-    pub max_retries: u32,
-    /// `VAULT_PROXY_ADDR`. It may hold a password.
-    pub proxy: Option<String>,
-}
-
-/// Without the proxy's address: it may hold a password.
-impl std::fmt::Debug for VaultArgs {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("VaultArgs")
-            .field("address", &self.address)
-            .field("role", &self.role)
-            .field("auth_path", &self.auth_path)
-            .field("token_file", &self.token_file)
-            .field("namespace", &self.namespace)
-            .field("skip_verify", &self.skip_verify)
-            .field("timeout", &self.timeout)
-            .finish_non_exhaustive()
-    }
-}
+use crate::vault::Settings;
 
 /// What the flags say of Vault.
 pub(super) struct VaultFlags {
@@ -62,16 +13,20 @@ pub(super) struct VaultFlags {
     pub(super) role: String,
     pub(super) auth_path: String,
     pub(super) token_file: PathBuf,
+    pub(super) max_rps: Option<NonZeroU32>,
 }
 
-impl VaultArgs {
-    pub(super) fn read(flags: VaultFlags, from: &Surroundings) -> Result<Self, Exit> {
+impl VaultFlags {
+    /// With what Vault's own variables say, as the Vault CLI knows them.
+    /// <https://developer.hashicorp.com/vault/docs/commands#environment-variables>
+    pub(super) fn with_variables(self, from: &Surroundings) -> Result<Settings, Exit> {
         let path = |name| from.text(name).map(|text| text.map(PathBuf::from));
-        let args = Self {
-            address: flags.address,
-            role: flags.role,
-            auth_path: flags.auth_path,
-            token_file: flags.token_file,
+        let settings = Settings {
+            address: self.address,
+            role: self.role,
+            auth_path: self.auth_path,
+            token_file: self.token_file,
+            max_rps: self.max_rps,
             namespace: from
                 .text("VAULT_NAMESPACE")?
                 .map(|name| name.trim_matches('/').to_owned())
@@ -87,14 +42,14 @@ impl VaultArgs {
             max_retries: read(from, "VAULT_MAX_RETRIES", |text| values::whole(text, 0, 100))?.unwrap_or(2),
             proxy: read(from, "VAULT_PROXY_ADDR", proxy)?,
         };
-        match (&args.client_cert, &args.client_key) {
+        match (&settings.client_cert, &settings.client_key) {
             (Some(_), None) => Err(Exit::usage(
                 "VAULT_CLIENT_CERT: it needs VAULT_CLIENT_KEY beside it",
             )),
             (None, Some(_)) => Err(Exit::usage(
                 "VAULT_CLIENT_KEY: it needs VAULT_CLIENT_CERT beside it",
             )),
-            _ => Ok(args),
+            _ => Ok(settings),
         }
     }
 }

@@ -34,7 +34,7 @@ fn complaint_of(line: &str, variables: &[(&str, &str)]) -> String {
 fn defaults_are_the_contract() {
     let config = read("", &[]).unwrap();
     let expected = Config {
-        vault: VaultArgs {
+        vault: crate::vault::Settings {
             address: "http://vault:8200".into(),
             role: "vault-sync-operator".into(),
             auth_path: "kubernetes".into(),
@@ -50,6 +50,7 @@ fn defaults_are_the_contract() {
             timeout: Duration::from_mins(1),
             max_retries: 2,
             proxy: None,
+            max_rps: None,
         },
         settings: Settings {
             cluster_name: String::new(),
@@ -73,7 +74,6 @@ fn defaults_are_the_contract() {
         kinds: vec![Kind::Deployment, Kind::Secret],
         watch_namespaces: vec![],
         concurrency: 16,
-        vault_max_rps: None,
         kubeconfig: None,
         namespace: "default".into(),
         instance: "vault-sync-operator".into(),

@@ -4,11 +4,11 @@
 //! The meaning of each setting is that of the Vault CLI's environment variable.
 //! <https://developer.hashicorp.com/vault/docs/commands#configure-environment-variables>
 
-use std::fs;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use std::{fmt, fs};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::HeaderValue;
@@ -16,7 +16,7 @@ use reqwest::{Certificate, Client, Identity, Proxy, Url, redirect};
 use zeroize::Zeroizing;
 
 /// How Vault is reached, and who logs in there.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Settings {
     /// `--vault-addr`: `http://` or `https://`, with a path if Vault is behind one.
     pub address: String,
@@ -50,6 +50,21 @@ pub struct Settings {
     pub max_rps: Option<NonZeroU32>,
     /// `VAULT_PROXY_ADDR`; without it `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` count.
     pub proxy: Option<String>,
+}
+
+/// Without the proxy's address: it may hold a password.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("address", &self.address)
+            .field("role", &self.role)
+            .field("auth_path", &self.auth_path)
+            .field("token_file", &self.token_file)
+            .field("namespace", &self.namespace)
+            .field("skip_verify", &self.skip_verify)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A setting that cannot work.
