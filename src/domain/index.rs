@@ -179,12 +179,12 @@ impl Index {
         names: impl Iterator<Item = &'a str>,
     ) -> Option<BTreeMap<&'a str, &'a str>> {
         names
-            .map(|name| {
-                match &self.secrets.get(&(namespace.to_owned(), name.to_owned()))?.sight {
+            .map(
+                |name| match &self.secrets.get(&(namespace.to_owned(), name.to_owned()))?.sight {
                     Sight::At(version) => Some((name, version.as_str())),
                     Sight::Unseen | Sight::Gone => None,
-                }
-            })
+                },
+            )
             .collect()
     }
 
@@ -377,8 +377,6 @@ impl Index {
 mod tests {
     use super::*;
     use crate::domain::annotations;
-    use crate::domain::document::{KvVersion, Mount};
-    use crate::domain::settings::tests::settings;
     use crate::domain::source::Kind;
     use crate::domain::value::Digester;
 
@@ -389,6 +387,9 @@ mod tests {
             name: name.into(),
         }
     }
+
+    /// One for all, since digests compare only within one.
+    static DIGESTER: std::sync::LazyLock<Digester> = std::sync::LazyLock::new(Digester::default);
 
     /// Notes a source with these annotations; whom that wakes.
     fn observe(index: &mut Index, name: &str, annotations: &[(&str, &str)]) -> Vec<SourceKey> {
@@ -406,8 +407,6 @@ mod tests {
         };
         let ask = annotations::parse(&source.annotations);
         let print = format!("{annotations:?}");
-        // Only differences matter here.
-        static DIGESTER: std::sync::LazyLock<Digester> = std::sync::LazyLock::new(Digester::default);
         index.observe(&source, &ask, DIGESTER.fields([print.as_bytes()].into_iter()))
     }
 
