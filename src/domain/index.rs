@@ -117,6 +117,8 @@ impl Index {
             Some(old) if old.uid == source.uid => old.memory.clone(),
             _ => Memory::default(),
         };
+        // What it goes on naming stays known.
+        let sights = self.sights(&source.key);
         wake.extend(self.unlink(&source.key));
         let tracked = Tracked {
             fingerprint,
@@ -130,6 +132,11 @@ impl Index {
             memory,
         };
         self.link(&source.key, tracked.hint.as_ref());
+        for (secret, sight) in sights {
+            if let Some(slot) = self.secrets.get_mut(&secret) {
+                slot.sight = sight;
+            }
+        }
         self.sources.insert(source.key.clone(), tracked);
         wake
     }
@@ -333,6 +340,19 @@ impl Index {
                 keys.push(key.clone());
             }
         }
+    }
+
+    /// What is known of the Secrets that a source names.
+    fn sights(&self, key: &SourceKey) -> Vec<((String, String), Sight)> {
+        let hint = self.sources.get(key).and_then(|tracked| tracked.hint.as_ref());
+        hint.into_iter()
+            .flat_map(|hint| &hint.secrets)
+            .filter_map(|secret| {
+                let secret = (key.namespace.clone(), secret.clone());
+                let sight = self.secrets.get(&secret)?.sight.clone();
+                Some((secret, sight))
+            })
+            .collect()
     }
 
     /// Takes the source out of the maps, and returns those that share a path with it.
