@@ -25,6 +25,8 @@ pub struct Tracked {
     pub uid: String,
     created: i64,
     annotated: bool,
+    /// Whether its annotations cannot be read as a whole: what it asks for is not known.
+    unclear: bool,
     /// Whether its deletion has begun.
     pub deleting: bool,
     /// Whether remembered versions may be trusted.
@@ -125,6 +127,7 @@ impl Index {
             uid: source.uid.clone(),
             created: source.created,
             annotated: ask.adopt,
+            unclear: !ask.problems.is_empty(),
             deleting: source.deleting.is_some(),
             trust: ask.trust,
             force: ask.force.clone(),
@@ -245,8 +248,8 @@ impl Index {
     }
 
     /// The other live sources that want the document `id`, which `me` wants or leaves. `holders` are
-    /// those that the ledger and the claim name: one of these whose path cannot be read now still
-    /// wants what it holds, since a source with a problem loses nothing.
+    /// those that the ledger and the claim name: one of these whose path or list cannot be read now
+    /// still wants what it holds, since a source with a problem loses nothing.
     pub fn rivals(
         &self,
         me: &SourceKey,
@@ -262,12 +265,15 @@ impl Index {
         keys.dedup();
         keys.into_iter()
             .filter(|key| *key != me)
-            .filter_map(|key| Some((key, self.contender(key)?, self.sources.get(key)?.hint.as_ref()?)))
-            .filter(|(key, _, hint)| match places(key, hint) {
-                Ok(places) => places.iter().any(|place| place.id == *id),
-                Err(_) => holders.contains(key),
+            .filter_map(|key| {
+                let contender = self.contender(key)?;
+                let tracked = self.sources.get(key)?;
+                let (wants, unclear) = match places(key, tracked.hint.as_ref()?) {
+                    Ok(places) => (places.iter().any(|place| place.id == *id), tracked.unclear),
+                    Err(_) => (false, true),
+                };
+                (wants || (unclear && holders.contains(&key))).then_some(contender)
             })
-            .map(|(_, contender, _)| contender)
             .collect()
     }
 
@@ -459,5 +465,23 @@ mod tests {
         assert_eq!(index.observe_secret("shop", "db", None), [key("app")]);
         index.learn_secret("shop", "db", Some("7"));
         assert!(index.is_missing("shop", "db"));
+    }
+
+    #[test]
+    fn a_source_whose_list_cannot_be_read_loses_nothing_to_another() {
+        let mut index = index();
+        listing(&mut index, "holds", r#"[{"name": "db"}]"#);
+        listing(&mut index, "waits", r#"[{"name": "db"}]"#);
+        listing(&mut index, "holds", r#"[{"name": "db"]"#);
+        let (id, holder, settings) = (DocumentId::new("secret", "app"), key("holds"), settings());
+        let mount = Mount {
+            path: "secret".into(),
+            version: KvVersion::V2,
+        };
+        let rivals = index.rivals(&key("waits"), &id, &[&holder], |key, hint| {
+            hint.places(key, &mount, &settings)
+        });
+        assert_eq!(rivals.len(), 1);
+        assert_eq!(rivals[0].key, holder);
     }
 }
