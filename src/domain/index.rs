@@ -25,6 +25,8 @@ pub struct Tracked {
     pub uid: String,
     created: i64,
     annotated: bool,
+    /// Whether its annotations cannot be read as a whole: what it asks for is not known.
+    unclear: bool,
     /// Whether its deletion has begun.
     pub deleting: bool,
     /// Whether remembered versions may be trusted.
@@ -117,12 +119,15 @@ impl Index {
             Some(old) if old.uid == source.uid => old.memory.clone(),
             _ => Memory::default(),
         };
+        // What it goes on naming stays known.
+        let sights = self.sights(&source.key);
         wake.extend(self.unlink(&source.key));
         let tracked = Tracked {
             fingerprint,
             uid: source.uid.clone(),
             created: source.created,
             annotated: ask.adopt,
+            unclear: !ask.problems.is_empty(),
             deleting: source.deleting.is_some(),
             trust: ask.trust,
             force: ask.force.clone(),
@@ -130,6 +135,11 @@ impl Index {
             memory,
         };
         self.link(&source.key, tracked.hint.as_ref());
+        for (secret, sight) in sights {
+            if let Some(slot) = self.secrets.get_mut(&secret) {
+                slot.sight = sight;
+            }
+        }
         self.sources.insert(source.key.clone(), tracked);
         wake
     }
@@ -238,8 +248,8 @@ impl Index {
     }
 
     /// The other live sources that want the document `id`, which `me` wants or leaves. `holders` are
-    /// those that the ledger and the claim name: one of these whose path cannot be read now still
-    /// wants what it holds, since a source with a problem loses nothing.
+    /// those that the ledger and the claim name: one of these whose path or list cannot be read now
+    /// still wants what it holds, since a source with a problem loses nothing.
     pub fn rivals(
         &self,
         me: &SourceKey,
@@ -255,12 +265,15 @@ impl Index {
         keys.dedup();
         keys.into_iter()
             .filter(|key| *key != me)
-            .filter_map(|key| Some((key, self.contender(key)?, self.sources.get(key)?.hint.as_ref()?)))
-            .filter(|(key, _, hint)| match places(key, hint) {
-                Ok(places) => places.iter().any(|place| place.id == *id),
-                Err(_) => holders.contains(key),
+            .filter_map(|key| {
+                let contender = self.contender(key)?;
+                let tracked = self.sources.get(key)?;
+                let (wants, unclear) = match places(key, tracked.hint.as_ref()?) {
+                    Ok(places) => (places.iter().any(|place| place.id == *id), tracked.unclear),
+                    Err(_) => (false, true),
+                };
+                (wants || (unclear && holders.contains(&key))).then_some(contender)
             })
-            .map(|(_, contender, _)| contender)
             .collect()
     }
 
@@ -333,6 +346,19 @@ impl Index {
                 keys.push(key.clone());
             }
         }
+    }
+
+    /// What is known of the Secrets that a source names.
+    fn sights(&self, key: &SourceKey) -> Vec<((String, String), Sight)> {
+        let hint = self.sources.get(key).and_then(|tracked| tracked.hint.as_ref());
+        hint.into_iter()
+            .flat_map(|hint| &hint.secrets)
+            .filter_map(|secret| {
+                let secret = (key.namespace.clone(), secret.clone());
+                let sight = self.secrets.get(&secret)?.sight.clone();
+                Some((secret, sight))
+            })
+            .collect()
     }
 
     /// Takes the source out of the maps, and returns those that share a path with it.
@@ -438,5 +464,23 @@ mod tests {
         assert_eq!(index.observe_secret("shop", "db", None), [key("app")]);
         index.learn_secret("shop", "db", Some("7"));
         assert!(index.is_missing("shop", "db"));
+    }
+
+    #[test]
+    fn a_source_whose_list_cannot_be_read_loses_nothing_to_another() {
+        let mut index = index();
+        listing(&mut index, "holds", r#"[{"name": "db"}]"#);
+        listing(&mut index, "waits", r#"[{"name": "db"}]"#);
+        listing(&mut index, "holds", r#"[{"name": "db"]"#);
+        let (id, holder, settings) = (DocumentId::new("secret", "app"), key("holds"), settings());
+        let mount = Mount {
+            path: "secret".into(),
+            version: KvVersion::V2,
+        };
+        let rivals = index.rivals(&key("waits"), &id, &[&holder], |key, hint| {
+            hint.places(key, &mount, &settings)
+        });
+        assert_eq!(rivals.len(), 1);
+        assert_eq!(rivals[0].key, holder);
     }
 }

@@ -18,7 +18,8 @@ use crate::domain::value::{Content, Digest, Payload};
 use crate::vault::ErrorKind;
 
 impl Run<'_> {
-    /// Notes all documents that are about to be created, in one commit for all of them.
+    /// Notes all documents that are about to be created, in one commit for all of them: but for those
+    /// whose Secret is known to be missing, which will not be.
     pub(super) async fn announce(&mut self, source: &Source, wanted: &[Wanted], ask: &Ask) {
         let mut fresh = Vec::new();
         for wanted in wanted {
@@ -26,6 +27,9 @@ impl Run<'_> {
             else {
                 continue;
             };
+            if self.is_missing(source, wanted) {
+                continue;
+            }
             let entry = self.on.ledger.get(&wanted.id);
             let (me, rivals) = self.contenders(source, &wanted.id, entry.as_ref(), seen);
             if let Ok(title) = title(&self.scene(&me, &rivals, entry.as_ref(), seen, wanted)) {
@@ -39,8 +43,27 @@ impl Run<'_> {
         }
     }
 
+    fn is_missing(&self, source: &Source, wanted: &Wanted) -> bool {
+        let index = self.on.index();
+        let mut names = wanted.entries.iter().map(|entry| &entry.name);
+        names.any(|name| index.is_missing(&source.key.namespace, name))
+    }
+
     /// Brings one document to Vault. `None`: it is not wanted now, its optional Secret being absent.
     pub(super) async fn document(
+        &mut self,
+        source: &Source,
+        ask: &Ask,
+        wanted: &Wanted,
+    ) -> Result<Option<Standing>, Moved> {
+        let standing = self.bring(source, ask, wanted).await?;
+        if standing != Some(Standing::Stands) {
+            self.withdraw(&wanted.id);
+        }
+        Ok(standing)
+    }
+
+    async fn bring(
         &mut self,
         source: &Source,
         ask: &Ask,
@@ -336,6 +359,22 @@ impl Run<'_> {
         self.memory.documents.remove(id);
         if entry.is_some_and(|entry| entry.holder == *self.key() && entry.state == State::Creating) {
             self.on.ledger.commit_later(vec![(id.clone(), None)]);
+        }
+    }
+
+    /// What was announced and has not been written is not ours: should somebody else create it
+    /// before we do, our intention must not pass for a right to it.
+    fn withdraw(&mut self, id: &DocumentId) {
+        let absent = matches!(
+            self.gathered.seen.get(id),
+            Some(Ok(Seen::Absent | Seen::Deleted { .. }))
+        );
+        let ledger = &self.on.ledger;
+        let announced = ledger
+            .get(id)
+            .is_some_and(|entry| entry.holder == *self.key() && entry.state == State::Creating);
+        if absent && announced && self.on.unsettled_until(id).is_none() {
+            ledger.commit_later(vec![(id.clone(), None)]);
         }
     }
 

@@ -242,3 +242,16 @@ fn a_deployment_with_300_references_is_synced_and_cleaned_up_whole() {
         scene.doc(&format!("app/{name}")).goes();
     }
 }
+
+#[test]
+fn a_document_that_somebody_made_while_its_secret_was_missing_is_not_taken() {
+    let scene = Scene::new();
+    scene.listing("app", r#"[{"name": "late"}]"#);
+    let _operator = scene.start();
+    scene.event("app", "SyncFailed", &["late"]);
+    scene.settle();
+    scene.doc("app").write(json!({"k": "by hand"}));
+    scene.secret("late", &[("k", "v")]);
+    scene.event("app", "OwnershipConflict", &["exists already"]);
+    scene.doc("app").holds(json!({"k": "by hand"})).is_at_version(1);
+}
