@@ -18,6 +18,10 @@ use super::value::Digest;
 
 /// A source as the watch showed it last, and what the last reconcile learnt.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts of an object that do not depend on each other"
+)]
 pub struct Tracked {
     /// Fingerprint of all that decides.
     fingerprint: Digest,
@@ -403,6 +407,8 @@ impl Index {
 mod tests {
     use super::*;
     use crate::domain::annotations;
+    use crate::domain::document::{KvVersion, Mount};
+    use crate::domain::settings::tests::settings;
     use crate::domain::source::Kind;
     use crate::domain::value::Digester;
 
