@@ -125,7 +125,7 @@ impl Run<'_> {
         };
         for _ in 0..LOOKS {
             let seen = on.look(&mount, id).await?;
-            let wanted = !on.rivals(holder, id, &[]).is_empty();
+            let wanted = !on.rivals(holder, &mount, id, &[]).is_empty();
             let unsettled = on.unsettled_until(id);
             let removal = remove(&Departure {
                 identity: &on.identity,
