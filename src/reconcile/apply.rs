@@ -455,13 +455,7 @@ impl Run<'_> {
         seen: &Seen,
     ) -> (Contender, Vec<Contender>) {
         let mut holders: Vec<_> = entry.map(|entry| &entry.holder).into_iter().collect();
-        if let Seen::Live {
-            mark: Mark::Claimed(claim),
-            ..
-        } = seen
-        {
-            holders.push(&claim.holder);
-        }
+        holders.extend(seen.claim().map(|claim| &claim.holder));
         let me = Contender {
             key: source.key.clone(),
             created: source.created,
