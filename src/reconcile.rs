@@ -16,14 +16,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::domain::annotations::Ask;
-use crate::domain::document::{DocumentId, KvVersion};
+use crate::domain::document::{DocumentId, KvVersion, Mount};
 use crate::domain::index::{Index, Memory};
+use crate::domain::path;
 use crate::domain::plan::{Contender, Identity, Standing, leaving, may_clean};
 use crate::domain::policy::Policy;
 use crate::domain::settings::{DeletionPolicy, Settings};
 use crate::domain::source::{Source, SourceKey};
 use crate::domain::value::Digester;
-use crate::domain::{path, problem::PathFault};
 use crate::events::Events;
 use crate::kube::Kube;
 use crate::ledger::Ledger;
@@ -157,13 +157,25 @@ impl Reconciler {
         index.remember(key, &uid, memory);
     }
 
-    /// The other live sources that want a document.
-    fn rivals(&self, me: &SourceKey, id: &DocumentId, holders: &[&SourceKey]) -> Vec<Contender> {
+    /// The other live sources that want a document of this mount, and may have it.
+    fn rivals(
+        &self,
+        me: &SourceKey,
+        mount: &Mount,
+        id: &DocumentId,
+        holders: &[&SourceKey],
+    ) -> Vec<Contender> {
         self.index().rivals(me, id, holders, |key, hint| {
             path::check(&hint.path)?;
-            let query = path::mount_query(&hint.path, &self.settings);
-            let mount = self.mounts.known(&query).ok_or(PathFault::NoMount(query))?;
-            hint.places(key, &mount, &self.settings)
+            // No mount lies in another: a path outside this one names no document of it.
+            if !path::is_within(&path::mount_query(&hint.path, &self.settings), &mount.path) {
+                return Ok(Vec::new());
+            }
+            let places = hint.places(key, mount, &self.settings)?;
+            for place in &places {
+                self.policy.permit(&key.namespace, &mount.path, &place.own)?;
+            }
+            Ok(places)
         })
     }
 

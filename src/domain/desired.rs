@@ -11,7 +11,7 @@ use super::path::{self, Place};
 use super::policy::Policy;
 use super::problem::{PathFault, Problem, Warning};
 use super::settings::Settings;
-use super::source::{Kind, Source, SourceKey};
+use super::source::{Kind, Reference, Source, SourceKey};
 use super::value::{Content, Payload, Value, size};
 
 /// A source's documents by name alone: enough to know which they are before anything is fetched,
@@ -21,7 +21,7 @@ pub struct Hint {
     /// The path as it is written.
     pub path: String,
     /// The Secrets that the documents are made of, each with whether it may be missing.
-    pub secrets: Vec<String>,
+    pub secrets: Vec<Reference>,
     /// Whether each Secret is a document of its own, below the path.
     pub each: bool,
 }
@@ -30,10 +30,20 @@ impl Hint {
     /// What the source asks for; `None`: it has no path annotation, so it is no source.
     pub fn of(source: &Source, ask: &Ask) -> Option<Self> {
         let path = ask.path.clone()?;
+        let reference = |secret: &str, optional| Reference {
+            secret: secret.to_owned(),
+            optional,
+        };
         let (secrets, each) = match &ask.entries {
-            Some(entries) => (entries.iter().map(|entry| entry.name.clone()).collect(), false),
-            None if source.key.kind == Kind::Secret => (vec![source.key.name.clone()], false),
-            None => (source.references.iter().map(|r| r.secret.clone()).collect(), true),
+            Some(entries) => (
+                entries
+                    .iter()
+                    .map(|entry| reference(&entry.name, entry.optional))
+                    .collect(),
+                false,
+            ),
+            None if source.key.kind == Kind::Secret => (vec![reference(&source.key.name, false)], false),
+            None => (source.references.clone(), true),
         };
         Some(Self { path, secrets, each })
     }
@@ -51,7 +61,7 @@ impl Hint {
         }
         self.secrets
             .iter()
-            .map(|secret| place(Some(secret.as_str())))
+            .map(|reference| place(Some(reference.secret.as_str())))
             .collect()
     }
 }

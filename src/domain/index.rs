@@ -13,7 +13,7 @@ use super::path::Place;
 use super::plan::Contender;
 use super::problem::PathFault;
 use super::settings::NamespaceIsolation;
-use super::source::{Source, SourceKey};
+use super::source::{Reference, Source, SourceKey};
 use super::value::Digest;
 
 /// A source as the watch showed it last, and what the last reconcile learnt.
@@ -272,13 +272,23 @@ impl Index {
             .filter_map(|key| {
                 let contender = self.contender(key)?;
                 let tracked = self.sources.get(key)?;
-                let (wants, unclear) = match places(key, tracked.hint.as_ref()?) {
-                    Ok(places) => (places.iter().any(|place| place.id == *id), tracked.unclear),
+                let hint = tracked.hint.as_ref()?;
+                let (wants, unclear) = match places(key, hint) {
+                    Ok(places) => {
+                        let wants = |at: usize| !hint.each || !self.is_dropped(key, &hint.secrets[at]);
+                        let at = places.iter().position(|place| place.id == *id);
+                        (at.is_some_and(wants), tracked.unclear)
+                    }
                     Err(_) => (false, true),
                 };
                 (wants || (unclear && holders.contains(&key))).then_some(contender)
             })
             .collect()
+    }
+
+    /// Whether a source that discovers its Secrets has no document for this one now.
+    fn is_dropped(&self, key: &SourceKey, named: &Reference) -> bool {
+        named.optional && self.is_missing(&key.namespace, &named.secret)
     }
 
     /// A source's paths in a form that does not depend on the mount, so that any two paths of one
@@ -304,7 +314,7 @@ impl Index {
         }
         hint.secrets
             .iter()
-            .map(|secret| self.loose(&key.namespace, path().chain([secret.as_str()])))
+            .map(|named| self.loose(&key.namespace, path().chain([named.secret.as_str()])))
             .collect()
     }
 
@@ -334,10 +344,10 @@ impl Index {
 
     fn link(&mut self, key: &SourceKey, hint: Option<&Hint>) {
         let Some(hint) = hint else { return };
-        for secret in &hint.secrets {
+        for named in &hint.secrets {
             let users = &mut self
                 .secrets
-                .entry((key.namespace.clone(), secret.clone()))
+                .entry((key.namespace.clone(), named.secret.clone()))
                 .or_default()
                 .users;
             if !users.contains(key) {
@@ -357,8 +367,8 @@ impl Index {
         let hint = self.sources.get(key).and_then(|tracked| tracked.hint.as_ref());
         hint.into_iter()
             .flat_map(|hint| &hint.secrets)
-            .filter_map(|secret| {
-                let secret = (key.namespace.clone(), secret.clone());
+            .filter_map(|named| {
+                let secret = (key.namespace.clone(), named.secret.clone());
                 let sight = self.secrets.get(&secret)?.sight.clone();
                 Some((secret, sight))
             })
@@ -370,8 +380,8 @@ impl Index {
         let Some(hint) = self.sources.get(key).and_then(|tracked| tracked.hint.clone()) else {
             return Vec::new();
         };
-        for secret in &hint.secrets {
-            let slot = (key.namespace.clone(), secret.clone());
+        for named in &hint.secrets {
+            let slot = (key.namespace.clone(), named.secret.clone());
             if let Some(users) = self.secrets.get_mut(&slot).map(|slot| &mut slot.users) {
                 users.retain(|user| user != key);
                 if users.is_empty() {

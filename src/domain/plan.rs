@@ -92,6 +92,17 @@ impl Seen {
         }
     }
 
+    /// The claim that binds: that of a live document.
+    pub fn claim(&self) -> Option<&Claim> {
+        match self {
+            Self::Live {
+                mark: Mark::Claimed(claim),
+                ..
+            } => Some(claim),
+            _ => None,
+        }
+    }
+
     fn mark(&self) -> Option<&Mark> {
         match self {
             Self::Absent => None,
@@ -415,7 +426,7 @@ pub struct Departure<'a> {
     pub seen: &'a Seen,
     /// The KV version of its mount.
     pub version: KvVersion,
-    /// Whether another live source of this cluster wants it.
+    /// Whether another live source of this cluster wants it, or has a claim on it and a problem.
     pub wanted: bool,
     /// What happens to it.
     pub deletion: DeletionPolicy,
@@ -492,8 +503,11 @@ pub fn remove(scene: &Departure) -> Removal {
     }
 }
 
+/// A claim of this cluster binds for others only while its holder wants the document, and none does
+/// (see [`Departure::wanted`]). The ledger gives it to us: another's name in the claim is one that
+/// we were about to replace.
 fn holds(scene: &Departure, claim: &Claim) -> bool {
-    scene.identity.is_ours(claim) && claim.holder == scene.entry.holder
+    scene.identity.is_ours(claim)
 }
 
 fn delete(scene: &Departure, version: u64) -> Removal {

@@ -379,7 +379,7 @@ fn what_is_ours_goes_by_the_policy() {
 #[test]
 fn what_is_not_ours_stays() {
     let written = entry("web", State::Written);
-    for mark in [claim("id-2", "web"), claim("id-1", "api"), Mark::Garbled] {
+    for mark in [claim("id-2", "web"), Mark::Garbled] {
         assert_eq!(
             departed(
                 &written,
@@ -540,5 +540,20 @@ fn an_entry_says_what_will_be_true_whatever_comes_next() {
     assert_eq!(
         title(true).settled(&wish, Some(&entry("web", State::Creating))),
         made(State::Written, 900)
+    );
+}
+
+#[test]
+fn a_document_that_was_being_taken_over_goes_with_its_new_holder() {
+    // The ledger says web; a crash came before the claim did, and api is gone or elsewhere.
+    let between = live(3, "x", claim("id-1", "api"));
+    assert_eq!(
+        departed(
+            &entry("web", State::Written),
+            &between,
+            KvVersion::V2,
+            DeletionPolicy::Soft
+        ),
+        Removal::DeleteVersion(3)
     );
 }

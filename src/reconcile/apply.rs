@@ -31,7 +31,7 @@ impl Run<'_> {
                 continue;
             }
             let entry = self.on.ledger.get(&wanted.id);
-            let (me, rivals) = self.contenders(source, &wanted.id, entry.as_ref(), seen);
+            let (me, rivals) = self.contenders(source, wanted, entry.as_ref(), seen);
             if let Ok(title) = title(&self.scene(&me, &rivals, entry.as_ref(), seen, wanted)) {
                 let entry = title.entry(&self.wish(source, ask), entry.as_ref());
                 fresh.push((wanted.id.clone(), Some(entry)));
@@ -124,7 +124,7 @@ impl Run<'_> {
         };
         let digest = on.digester.content(&content);
         let entry = on.ledger.get(id);
-        let (me, rivals) = self.contenders(source, id, entry.as_ref(), &seen);
+        let (me, rivals) = self.contenders(source, wanted, entry.as_ref(), &seen);
         let step = match decide(&self.scene(&me, &rivals, entry.as_ref(), &seen, wanted), digest) {
             Ok(step) => step,
             Err(owner) => {
@@ -418,25 +418,23 @@ impl Run<'_> {
     fn contenders(
         &self,
         source: &Source,
-        id: &DocumentId,
+        wanted: &Wanted,
         entry: Option<&LedgerEntry>,
         seen: &Seen,
     ) -> (Contender, Vec<Contender>) {
         let mut holders: Vec<_> = entry.map(|entry| &entry.holder).into_iter().collect();
-        if let Seen::Live {
-            mark: Mark::Claimed(claim),
-            ..
-        } = seen
-        {
-            holders.push(&claim.holder);
-        }
+        holders.extend(seen.claim().map(|claim| &claim.holder));
         let me = Contender {
             key: source.key.clone(),
             created: source.created,
             uid: source.uid.clone(),
             annotated: self.gathered.ask.adopt,
         };
-        (me, self.on.rivals(&source.key, id, &holders))
+        let mount = Mount {
+            path: wanted.id.mount.clone(),
+            version: wanted.version,
+        };
+        (me, self.on.rivals(&source.key, &mount, &wanted.id, &holders))
     }
 
     fn scene<'s>(

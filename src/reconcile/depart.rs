@@ -125,20 +125,39 @@ impl Run<'_> {
         };
         for _ in 0..LOOKS {
             let seen = on.look(&mount, id).await?;
-            let wanted = !on.rivals(holder, id, &[]).is_empty();
+            let claimant: Vec<&SourceKey> = seen.claim().map(|claim| &claim.holder).into_iter().collect();
+            let successor = on
+                .rivals(holder, &mount, id, &claimant)
+                .into_iter()
+                .min_by(|a, b| (a.created, &a.uid).cmp(&(b.created, &b.uid)));
             let unsettled = on.unsettled_until(id);
             let removal = remove(&Departure {
                 identity: &on.identity,
                 entry,
                 seen: &seen,
                 version: mount.version,
-                wanted,
+                wanted: successor.is_some(),
                 deletion,
                 unsettled: unsettled.is_some(),
             });
             match removal {
                 Removal::HandOver => {
                     self.wake.extend(on.index().sharers(holder, id));
+                    if let Some(successor) = successor {
+                        // Should it never come to write it, it takes it away when it goes itself.
+                        let state = match entry.state {
+                            State::Written => State::Deleting,
+                            other => other,
+                        };
+                        let entry = LedgerEntry {
+                            holder: successor.key,
+                            uid: successor.uid,
+                            state,
+                            deletion,
+                            ..entry.clone()
+                        };
+                        on.ledger.commit_later(vec![(id.clone(), Some(entry))]);
+                    }
                     return Ok(true);
                 }
                 Removal::Gone => return self.strike(id).await,

@@ -107,6 +107,10 @@ impl Reconciler {
             .locks
             .acquire(ids.iter().cloned().chain(held).collect())
             .await;
+        // Something may have been handed over to it while it waited.
+        if self.ledger.of(key).iter().any(|(id, _)| !lock.covers(id)) {
+            return Err(Moved);
+        }
 
         let mut seen = HashMap::new();
         if let Some(Ok(mount)) = &mount {

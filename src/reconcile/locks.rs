@@ -47,6 +47,13 @@ impl Locks {
     }
 }
 
+impl Guard<'_> {
+    /// Whether it is the right to work on this document.
+    pub fn covers(&self, id: &DocumentId) -> bool {
+        self.ids.contains(id)
+    }
+}
+
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         let mut held = self.locks.held.lock().unwrap_or_else(PoisonError::into_inner);

@@ -270,3 +270,43 @@ fn a_source_that_comes_back_gets_its_document_back() {
     scene.create_secret("db", annotations, &[("k", b"two")]);
     scene.doc("db").becomes(json!({"k": "two"})).is_at_version(2);
 }
+
+#[test]
+fn a_document_goes_with_its_successor_if_that_never_came_to_write_it() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let _operator = scene.start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    let next = ours(&[
+        ("path", &scene.path("db")),
+        ("secrets", r#"[{"name": "missing"}]"#),
+    ]);
+    scene.deployment("next", next, env_from(&[]));
+    scene.event("next", "SyncFailed", &["missing"]);
+    scene.delete("Secret", "db");
+    scene.vanishes("Secret", "db");
+    scene.settle();
+    scene.doc("db").holds(json!({"k": "v"}));
+    scene.delete("Deployment", "next");
+    scene.vanishes("Deployment", "next");
+    scene.doc("db").goes();
+}
+
+#[test]
+fn the_document_of_an_optional_secret_goes_with_it_although_two_sources_share_it() {
+    let scene = Scene::new();
+    scene.secret("maybe", &[("k", "v")]);
+    let pod = json!({"containers": [{"name": "main", "image": "none", "envFrom": [
+        {"secretRef": {"name": "maybe", "optional": true}},
+    ]}]});
+    for name in ["one", "two"] {
+        scene.deployment(name, ours(&[("path", &scene.path("app"))]), pod.clone());
+    }
+    let _operator = scene.start();
+    scene.doc("app/maybe").becomes(json!({"k": "v"}));
+    scene.settle();
+    scene.delete("Secret", "maybe");
+    scene.doc("app/maybe").goes();
+    scene.secret("maybe", &[("k", "w")]);
+    scene.doc("app/maybe").becomes(json!({"k": "w"}));
+}

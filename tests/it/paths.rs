@@ -214,3 +214,27 @@ fn a_stated_mount_is_not_asked_for() {
         "{asked:?}"
     );
 }
+
+#[test]
+fn a_source_that_the_policy_forbids_a_path_keeps_no_document_of_another_there() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    scene.secret("other", &[("k", "w")]);
+    let first = scene.start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    let rival = ours(&[("path", &scene.path("db")), ("secrets", r#"[{"name": "other"}]"#)]);
+    scene.deployment("rival", rival, env_from(&[]));
+    scene.event("rival", "OwnershipConflict", &["db"]);
+    first.stop();
+    let file = scene.dir.join("policy.yaml");
+    std::fs::write(
+        &file,
+        "rules: [{namespaces: ['*'], paths: ['secret/elsewhere/*']}]",
+    )
+    .unwrap();
+    let _second = scene.run().flag("path-policy", file.to_str().unwrap()).start();
+    scene.event("rival", "InvalidAnnotation", &["policy"]);
+    scene.delete("Secret", "db");
+    scene.vanishes("Secret", "db");
+    scene.doc("db").goes();
+}
