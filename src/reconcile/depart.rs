@@ -34,7 +34,8 @@ impl Run<'_> {
         let clearing = async {
             let mut done = true;
             for (id, entry) in &entries {
-                let deletion = if ask.paused || ask.deletion == Some(DeletionPolicy::Retain) {
+                let gone_paused = source.is_none() && entry.paused;
+                let deletion = if ask.paused || gone_paused || ask.deletion == Some(DeletionPolicy::Retain) {
                     DeletionPolicy::Retain
                 } else if source.is_some() && ask.path.is_some() {
                     self.deletion(&ask)

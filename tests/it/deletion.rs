@@ -307,3 +307,34 @@ fn the_document_of_an_optional_secret_goes_with_it_although_two_sources_share_it
     scene.secret("maybe", &[("k", "w")]);
     scene.doc("app/maybe").becomes(json!({"k": "w"}));
 }
+
+#[test]
+fn a_move_during_a_pause_is_made_up_after_it_and_leaves_nothing_behind() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let _operator = scene.start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.annotate("Secret", "db", &[("paused", Some("true"))]);
+    scene.settle();
+    scene.annotate("Secret", "db", &[("path", Some(&scene.path("new")))]);
+    scene.settle();
+    scene.doc("db").holds(json!({"k": "v"}));
+    assert_eq!(scene.doc("new").data(), None);
+    scene.annotate("Secret", "db", &[("paused", None)]);
+    scene.doc("new").becomes(json!({"k": "v"}));
+    scene.doc("db").goes();
+}
+
+#[test]
+fn a_source_that_goes_during_a_pause_leaves_its_document_even_without_finalizers() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let _operator = scene.run().flag("finalizers", "false").start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.annotate("Secret", "db", &[("paused", Some("true"))]);
+    scene.settle();
+    scene.delete("Secret", "db");
+    scene.vanishes("Secret", "db");
+    scene.settle();
+    scene.doc("db").holds(json!({"k": "v"})).is_at_version(1);
+}
