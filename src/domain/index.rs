@@ -18,6 +18,10 @@ use super::value::Digest;
 
 /// A source as the watch showed it last, and what the last reconcile learnt.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts of an object that do not depend on each other"
+)]
 pub struct Tracked {
     /// Fingerprint of all that decides.
     fingerprint: Digest,
@@ -189,12 +193,12 @@ impl Index {
         names: impl Iterator<Item = &'a str>,
     ) -> Option<BTreeMap<&'a str, &'a str>> {
         names
-            .map(|name| {
-                match &self.secrets.get(&(namespace.to_owned(), name.to_owned()))?.sight {
+            .map(
+                |name| match &self.secrets.get(&(namespace.to_owned(), name.to_owned()))?.sight {
                     Sight::At(version) => Some((name, version.as_str())),
                     Sight::Unseen | Sight::Gone => None,
-                }
-            })
+                },
+            )
             .collect()
     }
 
@@ -426,6 +430,9 @@ mod tests {
         }
     }
 
+    /// One for all, since digests compare only within one.
+    static DIGESTER: std::sync::LazyLock<Digester> = std::sync::LazyLock::new(Digester::default);
+
     /// Notes a source with these annotations; whom that wakes.
     fn observe(index: &mut Index, name: &str, annotations: &[(&str, &str)]) -> Vec<SourceKey> {
         let source = Source {
@@ -442,8 +449,6 @@ mod tests {
         };
         let ask = annotations::parse(&source.annotations);
         let print = format!("{annotations:?}");
-        // Only differences matter here.
-        static DIGESTER: std::sync::LazyLock<Digester> = std::sync::LazyLock::new(Digester::default);
         index.observe(&source, &ask, DIGESTER.fields([print.as_bytes()].into_iter()))
     }
 

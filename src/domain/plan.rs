@@ -302,6 +302,99 @@ pub struct Step {
     pub title: Title,
 }
 
+/// One call in carrying out a [`Step`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Act {
+    /// Write the document into the ledger, and wait until that is stored.
+    Record,
+    /// Say in the ledger what is wished now of a document that it knows; a crash may lose that.
+    Restate,
+    /// Make sure of the finalizer.
+    Finalizer,
+    /// Write the content.
+    Write(Cas),
+    /// Say in the ledger that the document stands; a crash may lose that.
+    Settle,
+    /// Put the claim on it.
+    Claim,
+}
+
+impl Step {
+    /// The calls in their order. The ledger knows of a document before Vault does, so that a crash
+    /// after any of them leaves nothing that nobody knows; each call rests on the one before.
+    pub fn course(&self, me: &SourceKey, entry: Option<&LedgerEntry>) -> Vec<Act> {
+        let recorded = entry.is_some_and(|entry| entry.holder == *me && entry.state != State::Deleting);
+        let mut acts = vec![if recorded { Act::Restate } else { Act::Record }];
+        if self.write.is_some() || self.claim {
+            acts.push(Act::Finalizer);
+        }
+        acts.extend(self.write.map(Act::Write));
+        if self.title.creating {
+            acts.push(Act::Settle);
+        }
+        if self.claim {
+            acts.push(Act::Claim);
+        }
+        acts
+    }
+}
+
+impl Title {
+    /// The ledger's entry before the write: what [`Act::Record`] and [`Act::Restate`] store.
+    pub fn entry(&self, wish: &Wish, old: Option<&LedgerEntry>) -> LedgerEntry {
+        let own = old.filter(|old| old.holder == *wish.holder);
+        let state = match own {
+            // The write that got no answer may still be the one that creates it.
+            Some(LedgerEntry {
+                state: State::OutcomeUnknown,
+                ..
+            }) if self.creating => State::OutcomeUnknown,
+            _ if self.creating => State::Creating,
+            _ => State::Written,
+        };
+        let since = own
+            .filter(|old| old.state == state)
+            .map_or(wish.now, |old| old.since);
+        let Wish {
+            holder,
+            uid,
+            deletion,
+            ..
+        } = *wish;
+        LedgerEntry {
+            holder: holder.clone(),
+            uid: uid.to_owned(),
+            state,
+            since,
+            deletion,
+            adopted: self.adopted,
+            paused: false,
+        }
+    }
+
+    /// The entry after the write: what [`Act::Settle`] stores.
+    pub fn settled(&self, wish: &Wish, old: Option<&LedgerEntry>) -> LedgerEntry {
+        Self {
+            creating: false,
+            ..*self
+        }
+        .entry(wish, old)
+    }
+}
+
+/// What a source wishes for a document, as the ledger keeps it.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// The source.
+    pub holder: &'a SourceKey,
+    /// Its UID.
+    pub uid: &'a str,
+    /// What happens to the document when it is no longer wanted.
+    pub deletion: DeletionPolicy,
+    /// Seconds since 1970.
+    pub now: i64,
+}
+
 /// Decides about a document that shall hold `content`.
 pub fn decide(scene: &Scene, content: Digest) -> Result<Step, Owner> {
     let equal = matches!(scene.seen, Seen::Live { content: Some(held), .. } if *held == content);

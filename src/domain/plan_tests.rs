@@ -471,3 +471,90 @@ fn a_document_that_was_being_taken_over_goes_with_its_new_holder() {
         Removal::DeleteVersion(3)
     );
 }
+
+#[test]
+fn the_ledger_comes_before_vault_and_the_claim_after_it() {
+    let me = key("shop", "web");
+    let step = |write, claim, creating| Step {
+        write,
+        claim,
+        title: Title {
+            adopted: false,
+            creating,
+        },
+    };
+    let create = step(Some(Cas::Version(0)), true, true);
+    assert_eq!(
+        create.course(&me, None),
+        [
+            Act::Record,
+            Act::Finalizer,
+            Act::Write(Cas::Version(0)),
+            Act::Settle,
+            Act::Claim
+        ]
+    );
+    let announced = entry("web", State::Creating);
+    assert_eq!(create.course(&me, Some(&announced))[0], Act::Restate);
+    let written = entry("web", State::Written);
+    let rotate = step(Some(Cas::Version(3)), false, false);
+    assert_eq!(
+        rotate.course(&me, Some(&written)),
+        [Act::Restate, Act::Finalizer, Act::Write(Cas::Version(3))]
+    );
+    assert_eq!(
+        step(None, false, false).course(&me, Some(&written)),
+        [Act::Restate]
+    );
+    // What another held, or what was about to be deleted, is stored as ours first.
+    assert_eq!(
+        rotate.course(&me, Some(&entry("api", State::Written)))[0],
+        Act::Record
+    );
+    assert_eq!(
+        rotate.course(&me, Some(&entry("web", State::Deleting)))[0],
+        Act::Record
+    );
+}
+
+#[test]
+fn an_entry_says_what_will_be_true_whatever_comes_next() {
+    let me = key("shop", "web");
+    let wish = Wish {
+        holder: &me,
+        uid: "u",
+        deletion: DeletionPolicy::Purge,
+        now: 900,
+    };
+    let title = |creating| Title {
+        adopted: false,
+        creating,
+    };
+    let made = |state, since| LedgerEntry {
+        uid: "u".into(),
+        since,
+        deletion: DeletionPolicy::Purge,
+        ..entry("web", state)
+    };
+    assert_eq!(title(true).entry(&wish, None), made(State::Creating, 900));
+    assert_eq!(
+        title(true).entry(&wish, Some(&entry("api", State::Creating))),
+        made(State::Creating, 900)
+    );
+    assert_eq!(
+        title(true).entry(&wish, Some(&entry("web", State::Creating))),
+        made(State::Creating, 100)
+    );
+    assert_eq!(
+        title(true).entry(&wish, Some(&entry("web", State::OutcomeUnknown))),
+        made(State::OutcomeUnknown, 100)
+    );
+    assert_eq!(
+        title(false).entry(&wish, Some(&entry("web", State::Written))),
+        made(State::Written, 100)
+    );
+    assert_eq!(
+        title(true).settled(&wish, Some(&entry("web", State::Creating))),
+        made(State::Written, 900)
+    );
+}

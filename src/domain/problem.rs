@@ -234,6 +234,9 @@ pub enum Owner {
     /// A source of this cluster.
     #[error("belongs to {0}")]
     Source(SourceKey),
+    /// A source of this cluster in another namespace, which its people need not know.
+    #[error("belongs to a source in another namespace")]
+    Elsewhere,
     /// Another cluster, by its id or name.
     #[error("belongs to another cluster ({0})")]
     Cluster(String),

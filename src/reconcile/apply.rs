@@ -10,8 +10,8 @@ use crate::domain::desired::{Assembled, Wanted, assemble};
 use crate::domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount};
 use crate::domain::index::Remembered;
 use crate::domain::ledger::{LedgerEntry, State};
-use crate::domain::plan::{Contender, Scene, Seen, Standing, Step, Title, decide, title};
-use crate::domain::problem::Problem;
+use crate::domain::plan::{Act, Contender, Scene, Seen, Standing, Step, Title, Wish, decide, title};
+use crate::domain::problem::{Owner, Problem};
 use crate::domain::settings::Adopt;
 use crate::domain::source::Source;
 use crate::domain::value::{Content, Digest, Payload};
@@ -33,7 +33,7 @@ impl Run<'_> {
             let entry = self.on.ledger.get(&wanted.id);
             let (me, rivals) = self.contenders(source, wanted, entry.as_ref(), seen);
             if let Ok(title) = title(&self.scene(&me, &rivals, entry.as_ref(), seen, wanted)) {
-                let entry = self.entry(source, ask, title, entry.as_ref());
+                let entry = title.entry(&self.wish(source, ask), entry.as_ref());
                 fresh.push((wanted.id.clone(), Some(entry)));
             }
         }
@@ -129,6 +129,7 @@ impl Run<'_> {
             Ok(step) => step,
             Err(owner) => {
                 self.give_up(id, entry.as_ref());
+                let owner = as_its_people_may_know(source, id, owner);
                 let problem = Problem::Conflict {
                     document: id.clone(),
                     owner,
@@ -168,41 +169,51 @@ impl Run<'_> {
         step: Step,
         content: &Content,
     ) -> Result<Result<u64, Problem>, Moved> {
-        let id = &wanted.id;
-        if let Err(problem) = self.record(source, ask, id, step.title).await {
-            return Ok(Err(problem));
-        }
-        if step.write.is_some() || step.claim {
-            match self.ensure_finalizer(source).await {
-                Ok(()) => {}
-                Err(error @ crate::kube::Error::Conflict(_)) => {
-                    tracing::debug!(source = %source.key, %error, "the source has changed");
-                    return Err(Moved);
+        let (id, ledger) = (&wanted.id, &self.on.ledger);
+        let stood = self.standing_of_failed(id) == Standing::Stale;
+        let mut version = seen.version();
+        for act in step.course(&source.key, ledger.get(id).as_ref()) {
+            let wish = self.wish(source, ask);
+            let done = match act {
+                Act::Record => {
+                    let entry = step.title.entry(&wish, ledger.get(id).as_ref());
+                    let stored = ledger.commit(vec![(id.clone(), Some(entry))]).await;
+                    stored.map_err(|error| of_ledger(&error))
                 }
-                Err(error) => return Ok(Err(of_kubernetes(&error))),
+                Act::Restate => {
+                    let entry = step.title.entry(&wish, ledger.get(id).as_ref());
+                    ledger.commit_later(vec![(id.clone(), Some(entry))]);
+                    Ok(())
+                }
+                Act::Settle => {
+                    let entry = step.title.settled(&wish, ledger.get(id).as_ref());
+                    ledger.commit_later(vec![(id.clone(), Some(entry))]);
+                    Ok(())
+                }
+                Act::Finalizer => self.ensure_finalizer(source).await?,
+                Act::Write(cas) => {
+                    let written = self.write(source, wanted, content, cas, step.title).await?;
+                    written.map(|new| version = new)
+                }
+                Act::Claim => self.claim(source, id).await,
+            };
+            if let Err(problem) = done {
+                return Ok(Err(problem));
             }
         }
-        let mut version = seen.version();
-        if let Some(cas) = step.write {
-            version = match self.write(source, wanted, content, cas, step.title).await? {
-                Ok(version) => version,
-                Err(problem) => return Ok(Err(problem)),
-            };
-        }
-        if step.title.creating {
-            let standing = Title {
-                creating: false,
-                ..step.title
-            };
-            let entry = self.entry(source, ask, standing, self.on.ledger.get(id).as_ref());
-            self.on.ledger.commit_later(vec![(id.clone(), Some(entry))]);
-        }
-        if step.claim
-            && let Err(problem) = self.claim(source, id).await
-        {
-            return Ok(Err(problem));
+        if !stood {
+            self.report.acquired(id);
         }
         Ok(Ok(version))
+    }
+
+    fn wish<'s>(&self, source: &'s Source, ask: &Ask) -> Wish<'s> {
+        Wish {
+            holder: &source.key,
+            uid: &source.uid,
+            deletion: self.deletion(ask),
+            now: now(),
+        }
     }
 
     async fn write(
@@ -222,7 +233,6 @@ impl Run<'_> {
             Ok(version) => {
                 tracing::info!(source = %source.key, document = %id, version, "document written");
                 on.metrics.document_written(&source.key.namespace);
-                self.report.written(id, title.creating);
                 Ok(Ok(version))
             }
             Err(error) if error.kind == ErrorKind::Mismatch => Err(Moved),
@@ -281,57 +291,6 @@ impl Run<'_> {
         }
     }
 
-    /// Writes the ledger before Vault, when it does not say so already. Growing waits until it is
-    /// stored; a changed wish about deletion need not.
-    async fn record(
-        &mut self,
-        source: &Source,
-        ask: &Ask,
-        id: &DocumentId,
-        title: Title,
-    ) -> Result<(), Problem> {
-        let old = self.on.ledger.get(id);
-        let entry = self.entry(source, ask, title, old.as_ref());
-        let known = old
-            .as_ref()
-            .is_some_and(|old| old.holder == entry.holder && old.state != State::Deleting);
-        let change = vec![(id.clone(), Some(entry))];
-        if known {
-            self.on.ledger.commit_later(change);
-            return Ok(());
-        }
-        self.on
-            .ledger
-            .commit(change)
-            .await
-            .map_err(|error| of_ledger(&error))
-    }
-
-    /// The ledger's entry for a document of this source.
-    fn entry(&self, source: &Source, ask: &Ask, title: Title, old: Option<&LedgerEntry>) -> LedgerEntry {
-        let state = match old {
-            // Where it stands already, a document that was deleted in Vault is not a new one.
-            Some(old) if title.creating && old.holder == source.key && old.state == State::OutcomeUnknown => {
-                old.state
-            }
-            _ if title.creating => State::Creating,
-            _ => State::Written,
-        };
-        let since = match old {
-            Some(old) if old.state == state && old.holder == source.key => old.since,
-            _ => now(),
-        };
-        LedgerEntry {
-            holder: source.key.clone(),
-            uid: source.uid.clone(),
-            state,
-            since,
-            deletion: self.deletion(ask),
-            adopted: title.adopted,
-            paused: false,
-        }
-    }
-
     /// A document that is as it should be: only the wish about its deletion may be news.
     fn keep_entry(&self, source: &Source, ask: &Ask, id: &DocumentId) {
         if let Some(entry) = self.on.ledger.get(id).filter(|entry| entry.holder == source.key) {
@@ -375,13 +334,21 @@ impl Run<'_> {
         }
     }
 
-    async fn ensure_finalizer(&mut self, source: &Source) -> Result<(), crate::kube::Error> {
+    async fn ensure_finalizer(&mut self, source: &Source) -> Result<Result<(), Problem>, Moved> {
         if self.has_finalizer || !self.on.settings.finalizers {
-            return Ok(());
+            return Ok(Ok(()));
         }
-        self.on.kube.add_finalizer(source).await?;
-        self.has_finalizer = true;
-        Ok(())
+        match self.on.kube.add_finalizer(source).await {
+            Ok(()) => {
+                self.has_finalizer = true;
+                Ok(Ok(()))
+            }
+            Err(error @ crate::kube::Error::Conflict(_)) => {
+                tracing::debug!(source = %source.key, %error, "the source has changed");
+                Err(Moved)
+            }
+            Err(error) => Ok(Err(of_kubernetes(&error))),
+        }
     }
 
     async fn fetch(
@@ -514,5 +481,16 @@ impl Run<'_> {
         self.memory.documents.remove(id);
         self.report.problem(Some(id), problem);
         self.standing_of_failed(id)
+    }
+}
+
+/// Whose a document is, as far as the source's people may know; the log knows all of it.
+fn as_its_people_may_know(source: &Source, id: &DocumentId, owner: Owner) -> Owner {
+    match owner {
+        Owner::Source(holder) if holder.namespace != source.key.namespace => {
+            tracing::warn!(source = %source.key, document = %id, %holder, "the document belongs to another namespace's source");
+            Owner::Elsewhere
+        }
+        owner => owner,
     }
 }

@@ -157,7 +157,10 @@ impl Reconciler {
             .flatten();
         let force = &gathered.ask.force;
         let unforeseen = force.is_some() && *force != gathered.memory.force && !forced;
-        if now != hint || (unforeseen && !recheck) || (changed && tracked.is_some_and(|tracked| tracked.uid != source.uid)) {
+        if now != hint
+            || (unforeseen && !recheck)
+            || (changed && tracked.is_some_and(|tracked| tracked.uid != source.uid))
+        {
             return Err(Moved);
         }
         if now.is_some() {

@@ -18,8 +18,7 @@ const SLOW_RETRY: Duration = Duration::from_mins(5);
 pub(super) struct Report {
     problems: Vec<(Option<DocumentId>, Problem)>,
     warnings: Vec<Warning>,
-    created: Vec<DocumentId>,
-    written: usize,
+    acquired: Vec<DocumentId>,
     drifted: Vec<DocumentId>,
     cleaned: Vec<DocumentId>,
     orphans: Vec<DocumentId>,
@@ -38,11 +37,9 @@ impl Report {
         }
     }
 
-    pub fn written(&mut self, id: &DocumentId, created: bool) {
-        self.written += 1;
-        if created {
-            self.created.push(id.clone());
-        }
+    /// A document came to the source: created, adopted or taken over.
+    pub fn acquired(&mut self, id: &DocumentId) {
+        self.acquired.push(id.clone());
     }
 
     pub fn drift(&mut self, id: &DocumentId) {
@@ -230,9 +227,9 @@ impl Run<'_> {
         self.memory.told = lines.into_iter().map(|(_, line)| line).collect();
     }
 
-    /// What to say when all is well and that is news: documents came into being, or a failure is over.
+    /// What to say when all is well and that is news: documents came to the source, or a failure is over.
     fn good_news(&self) -> Option<String> {
-        let news = self.memory.healthy == Some(false) || !self.report.created.is_empty();
+        let news = self.memory.healthy == Some(false) || !self.report.acquired.is_empty();
         if !news || !self.report.problems.is_empty() || self.memory.documents.is_empty() {
             return None;
         }

@@ -189,7 +189,11 @@ fn a_source_that_could_not_be_read_is_not_forgotten() {
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
             "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": scene.home}],
         });
-        scene.bed.kube.post(&format!("{rbac}/rolebindings"), &binding).ok();
+        scene
+            .bed
+            .kube
+            .post(&format!("{rbac}/rolebindings"), &binding)
+            .ok();
     };
     // It may see that there is a Deployment, but not read it.
     let full = format!("{rbac}/rolebindings/{}-operator-it-sources", scene.ns);

@@ -1,0 +1,46 @@
+# What people run; CI runs the same scripts.
+
+# List the recipes
+default:
+    @just --list
+
+# Show the whole story on a real Kubernetes and a real Vault
+demo:
+    hack/demo
+
+# Run all tests; arguments go to cargo test
+test *args:
+    hack/test {{args}}
+
+# Format, clippy, docs, scripts, dependencies, README
+lint:
+    ci/lint
+
+# Check the chart and the examples against a real API server
+chart:
+    ci/chart
+
+# Format the code, and write the flags of --help into the README
+fmt:
+    cargo fmt
+    ci/readme --write
+
+# Static release build into dist/
+build *arch:
+    ci/build {{arch}}
+
+# Image from dist/
+image tag="vault-sync-operator:dev": build
+    docker build --tag {{tag}} .
+
+# A cluster and a Vault to play with: eval "$(just up)"
+up *name:
+    @hack/testbed/up {{name}}
+
+# End it
+down *name:
+    hack/testbed/down {{name}}
+
+# All checks, as CI runs them
+ci:
+    .ci/run

@@ -1,0 +1,61 @@
+# shellcheck shell=bash
+# What hack/demo, hack/test, .ci/run and the scripts beside this file share.
+#
+# It puts the working directory to the top of the repository.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+
+# The usual places of Rust and Go, for shells that have not read the profile.
+for folder in "${CARGO_HOME:-$HOME/.cargo}/bin" /usr/local/go/bin; do
+  case :$PATH: in
+    *:"$folder":*) ;;
+    *) [[ ! -d $folder ]] || PATH=$PATH:$folder ;;
+  esac
+done
+
+# need COMMAND PACKAGE: has it, installs it (root, with apt), or says what to install.
+need() {
+  ! command -v "$1" >/dev/null || return 0
+  if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+    say "installing $2, for '$1'"
+    if [[ -z ${apt_is_fresh:-} ]]; then
+      apt-get -qq update >&2 || say "apt-get update failed; trying with what is known"
+      apt_is_fresh=yes
+    fi
+    DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends "$2" >/dev/null || true
+    hash -r
+    ! command -v "$1" >/dev/null || return 0
+  fi
+  say "error: no '$1' on the PATH. Install it (Debian, Ubuntu: apt install $2) and run this again."
+  return 1
+}
+
+need_rust() {
+  command -v cargo >/dev/null ||
+    die "no 'cargo' on the PATH. Install Rust (https://rustup.rs) and run this again; the version is chosen by rust-toolchain.toml."
+  need cc build-essential || exit 1
+}
+
+# What the testbed and the tests call.
+need_testbed() {
+  need openssl openssl && need curl curl && need setpriv util-linux && need setsid util-linux && need flock util-linux || exit 1
+}
+
+# Builds what is missing of the testbed, and sets TESTBED_BIN to the folder of its programs.
+build_testbed() {
+  if [[ -z ${TESTBED_BIN:-} ]]; then
+    TESTBED_BIN=$(hack/testbed/build | tail -n 1) || exit 1
+    export TESTBED_BIN
+  fi
+}
+
+# On a CI machine what was compiled outlives the checkout.
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/vault-sync-operator
+if [[ ${CI:-} == true ]]; then
+  export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target} CARGO_INCREMENTAL=0
+fi
+# shellcheck disable=SC2034 # for who reads this file in
+target=${CARGO_TARGET_DIR:-$PWD/target}

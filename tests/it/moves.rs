@@ -1,0 +1,186 @@
+//! Sources that change their mind: new documents stand before old ones go, and nothing is forgotten.
+
+use serde_json::json;
+
+use crate::harness::{Scene, env_from, eventually, ours};
+
+#[test]
+fn two_sources_swap_their_paths_and_nothing_is_lost() {
+    let scene = Scene::new();
+    let (a, b) = (scene.path("a"), scene.path("b"));
+    scene.create_secret("one", ours(&[("path", &a)]), &[("k", b"1")]);
+    scene.create_secret("two", ours(&[("path", &b)]), &[("k", b"2")]);
+    let _operator = scene.start();
+    scene.doc("a").becomes(json!({"k": "1"}));
+    scene.doc("b").becomes(json!({"k": "2"}));
+    scene.annotate("Secret", "one", &[("path", Some(&b))]);
+    scene.annotate("Secret", "two", &[("path", Some(&a))]);
+    scene.doc("a").becomes(json!({"k": "2"})).is_at_version(2);
+    scene.doc("b").becomes(json!({"k": "1"})).is_at_version(2);
+    scene.settle();
+    scene.doc("a").holds(json!({"k": "2"})).is_at_version(2);
+    scene.doc("b").holds(json!({"k": "1"})).is_at_version(2);
+}
+
+#[test]
+fn a_renamed_deployment_takes_its_documents_along() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "v")]);
+    let annotations = ours(&[("path", &scene.path("app"))]);
+    scene.deployment("old", annotations.clone(), env_from(&["db"]));
+    let _operator = scene.start();
+    scene.doc("app/db").becomes(json!({"k": "v"}));
+    scene.deployment("new", annotations, env_from(&["db"]));
+    scene.event("new", "OwnershipConflict", &["old"]);
+    scene.delete("Deployment", "old");
+    scene.vanishes("Deployment", "old");
+    scene.event("new", "Synced", &["app/db"]);
+    scene.doc("app/db").holds(json!({"k": "v"})).is_at_version(1);
+}
+
+#[test]
+fn from_discovery_to_a_list_and_back() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "v")]);
+    scene.app("app", &["db"]);
+    let _operator = scene.start();
+    scene.doc("app/db").becomes(json!({"k": "v"}));
+    scene.annotate(
+        "Deployment",
+        "app",
+        &[("secrets", Some(r#"[{"name": "db", "prefix": "P_"}]"#))],
+    );
+    scene.doc("app").becomes(json!({"P_k": "v"}));
+    scene.doc("app/db").goes();
+    scene.annotate("Deployment", "app", &[("secrets", None)]);
+    scene.doc("app/db").becomes(json!({"k": "v"}));
+    scene.doc("app").goes();
+}
+
+#[test]
+fn an_old_document_stays_until_the_new_one_stands() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "v")]);
+    scene.listing("app", r#"[{"name": "db"}]"#);
+    let _operator = scene.start();
+    scene.doc("app").becomes(json!({"k": "v"}));
+    let moved = scene.path("moved");
+    let list = r#"[{"name": "db"}, {"name": "late"}]"#;
+    scene.annotate(
+        "Deployment",
+        "app",
+        &[("path", Some(&moved)), ("secrets", Some(list))],
+    );
+    scene.event("app", "SyncFailed", &["late"]);
+    scene.settle();
+    scene.doc("app").holds(json!({"k": "v"}));
+    scene.secret("late", &[("l", "w")]);
+    scene.doc("moved").becomes(json!({"k": "v", "l": "w"}));
+    scene.doc("app").goes();
+}
+
+#[test]
+fn a_path_that_changed_while_the_operator_was_down_leaves_no_orphan() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let first = scene.start();
+    scene.doc("db").becomes(json!({"k": "v"})).is_at_version(1);
+    first.stop();
+    scene.annotate("Secret", "db", &[("path", Some(&scene.path("moved")))]);
+    let _second = scene.start();
+    scene.doc("moved").becomes(json!({"k": "v"}));
+    scene.doc("db").goes();
+}
+
+#[test]
+fn annotations_wiped_while_the_operator_was_down_leave_no_orphan() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let first = scene.start();
+    scene.doc("db").becomes(json!({"k": "v"})).is_at_version(1);
+    first.stop();
+    // `kubectl replace` with a manifest that knows nothing of us.
+    scene.patch(
+        "Secret",
+        "db",
+        json!({"metadata": {"annotations": null, "finalizers": null}}),
+    );
+    let _second = scene.start();
+    scene.doc("db").goes();
+}
+
+#[test]
+fn an_object_made_anew_while_the_operator_was_down_keeps_its_document() {
+    let scene = Scene::new();
+    scene.own("db", "one");
+    let first = scene.start();
+    scene.doc("db").becomes(json!({"k": "one"})).is_at_version(1);
+    first.stop();
+    scene.patch("Secret", "db", json!({"metadata": {"finalizers": null}}));
+    scene.delete("Secret", "db");
+    scene.vanishes("Secret", "db");
+    scene.own("db", "two");
+    let _second = scene.start();
+    scene.doc("db").becomes(json!({"k": "two"})).is_at_version(2);
+}
+
+#[test]
+fn preserve_removed_together_with_the_path_still_retains() {
+    let scene = Scene::new();
+    let path = scene.path("db");
+    scene.create_secret(
+        "db",
+        ours(&[("path", &path), ("preserve-on-delete", "true")]),
+        &[("k", b"v")],
+    );
+    let _operator = scene.start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.annotate("Secret", "db", &[("path", None), ("preserve-on-delete", None)]);
+    eventually("it is let go", || {
+        let left = scene.finalizers("Secret", "db");
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{left:?}"))
+        }
+    });
+    scene.settle();
+    scene.doc("db").holds(json!({"k": "v"})).is_at_version(1);
+    assert_eq!(scene.doc("db").metadata()["custom_metadata"]["released"], "true");
+    // Released is nobody's: another source may have it.
+    scene.create_secret("heir", ours(&[("path", &path)]), &[("k", b"v")]);
+    scene.event("heir", "Synced", &[]);
+}
+
+#[test]
+fn an_optional_secret_that_goes_takes_its_document_along() {
+    let scene = Scene::new();
+    scene.secret("must", &[("k", "v")]);
+    scene.secret("may", &[("k", "v")]);
+    let pod = json!({"containers": [{"name": "c", "image": "x", "envFrom": [
+        {"secretRef": {"name": "must"}}, {"secretRef": {"name": "may", "optional": true}}]}]});
+    scene.deployment("app", ours(&[("path", &scene.path("app"))]), pod);
+    let _operator = scene.start();
+    scene.doc("app/may").becomes(json!({"k": "v"}));
+    scene.doc("app/must").becomes(json!({"k": "v"}));
+    scene.delete("Secret", "may");
+    scene.doc("app/may").goes();
+    scene.secret("may", &[("k", "again")]);
+    scene.doc("app/may").becomes(json!({"k": "again"}));
+    scene.doc("app/must").is_at_version(1);
+}
+
+#[test]
+fn an_immutable_secret_made_anew_under_its_name_is_followed() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "one")]);
+    scene.patch("Secret", "db", json!({"immutable": true}));
+    scene.app("app", &["db"]);
+    let _operator = scene.start();
+    scene.doc("app/db").becomes(json!({"k": "one"}));
+    scene.delete("Secret", "db");
+    scene.vanishes("Secret", "db");
+    scene.doc("app/db").holds(json!({"k": "one"}));
+    scene.secret("db", &[("k", "two")]);
+    scene.doc("app/db").becomes(json!({"k": "two"})).is_at_version(2);
+}
