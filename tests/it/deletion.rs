@@ -1,5 +1,7 @@
 //! What goes from Vault, when, and what stays.
 
+use std::net::TcpListener;
+
 use serde_json::json;
 
 use crate::harness::{Scene, check, env_from, eventually, ours};
@@ -336,5 +338,34 @@ fn a_source_that_goes_during_a_pause_leaves_its_document_even_without_finalizers
     scene.delete("Secret", "db");
     scene.vanishes("Secret", "db");
     scene.settle();
+    scene.doc("db").holds(json!({"k": "v"})).is_at_version(1);
+}
+
+#[test]
+fn the_last_word_of_a_source_counts_although_vault_hangs_until_it_is_gone() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let _operator = scene
+        .run()
+        .flag("cleanup-timeout", "1s")
+        .env("VAULT_CLIENT_TIMEOUT", "3")
+        .start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.settle();
+    scene.vault.cut();
+    let silent = TcpListener::bind(("127.0.0.1", scene.vault.port)).unwrap();
+    // The operator sees the wish and the deletion at the same time.
+    scene.kube_wire.cut();
+    scene.annotate("Secret", "db", &[("preserve-on-delete", Some("true"))]);
+    scene.delete("Secret", "db");
+    scene.kube_wire.restore();
+    scene.vanishes("Secret", "db");
+    drop(silent);
+    scene.vault.restore();
+    scene.settle();
+    eventually("the ledger has nothing left of it", || {
+        let ledger = format!("{:?}", scene.at_home("configmaps"));
+        check(!ledger.contains("/db"), ledger)
+    });
     scene.doc("db").holds(json!({"k": "v"})).is_at_version(1);
 }
