@@ -13,7 +13,7 @@ use super::path::Place;
 use super::plan::Contender;
 use super::problem::PathFault;
 use super::settings::NamespaceIsolation;
-use super::source::{Reference, Source, SourceKey};
+use super::source::{Reference, Scope, Source, SourceKey};
 use super::value::Digest;
 
 /// A source as the watch showed it last, and what the last reconcile learnt.
@@ -91,6 +91,7 @@ struct SecretSlot {
 #[derive(Debug)]
 pub struct Index {
     isolation: NamespaceIsolation,
+    scope: Scope,
     sources: HashMap<SourceKey, Tracked>,
     /// By namespace and name.
     secrets: HashMap<(String, String), SecretSlot>,
@@ -100,9 +101,10 @@ pub struct Index {
 
 impl Index {
     /// An empty one.
-    pub fn new(isolation: NamespaceIsolation) -> Self {
+    pub fn new(isolation: NamespaceIsolation, scope: Scope) -> Self {
         Self {
             isolation,
+            scope,
             sources: HashMap::new(),
             secrets: HashMap::new(),
             neighbours: HashMap::new(),
@@ -237,6 +239,11 @@ impl Index {
         self.sources.is_empty()
     }
 
+    /// Whether a source would be seen if it were there.
+    pub fn watches(&self, key: &SourceKey) -> bool {
+        self.scope.contains(key)
+    }
+
     /// How a live source ranks among those that want the same document.
     pub fn contender(&self, key: &SourceKey) -> Option<Contender> {
         let tracked = self
@@ -270,6 +277,9 @@ impl Index {
         keys.into_iter()
             .filter(|key| *key != me)
             .filter_map(|key| {
+                if !self.scope.contains(key) {
+                    return Some(Contender::unseen(key));
+                }
                 let contender = self.contender(key)?;
                 let tracked = self.sources.get(key)?;
                 let hint = tracked.hint.as_ref()?;
@@ -457,7 +467,11 @@ mod tests {
     }
 
     fn index() -> Index {
-        Index::new(NamespaceIsolation::Off)
+        let scope = Scope {
+            kinds: vec![Kind::Deployment],
+            namespaces: vec!["shop".into()],
+        };
+        Index::new(NamespaceIsolation::Off, scope)
     }
 
     #[test]

@@ -344,6 +344,7 @@ fn departed(entry: &LedgerEntry, seen: &Seen, version: KvVersion, deletion: Dele
         seen,
         version,
         wanted: false,
+        claimant_watched: true,
         deletion,
         unsettled: false,
     })
@@ -421,6 +422,7 @@ fn a_delete_is_confirmed_only_when_no_write_can_follow() {
         seen,
         version: KvVersion::V2,
         wanted,
+        claimant_watched: true,
         deletion: DeletionPolicy::Soft,
         unsettled,
     };
@@ -455,21 +457,6 @@ fn new_documents_stand_before_old_ones_go() {
     assert!(may_clean([]));
     assert!(may_clean([Stands, Stale]));
     assert!(!may_clean([Stands, Missing]));
-}
-
-#[test]
-fn a_document_that_was_being_taken_over_goes_with_its_new_holder() {
-    // The ledger says web; a crash came before the claim did, and api is gone or elsewhere.
-    let between = live(3, "x", claim("id-1", "api"));
-    assert_eq!(
-        departed(
-            &entry("web", State::Written),
-            &between,
-            KvVersion::V2,
-            DeletionPolicy::Soft
-        ),
-        Removal::DeleteVersion(3)
-    );
 }
 
 #[test]
@@ -556,5 +543,51 @@ fn an_entry_says_what_will_be_true_whatever_comes_next() {
     assert_eq!(
         title(true).settled(&wish, Some(&entry("web", State::Creating))),
         made(State::Written, 900)
+    );
+}
+
+#[test]
+fn a_document_that_was_being_taken_over_goes_with_its_new_holder() {
+    // The ledger says web; a crash came before the claim did, and api is gone or elsewhere.
+    let between = live(3, "x", claim("id-1", "api"));
+    assert_eq!(
+        departed(
+            &entry("web", State::Written),
+            &between,
+            KvVersion::V2,
+            DeletionPolicy::Soft
+        ),
+        Removal::DeleteVersion(3)
+    );
+}
+
+#[test]
+fn what_an_unseen_holder_claims_stays() {
+    let (identity, written) = (identity(), entry("web", State::Written));
+    let seen = live(3, "x", claim("id-1", "api"));
+    let departure = |claimant_watched| Departure {
+        identity: &identity,
+        entry: &written,
+        seen: &seen,
+        version: KvVersion::V2,
+        wanted: false,
+        claimant_watched,
+        deletion: DeletionPolicy::Soft,
+        unsettled: false,
+    };
+    assert_eq!(remove(&departure(true)), Removal::DeleteVersion(3));
+    assert_eq!(remove(&departure(false)), Removal::Disown);
+    // Nor is it taken over, unless everything may be.
+    let held = Case {
+        rivals: vec![Contender::unseen(&key("shop", "api"))],
+        ..case(seen.clone())
+    };
+    assert_eq!(decided(&held), other("api"));
+    assert!(
+        decided(&Case {
+            adopt: Adopt::All,
+            ..held
+        })
+        .is_ok()
     );
 }

@@ -131,7 +131,9 @@ impl Run<'_> {
         };
         for _ in 0..LOOKS {
             let seen = on.look(&mount, id).await?;
-            let claimant: Vec<&SourceKey> = seen.claim().map(|claim| &claim.holder).into_iter().collect();
+            let claimant = seen.claim().map(|claim| &claim.holder);
+            let claimant_watched = claimant.is_none_or(|key| on.index().watches(key));
+            let claimant: Vec<&SourceKey> = claimant.filter(|_| claimant_watched).into_iter().collect();
             let successor = on
                 .rivals(holder, &mount, id, &claimant)
                 .into_iter()
@@ -143,6 +145,7 @@ impl Run<'_> {
                 seen: &seen,
                 version: mount.version,
                 wanted: successor.is_some(),
+                claimant_watched,
                 deletion,
                 unsettled: unsettled.is_some(),
             });

@@ -279,7 +279,10 @@ fn a_document_goes_with_its_successor_if_that_never_came_to_write_it() {
     scene.own("db", "v");
     let _operator = scene.start();
     scene.doc("db").becomes(json!({"k": "v"}));
-    let next = ours(&[("path", &scene.path("db")), ("secrets", r#"[{"name": "missing"}]"#)]);
+    let next = ours(&[
+        ("path", &scene.path("db")),
+        ("secrets", r#"[{"name": "missing"}]"#),
+    ]);
     scene.deployment("next", next, env_from(&[]));
     scene.event("next", "SyncFailed", &["missing"]);
     scene.delete("Secret", "db");
