@@ -43,7 +43,9 @@ impl Run<'_> {
         });
         let entries: Vec<_> = wishes.collect();
         // The source takes its last word with it, and what follows may not come to its end.
-        let last_word = entries.iter().map(|(id, entry)| (id.clone(), Some(entry.clone())));
+        let last_word = entries
+            .iter()
+            .map(|(id, entry)| (id.clone(), Some(entry.clone())));
         self.on.ledger.commit_later(last_word.collect());
         let clearing = async {
             let mut done = true;
