@@ -379,6 +379,7 @@ impl Title {
             since,
             deletion,
             adopted: self.adopted,
+            paused: false,
         }
     }
 

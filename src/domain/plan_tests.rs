@@ -65,6 +65,7 @@ fn entry(holder: &str, state: State) -> LedgerEntry {
         since: 100,
         deletion: DeletionPolicy::Soft,
         adopted: false,
+        paused: false,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::domain::index::Remembered;
 use crate::domain::ledger::{LedgerEntry, State};
 use crate::domain::plan::{Act, Contender, Scene, Seen, Standing, Step, Title, Wish, decide, title};
 use crate::domain::problem::{Owner, Problem};
-use crate::domain::settings::{Adopt, DeletionPolicy};
+use crate::domain::settings::Adopt;
 use crate::domain::source::Source;
 use crate::domain::value::{Content, Digest, Payload};
 use crate::vault::ErrorKind;
@@ -303,10 +303,10 @@ impl Run<'_> {
         }
     }
 
-    /// Says of all documents of the source what happens to them when they are no longer wanted.
-    pub(super) fn restate(&self, source: &Source, deletion: DeletionPolicy) {
+    /// Notes with all documents of the source whether it is paused.
+    pub(super) fn note_pause(&self, source: &Source, paused: bool) {
         let entries = self.on.ledger.of(&source.key).into_iter();
-        let changes = entries.map(|(id, entry)| (id, Some(LedgerEntry { deletion, ..entry })));
+        let changes = entries.map(|(id, entry)| (id, Some(LedgerEntry { paused, ..entry })));
         self.on.ledger.commit_later(changes.collect());
     }
 

@@ -30,19 +30,27 @@ impl Run<'_> {
             // The deletes are tried all the same; they hold nobody up any more.
             self.release(source).await;
         }
-        let entries = self.on.ledger.of(self.key());
+        let wishes = self.on.ledger.of(self.key()).into_iter().map(|(id, entry)| {
+            let gone_paused = source.is_none() && entry.paused;
+            let deletion = if ask.paused || gone_paused || ask.deletion == Some(DeletionPolicy::Retain) {
+                DeletionPolicy::Retain
+            } else if source.is_some() && ask.path.is_some() {
+                self.deletion(&ask)
+            } else {
+                entry.deletion
+            };
+            (id, LedgerEntry { deletion, ..entry })
+        });
+        let entries: Vec<_> = wishes.collect();
+        // The source takes its last word with it, and what follows may not come to its end.
+        let last_word = entries
+            .iter()
+            .map(|(id, entry)| (id.clone(), Some(entry.clone())));
+        self.on.ledger.commit_later(last_word.collect());
         let clearing = async {
             let mut done = true;
             for (id, entry) in &entries {
-                let deletion = if ask.paused || ask.deletion == Some(DeletionPolicy::Retain) {
-                    DeletionPolicy::Retain
-                } else if source.is_some() && ask.path.is_some() {
-                    self.deletion(&ask)
-                } else {
-                    entry.deletion
-                };
-                let holder = entry.holder.clone();
-                done &= self.depart(id, entry, deletion, holder).await;
+                done &= self.depart(id, entry, entry.deletion, entry.holder.clone()).await;
             }
             done
         };
