@@ -340,7 +340,7 @@ impl Step {
             acts.push(Act::Finalizer);
         }
         acts.extend(self.write.map(Act::Write));
-        if self.title.creating {
+        if self.title.creating || self.is_first(me, entry) {
             acts.push(Act::Settle);
         }
         if self.claim {
@@ -348,10 +348,30 @@ impl Step {
         }
         acts
     }
+
+    /// The ledger's entry before the write: what [`Act::Record`] and [`Act::Restate`] store. A document
+    /// that exists is not the source's before its content has been written there: until then it is
+    /// one to take away again, and not one for which the source could give up another.
+    pub fn entry(&self, wish: &Wish, old: Option<&LedgerEntry>) -> LedgerEntry {
+        let entry = self.title.entry(wish, old);
+        if self.title.creating || !self.is_first(wish.holder, old) {
+            return entry;
+        }
+        LedgerEntry {
+            state: State::Deleting,
+            ..entry
+        }
+    }
+
+    /// Whether it writes what nothing shows to have been written for the source before.
+    fn is_first(&self, me: &SourceKey, entry: Option<&LedgerEntry>) -> bool {
+        let stood = entry.is_some_and(|entry| entry.holder == *me && entry.state == State::Written);
+        self.write.is_some() && !stood
+    }
 }
 
 impl Title {
-    /// The ledger's entry before the write: what [`Act::Record`] and [`Act::Restate`] store.
+    /// The ledger's entry of a document to which nothing is written first.
     pub fn entry(&self, wish: &Wish, old: Option<&LedgerEntry>) -> LedgerEntry {
         let own = old.filter(|old| old.holder == *wish.holder);
         let state = match own {

@@ -176,12 +176,12 @@ impl Run<'_> {
             let wish = self.wish(source, ask);
             let done = match act {
                 Act::Record => {
-                    let entry = step.title.entry(&wish, ledger.get(id).as_ref());
+                    let entry = step.entry(&wish, ledger.get(id).as_ref());
                     let stored = ledger.commit(vec![(id.clone(), Some(entry))]).await;
                     stored.map_err(|error| of_ledger(&error))
                 }
                 Act::Restate => {
-                    let entry = step.title.entry(&wish, ledger.get(id).as_ref());
+                    let entry = step.entry(&wish, ledger.get(id).as_ref());
                     ledger.commit_later(vec![(id.clone(), Some(entry))]);
                     Ok(())
                 }

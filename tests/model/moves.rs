@@ -169,9 +169,10 @@ fn is_troubled(world: &World, who: usize) -> bool {
     world.secrets[who].value == 0 || document.text.author != Author::Source(small(who)) || !document.live
 }
 
-/// The ledger has an entry only for what stands.
+/// The ledger has an entry only for what stands, or for a source that keeps all it has.
 fn is_tidy(world: &World, id: usize) -> bool {
-    world.stored[id].is_none() || world.documents[id].is_ours()
+    world.documents[id].is_ours()
+        || world.stored[id].is_none_or(|entry| is_troubled(world, usize::from(entry.holder)))
 }
 
 /// Whether the watch has something to tell an operator about a source.

@@ -4,7 +4,7 @@
 use vault_sync_operator::domain::document::{Cas, DocumentId, KvVersion, Mark as DomainMark};
 use vault_sync_operator::domain::ledger::{LedgerEntry, State};
 use vault_sync_operator::domain::plan::{
-    self, Departure, Removal, Scene, Seen, Standing, Title, Wish, decide, may_clean, remove, title,
+    self, Departure, Removal, Scene, Seen, Standing, Step, Title, Wish, decide, may_clean, remove, title,
 };
 use vault_sync_operator::domain::settings::Adopt;
 
@@ -191,7 +191,7 @@ impl Turn<'_> {
             return None;
         }
         let title = self.scene(&seen, title).ok()?;
-        Some(self.entry(title))
+        Some(self.wish(|wish, old| Entry::of(&title.entry(wish, old))))
     }
 
     fn announce(&mut self) {
@@ -227,10 +227,6 @@ impl Turn<'_> {
             now: 1,
         };
         then(&wish, old.as_ref())
-    }
-
-    fn entry(&mut self, title: Title) -> Entry {
-        self.wish(|wish, old| Entry::of(&title.entry(wish, old)))
     }
 
     /// The Secret is read: whose is the document, and what is to be written?
@@ -297,10 +293,16 @@ impl Turn<'_> {
         self.proceed();
     }
 
-    fn title(&mut self) -> Title {
-        Title {
-            adopted: false,
-            creating: self.run().creating,
+    /// The step that was decided, as far as the ledger needs it.
+    fn step(&mut self) -> Step {
+        let run = self.run();
+        Step {
+            write: run.cas.map(|cas| Cas::Version(u64::from(cas))),
+            claim: false,
+            title: Title {
+                adopted: false,
+                creating: run.creating,
+            },
         }
     }
 
@@ -308,14 +310,14 @@ impl Turn<'_> {
     fn proceed(&mut self) {
         let (id, who) = (self.wanted(), self.who);
         loop {
-            let title = self.title();
+            let step = self.step();
             let act = self.run().acts[0];
             let entry = match act {
                 None => return self.brought(Standing::Stands),
                 Some(Act::Finalizer) if self.object().finalizer => None,
-                Some(Act::Restate) => Some(self.entry(title)),
-                Some(Act::Settle) => Some(self.wish(|wish, old| Entry::of(&title.settled(wish, old)))),
-                Some(Act::Record) if self.is_recorded(title) => None,
+                Some(Act::Restate) => Some(self.wish(|wish, old| Entry::of(&step.entry(wish, old)))),
+                Some(Act::Settle) => Some(self.wish(|wish, old| Entry::of(&step.title.settled(wish, old)))),
+                Some(Act::Record) if self.is_recorded(&step) => None,
                 Some(Act::Record | Act::Finalizer | Act::Write | Act::Claim) => {
                     self.run().next = Stage::Act;
                     return;
@@ -329,8 +331,9 @@ impl Turn<'_> {
         }
     }
 
-    fn is_recorded(&mut self, title: Title) -> bool {
-        let (id, entry) = (self.wanted(), self.entry(title));
+    fn is_recorded(&mut self, step: &Step) -> bool {
+        let id = self.wanted();
+        let entry = self.wish(|wish, old| Entry::of(&step.entry(wish, old)));
         !news(self.me(), id, Some(entry))
     }
 
@@ -344,8 +347,8 @@ impl Turn<'_> {
         let (id, who) = (self.wanted(), self.who);
         match self.run().acts[0] {
             Some(Act::Record) => {
-                let title = self.title();
-                let entry = self.entry(title);
+                let step = self.step();
+                let entry = self.wish(|wish, old| Entry::of(&step.entry(wish, old)));
                 if !self.commit(id, Some(entry)) {
                     return;
                 }
