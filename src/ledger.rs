@@ -6,6 +6,7 @@
 //! promised to anybody, and one that could not be removed is removed later.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -52,6 +53,8 @@ pub struct Ledger {
     wake: Notify,
     /// What the last operator left in the ledger without saying good-bye.
     unclean: HashSet<DocumentId>,
+    /// Whether this operator may not say good-bye either.
+    unsettled: AtomicBool,
 }
 
 #[derive(Default)]
@@ -163,6 +166,7 @@ impl Ledger {
             inner: Mutex::new(inner),
             wake: Notify::new(),
             unclean,
+            unsettled: AtomicBool::new(false),
         };
         ledger.flush().await?;
         Ok(ledger)
@@ -192,6 +196,16 @@ impl Ledger {
     /// Whether a write by the operator before us may still be under way to this document.
     pub fn is_unclean(&self, id: &DocumentId) -> bool {
         self.unclean.contains(id)
+    }
+
+    /// Whether the operator before us has ended without saying good-bye.
+    pub fn is_unclean_at_all(&self) -> bool {
+        !self.unclean.is_empty()
+    }
+
+    /// A write may still be under way when this operator ends: it leaves its epoch where it is.
+    pub fn leave_unclean(&self) {
+        self.unsettled.store(true, Ordering::Relaxed);
     }
 
     /// How many documents are in each state.
@@ -235,6 +249,20 @@ impl Ledger {
         }
     }
 
+    /// Makes sure, by writing it, that the ledger is still ours: for what has to be known before an act
+    /// that Vault checks against nothing newer.
+    pub async fn confirm(&self) -> Result<(), CommitError> {
+        let (send, receive) = oneshot::channel();
+        {
+            let mut inner = self.lock();
+            // Whoever takes the ledger over puts its epoch on all of its objects: one shows it.
+            inner.shards[0].touch = true;
+            inner.waiters.push(send);
+        }
+        self.wake.notify_one();
+        receive.await.unwrap_or(Err(CommitError::Closed))
+    }
+
     /// Stores changes until told to stop, then what is left, and takes our epoch off: good-bye.
     /// Ends with an error when another operator has taken the ledger over.
     pub async fn keep(&self, stop: CancellationToken) -> Result<(), CommitError> {
@@ -258,6 +286,9 @@ impl Ledger {
             }
         }
         self.flush().await?;
+        if self.unsettled.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let patch = serde_json::json!({ "metadata": { "annotations": { EPOCH: null } } });
         let names: Vec<String> = self
             .lock()

@@ -184,6 +184,19 @@ impl Reconciler {
         version == KvVersion::V2 && !self.notes.claimless().contains(&id.mount)
     }
 
+    /// Whether a write of ours may still land somewhere.
+    pub fn is_unsettled(&self) -> bool {
+        let late: Vec<_> = self.notes.late().keys().cloned().collect();
+        let inherited = self.ledger.is_unclean_at_all().then_some(self.notes.started);
+        late.iter().any(|id| self.unsettled_until(id).is_some())
+            || inherited.is_some_and(|at| at.elapsed() < self.late_window)
+    }
+
+    /// Notes that a call which changes this document got no answer, and may still arrive.
+    fn note_late(&self, id: &DocumentId) {
+        self.notes.late().insert(id.clone(), Instant::now());
+    }
+
     /// Until when a write of ours to this document may still land, if that is not over.
     fn unsettled_until(&self, id: &DocumentId) -> Option<Instant> {
         let unanswered = self.notes.late().get(id).copied();
@@ -288,11 +301,7 @@ impl<'a> Run<'a> {
         self.report.discovered = Some(wanted.iter().map(|wanted| wanted.entries.len()).sum());
         self.memory.documents.retain(|id, _| desired.contains(id));
         let entries = self.on.ledger.of(&source.key);
-        let stays = !may_clean(standings);
-        for (id, entry) in leaving(&entries, &desired) {
-            if stays {
-                break;
-            }
+        for (id, entry) in leaving(&entries, &desired, may_clean(standings)) {
             // The wish that was last said while it was wanted, or a stronger one now.
             let deletion = match entry.deletion {
                 DeletionPolicy::Retain => DeletionPolicy::Retain,

@@ -226,7 +226,7 @@ async fn lead(
         async move { ledger.keep(stop).await }
     });
     let working = async {
-        let working = controller.work(reconciler, config.concurrency, stop.clone());
+        let working = controller.work(Arc::clone(&reconciler), config.concurrency, stop.clone());
         tokio::pin!(working);
         tokio::select! {
             () = &mut working => return true,
@@ -254,6 +254,9 @@ async fn lead(
             Some(Ok(Err(error))) => Error::Ledger(error),
             _ => Error::Ended("the ledger's keeper has ended, which is a bug".into()),
         }),
+    }
+    if reconciler.is_unsettled() {
+        ledger.leave_unclean();
     }
     ledger_stop.cancel();
     if let Some(Ok(Err(error))) = keeping.join_next().await {

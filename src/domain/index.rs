@@ -121,10 +121,14 @@ impl Index {
         let hint = Hint::of(source, ask);
         let mut wake = vec![source.key.clone()];
         // An object made anew under the same name is another source: nothing is remembered for it.
-        let memory = match old {
+        let mut memory = match old {
             Some(old) if old.uid == source.uid => old.memory.clone(),
             _ => Memory::default(),
         };
+        if old.is_some_and(|old| old.hint != hint) {
+            // What it did not ask for, if only for a moment, may have been given to another since.
+            memory.documents.clear();
+        }
         // What it goes on naming stays known.
         let sights = self.sights(&source.key);
         wake.extend(self.unlink(&source.key));

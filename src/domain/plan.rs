@@ -447,6 +447,12 @@ pub fn decide(scene: &Scene, content: Digest) -> Result<Step, Owner> {
     })
 }
 
+/// Whether a document that was announced, and turned out to be the `owner`'s, leaves the ledger: it is
+/// not ours to delete later. One that another source of this cluster may have is ours all the same.
+pub fn is_vain(me: &SourceKey, entry: &LedgerEntry, owner: &Owner) -> bool {
+    entry.holder == *me && entry.state == State::Creating && !matches!(owner, Owner::Source(_))
+}
+
 /// All that bears on a document that the ledger gives to a source which no longer wants it.
 #[derive(Clone, Debug)]
 pub struct Departure<'a> {
@@ -568,12 +574,16 @@ pub fn may_clean(desired: impl IntoIterator<Item = Standing>) -> bool {
     desired.into_iter().all(|standing| standing != Standing::Missing)
 }
 
-/// The documents of the ledger that the source no longer wants.
+/// The documents of the ledger that the source no longer wants. If not `all` of them may go, only what
+/// never stood for it goes, or what was about to go before.
 pub fn leaving<'a>(
     entries: &'a [(DocumentId, LedgerEntry)],
     desired: &'a [DocumentId],
+    all: bool,
 ) -> impl Iterator<Item = &'a (DocumentId, LedgerEntry)> {
-    entries.iter().filter(|(id, _)| !desired.contains(id))
+    entries
+        .iter()
+        .filter(move |(id, entry)| !desired.contains(id) && (all || entry.state != State::Written))
 }
 
 #[cfg(test)]

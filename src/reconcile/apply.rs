@@ -1,7 +1,6 @@
 //! Bringing wanted documents to Vault: ledger, finalizer, write, claim; in this order.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use super::report::{of_kubernetes, of_ledger};
 use super::{Moved, Run, now};
@@ -10,7 +9,7 @@ use crate::domain::desired::{Assembled, Wanted, assemble};
 use crate::domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount};
 use crate::domain::index::Remembered;
 use crate::domain::ledger::{LedgerEntry, State};
-use crate::domain::plan::{Act, Contender, Scene, Seen, Standing, Step, Title, Wish, decide, title};
+use crate::domain::plan::{Act, Contender, Scene, Seen, Standing, Step, Title, Wish, decide, is_vain, title};
 use crate::domain::problem::{Owner, Problem};
 use crate::domain::settings::Adopt;
 use crate::domain::source::Source;
@@ -128,7 +127,7 @@ impl Run<'_> {
         let step = match decide(&self.scene(&me, &rivals, entry.as_ref(), &seen, wanted), digest) {
             Ok(step) => step,
             Err(owner) => {
-                self.give_up(id, entry.as_ref());
+                self.give_up(id, entry.as_ref(), &owner);
                 let owner = as_its_people_may_know(source, id, owner);
                 let problem = Problem::Conflict {
                     document: id.clone(),
@@ -238,7 +237,7 @@ impl Run<'_> {
             Err(error) if error.kind == ErrorKind::Mismatch => Err(Moved),
             Err(error) => {
                 if error.outcome_unknown {
-                    on.notes.late().insert(id.clone(), Instant::now());
+                    on.note_late(id);
                     self.look_again(on.late_window, true);
                     if title.creating
                         && let Some(entry) = on.ledger.get(id)
@@ -287,7 +286,12 @@ impl Run<'_> {
                 }
                 Ok(())
             }
-            Err(error) => Err(on.vault_failed(&error)),
+            Err(error) => {
+                if error.outcome_unknown {
+                    on.note_late(id);
+                }
+                Err(on.vault_failed(&error))
+            }
         }
     }
 
@@ -311,9 +315,9 @@ impl Run<'_> {
     }
 
     /// What was announced and turned out to be somebody else's is not ours to delete later.
-    fn give_up(&mut self, id: &DocumentId, entry: Option<&LedgerEntry>) {
+    fn give_up(&mut self, id: &DocumentId, entry: Option<&LedgerEntry>, owner: &Owner) {
         self.memory.documents.remove(id);
-        if entry.is_some_and(|entry| entry.holder == *self.key() && entry.state == State::Creating) {
+        if entry.is_some_and(|entry| is_vain(self.key(), entry, owner)) {
             self.on.ledger.commit_later(vec![(id.clone(), None)]);
         }
     }

@@ -195,16 +195,23 @@ impl Run<'_> {
                     return self.strike(id).await;
                 }
                 Removal::Release => {
+                    self.confirm().await?;
                     match on.vault.patch_metadata(id, &Claim::release()).await {
                         Ok(()) => {}
                         // Without the right to release it, it was never claimed in earnest.
                         Err(error) if error.kind == ErrorKind::Denied => {}
-                        Err(error) => return Err(on.vault_failed(&error)),
+                        Err(error) => {
+                            if error.outcome_unknown {
+                                on.note_late(id);
+                            }
+                            return Err(on.vault_failed(&error));
+                        }
                     }
                     tracing::info!(document = %id, holder = %holder, "document retained and released");
                     return self.strike(id).await;
                 }
                 removal => {
+                    self.confirm().await?;
                     self.delete(&mount, id, &removal).await?;
                     tracing::info!(document = %id, holder = %holder, policy = %deletion, "document deleted");
                     on.metrics.document_deleted(&holder.namespace);
@@ -237,8 +244,20 @@ impl Run<'_> {
             Ok(()) => Ok(()),
             // It went meanwhile; the next look will tell.
             Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(self.on.vault_failed(&error)),
+            Err(error) => {
+                if error.outcome_unknown {
+                    self.on.note_late(id);
+                }
+                Err(self.on.vault_failed(&error))
+            }
         }
+    }
+
+    /// Another leader may have come since this reconcile began, and what we have seen may be its work
+    /// already. Once it is sure that none had come after we looked, the delete of the version
+    /// that we saw can hit nothing newer.
+    async fn confirm(&self) -> Result<(), Problem> {
+        self.on.ledger.confirm().await.map_err(|error| of_ledger(&error))
     }
 
     /// Takes a document out of the ledger, and tells those who may have waited for it.

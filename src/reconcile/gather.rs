@@ -1,6 +1,7 @@
 //! Gathering: Vault first, then the source, then (in `apply`, one document at a time) its Secrets.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use super::locks::Guard;
 use super::report::{of_kubernetes, of_vault};
@@ -34,6 +35,8 @@ pub(super) struct Gathered<'a> {
     pub problems: Vec<Problem>,
     /// What Vault showed of the wanted documents of which nothing is remembered.
     pub seen: HashMap<DocumentId, Result<Seen, Problem>>,
+    /// Until when what was seen may still be changed by a late write of ours.
+    pub unsettled: Option<Instant>,
     pub _lock: Guard<'a>,
 }
 
@@ -112,6 +115,7 @@ impl Reconciler {
             return Err(Moved);
         }
 
+        let unsettled = lock.ids().iter().filter_map(|id| self.unsettled_until(id)).max();
         let mut seen = HashMap::new();
         if let Some(Ok(mount)) = &mount {
             for id in ids
@@ -133,6 +137,7 @@ impl Reconciler {
             wanted: Vec::new(),
             problems: Vec::new(),
             seen,
+            unsettled,
             _lock: lock,
         };
         match self.kube.source(key).await {

@@ -48,6 +48,11 @@ impl Locks {
 }
 
 impl Guard<'_> {
+    /// The documents.
+    pub fn ids(&self) -> &[DocumentId] {
+        &self.ids
+    }
+
     /// Whether it is the right to work on this document.
     pub fn covers(&self, id: &DocumentId) -> bool {
         self.ids.contains(id)

@@ -1,6 +1,6 @@
 //! Telling people: Events on the source, one log line per fact, metrics; each state once.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Outcome, Run};
 use crate::domain::document::DocumentId;
@@ -131,6 +131,7 @@ impl Run<'_> {
         if asks || self.unread {
             self.appoint_recheck(retry);
         }
+        self.appoint_settled_look();
         wake.append(&mut self.wake);
         let vault_down = self
             .report
@@ -168,6 +169,20 @@ impl Run<'_> {
             Some(crate::backoff::shortened(SLOW_RETRY))
         } else {
             None
+        }
+    }
+
+    /// What was seen while a write of ours could still land is looked at again when none can any more.
+    fn appoint_settled_look(&mut self) {
+        let entries = self.on.ledger.of(&self.gathered.key);
+        let now = entries.iter().filter_map(|(id, _)| self.on.unsettled_until(id)).max();
+        let Some(until) = self.gathered.unsettled.max(now) else {
+            return;
+        };
+        self.look_again(until.saturating_duration_since(Instant::now()), true);
+        // Whatever asks for a look before that, or instead of it: it must be one at Vault.
+        if let Some((_, recheck)) = &mut self.again {
+            *recheck = true;
         }
     }
 

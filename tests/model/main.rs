@@ -27,6 +27,7 @@ enum Mutation {
     VaultReadAfterKubernetes,
     DeleteBeforeNewStands,
     StruckBeforeDeleted,
+    DeleteNotFenced,
     LateWritesForgotten,
     OldLeaderNotFenced,
 }
@@ -56,7 +57,6 @@ struct Rules {
     paths: u8,
     concurrency: usize,
     deletion: DeletionPolicy,
-    fixed: bool,
     deeds: Arc<AtomicU32>,
 }
 
@@ -71,7 +71,6 @@ impl Rules {
             paths: 3,
             concurrency: 1,
             deletion: DeletionPolicy::Soft,
-            fixed: std::env::var("FIXED").is_ok(),
             deeds: Arc::default(),
         }
     }

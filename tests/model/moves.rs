@@ -357,7 +357,7 @@ impl Rules {
                 let settled = world.operators[at].is_some_and(|operator| operator.unsettled == 0);
                 if flush(self, world, at) {
                     world.operators[at] = None;
-                    if settled || !self.fixed {
+                    if settled {
                         world.epoch = None;
                     }
                 }

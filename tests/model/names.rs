@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use vault_sync_operator::domain::annotations;
 use vault_sync_operator::domain::document::{Claim, DocumentId, KvVersion, Mount};
-use vault_sync_operator::domain::index::Index;
+use vault_sync_operator::domain::index::{Index, Memory, Remembered};
 use vault_sync_operator::domain::plan::{Contender, Identity};
 use vault_sync_operator::domain::settings::{Adopt, DeletionPolicy, NamespaceIsolation, PrefixStyle, Settings};
 use vault_sync_operator::domain::source::{Kind, Scope, Source, SourceKey};
@@ -121,6 +121,7 @@ enum Question {
 #[derive(Clone)]
 struct Answer {
     wake: Set,
+    remembers: bool,
     rivals: Vec<Contender>,
 }
 
@@ -151,12 +152,20 @@ fn answer(sights: Sights, question: Question) -> Answer {
     for (who, object) in sights.into_iter().enumerate() {
         if let Some(object) = object {
             show(&mut index, who, object);
+            let mut memory = Memory::default();
+            memory.documents.insert(NAMES.ids[0].clone(), remembered());
+            index.remember(&NAMES.keys[who], &NAMES.uids[usize::from(object.uid)], memory);
         }
     }
     let keys = &NAMES.keys;
-    let mut rivals = Vec::new();
+    let (mut rivals, mut remembers) = (Vec::new(), false);
     let woken = match question {
-        Question::Observe(who, object) => show(&mut index, who, object),
+        Question::Observe(who, object) => {
+            let woken = show(&mut index, who, object);
+            let memory = index.get(&keys[who]).map(|tracked| &tracked.memory);
+            remembers = memory.is_some_and(|memory| !memory.documents.is_empty());
+            woken
+        }
         Question::Forget(who) => index.forget(&keys[who]),
         Question::Sharers(me, id) => index.sharers(&keys[me], &NAMES.ids[id]),
         Question::Rivals(me, id) => {
@@ -168,12 +177,28 @@ fn answer(sights: Sights, question: Question) -> Answer {
     };
     let who = |key: &SourceKey| keys.iter().position(|known| known == key);
     let wake = woken.iter().filter_map(who).fold(0, |set, who| set | bit(who));
-    Answer { wake, rivals }
+    Answer {
+        wake,
+        remembers,
+        rivals,
+    }
 }
 
-/// Whom [`Index::observe`] wakes; nobody when nothing that decides has changed.
-pub fn observe(sights: Sights, who: usize, object: Object) -> Set {
-    ask(sights, Question::Observe(who, object)).wake
+/// Any document, to see whether it is forgotten.
+fn remembered() -> Remembered {
+    let nothing = NAMES.digester.fields(std::iter::empty());
+    Remembered {
+        version: 1,
+        content: nothing,
+        inputs: nothing,
+    }
+}
+
+/// Whom [`Index::observe`] wakes (nobody when nothing that decides has changed), and whether it goes
+/// on remembering the source's documents.
+pub fn observe(sights: Sights, who: usize, object: Object) -> (Set, bool) {
+    let answer = ask(sights, Question::Observe(who, object));
+    (answer.wake, answer.remembers)
 }
 
 /// Whom [`Index::forget`] wakes.

@@ -4,13 +4,13 @@
 use vault_sync_operator::domain::document::{Cas, DocumentId, KvVersion, Mark as DomainMark};
 use vault_sync_operator::domain::ledger::{LedgerEntry, State};
 use vault_sync_operator::domain::plan::{
-    self, Departure, Removal, Scene, Seen, Standing, Step, Title, Wish, decide, may_clean, remove, title,
+    self, Departure, Removal, Scene, Seen, Standing, Step, Title, Wish, decide, is_vain, may_clean, remove, title,
 };
 use vault_sync_operator::domain::settings::Adopt;
 
 use super::names::{self, NAMES, contender, digest};
 use super::world::{
-    Act, Call, Entry, Object, Operator, Remembered, Reply, Run, Set, Stage, World, bit, fault, has, small,
+    Act, Author, Call, Document, Entry, Object, Operator, Remembered, Reply, Run, Set, Stage, World, bit, fault, has, small,
 };
 use super::{Deed, Mutation, Rules};
 
@@ -70,6 +70,7 @@ impl Turn<'_> {
             leaving: 0,
             failed: false,
             later: false,
+            unsettled: me.unsettled & Self::locks(me, who),
             cleaned: false,
         });
     }
@@ -99,6 +100,11 @@ impl Turn<'_> {
             }
             Stage::Act => self.act(lost),
             Stage::Leave => self.leave(),
+            Stage::Confirm(call) => {
+                if flush(self.rules, self.world, self.at) {
+                    self.run().next = Stage::Erase(call);
+                }
+            }
             Stage::Erase(call) => self.erase(call, lost),
             Stage::Strike(id) => self.strike(usize::from(id)),
             Stage::Release => {
@@ -249,15 +255,17 @@ impl Turn<'_> {
         if self.mutated(Mutation::ClaimNotCheckedBeforeWrite) {
             unmark(&mut seen);
         }
-        let Ok(step) = self.scene(&seen, |scene| decide(scene, digest(secret))) else {
-            self.rules.did(Deed::Refused);
-            let me = self.me();
-            if me.ledger[id].is_some_and(|e| usize::from(e.holder) == who && e.state == State::Creating) {
-                set(me, id, None);
-            }
-            return self.failed();
-        };
         let entry = self.me().ledger[id].map(|entry| entry.spelt(self.rules.deletion));
+        let step = match self.scene(&seen, |scene| decide(scene, digest(secret))) {
+            Ok(step) => step,
+            Err(owner) => {
+                self.rules.did(Deed::Refused);
+                if entry.is_some_and(|entry| is_vain(&NAMES.keys[who], &entry, &owner)) {
+                    set(self.me(), id, None);
+                }
+                return self.failed();
+            }
+        };
         let mut acts: Vec<Act> = Vec::new();
         let mut cas = None;
         for act in step.course(&NAMES.keys[who], entry.as_ref()) {
@@ -390,6 +398,7 @@ impl Turn<'_> {
                 };
                 if lost || self.world.vault(call) != Reply::Done {
                     self.world.flight = lost.then_some(call);
+                    self.note_late(id);
                     self.run().failed = true;
                     return self.failed();
                 }
@@ -462,14 +471,15 @@ impl Turn<'_> {
     /// New documents stand before old ones go.
     fn clean(&mut self, standing: Standing) {
         let (id, who, deletion) = (self.wanted(), self.who, self.rules.deletion);
-        if may_clean([standing]) {
+        {
+            let all = may_clean([standing]);
             let me = self.me();
             let entries: Vec<(DocumentId, LedgerEntry)> = (0..me.ledger.len())
                 .filter(|id| has(held(me, who), *id))
                 .filter_map(|id| Some((NAMES.ids[id].clone(), me.ledger[id]?.spelt(deletion))))
                 .collect();
             let desired = [NAMES.ids[id].clone()];
-            let leaving = plan::leaving(&entries, &desired);
+            let leaving = plan::leaving(&entries, &desired, all);
             let of = |id: &DocumentId| NAMES.ids.iter().position(|known| known == id);
             self.run().leaving = leaving.filter_map(|(id, _)| of(id)).fold(0, |set, id| set | bit(id));
         }
@@ -571,6 +581,7 @@ impl Turn<'_> {
                 }
                 next
             }
+            Stage::Erase(call) if !self.mutated(Mutation::DeleteNotFenced) => Stage::Confirm(call),
             next => next,
         };
     }
@@ -588,9 +599,7 @@ impl Turn<'_> {
         let id = usize::from(of);
         if lost {
             self.world.flight = Some(call);
-            if self.rules.fixed {
-                self.note_late(id);
-            }
+            self.note_late(id);
             let me = self.me();
             if let Some(entry) = me.ledger[id].filter(|entry| entry.state == State::Written) {
                 let state = State::Deleting;
@@ -599,23 +608,25 @@ impl Turn<'_> {
             self.run().failed = true;
             return self.gone(id);
         }
-        let object = self.run().object.and_then(Object::wants);
-        let author = self.world.documents[id].text.author;
-        if let Some(wanted) = object.map(usize::from)
-            && self.world.epoch == Some(small(self.at))
-            && self.world.documents[id].live
-            && author == super::world::Author::Source(small(self.who))
-        {
-            let new = self.world.documents[wanted];
-            if !new.live || new.text.author != author {
-                self.world.faults |= fault::GAP;
-            }
-        }
+        self.note_gap(id);
         self.world.vault(call);
         self.run().next = match call {
             Call::Release { .. } => Stage::Strike(of),
             _ => Stage::Leave,
         };
+    }
+
+    /// A source that asks for a document loses none that it stands on before it has another.
+    fn note_gap(&mut self, id: usize) {
+        let author = Author::Source(small(self.who));
+        let asks = self.run().object.is_some_and(|object| object.wants().is_some());
+        let stood = self.me().ledger[id].is_none_or(|entry| entry.state == State::Written);
+        let leads = self.world.epoch == Some(small(self.at));
+        let stands = |document: &Document| document.live && document.text.author == author;
+        let documents = &self.world.documents;
+        if asks && stood && leads && stands(&documents[id]) && documents.iter().filter(|d| stands(d)).count() == 1 {
+            self.world.faults |= fault::GAP;
+        }
     }
 
     fn strike(&mut self, id: usize) {
@@ -661,16 +672,13 @@ impl Turn<'_> {
             }
             _ => {}
         }
-        if run.failed {
+        let unsettled = (run.locked | held(me, who)) & me.unsettled;
+        let again = run.unsettled | unsettled != 0;
+        if run.failed || (again && unsettled == 0) {
             me.dirty |= bit(who);
-        }
-        let again = self.rules.fixed && {
-            let me = self.me();
-            let wanted = run.hint.filter(|_| live).map_or(0, |id| bit(usize::from(id)));
-            (held(me, who) | wanted) & me.unsettled != 0
-        };
-        if again || (run.later && !run.failed) {
-            self.me().appointed |= bit(who);
+            me.recheck |= if again { bit(who) } else { 0 };
+        } else if again || run.later {
+            me.appointed |= bit(who);
         }
     }
 
@@ -724,9 +732,9 @@ pub fn flush(rules: &Rules, world: &mut World, at: usize) -> bool {
 
 /// An operator learns how a source is; the sources that are to be reconciled for it.
 pub fn observe(operator: &mut Operator, who: usize, object: Object) -> Set {
-    let wake = names::observe(operator.sights, who, object);
+    let (wake, remembers) = names::observe(operator.sights, who, object);
     if wake != 0 {
-        if operator.sights[who].is_none_or(|before| before.uid != object.uid) {
+        if !remembers {
             operator.memory[who] = None;
         }
         operator.sights[who] = Some(object.decisive());

@@ -217,6 +217,8 @@ pub enum Stage {
     Act,
     /// Read the next document that is to go, and decide.
     Leave,
+    /// Make sure that the ledger is still ours.
+    Confirm(Call),
     /// Delete it, or release it.
     Erase(Call),
     /// Take it out of the ledger.
@@ -250,6 +252,8 @@ pub struct Run {
     pub failed: bool,
     /// A write may still land: look again when that is over.
     pub later: bool,
+    /// The documents to which a write could still be under way when it began.
+    pub unsettled: Set,
     /// Used by a mutation alone.
     pub cleaned: bool,
 }
