@@ -249,20 +249,6 @@ impl Ledger {
         }
     }
 
-    /// Makes sure, by writing it, that the ledger is still ours: for what has to be known before an act
-    /// that Vault checks against nothing newer.
-    pub async fn confirm(&self) -> Result<(), CommitError> {
-        let (send, receive) = oneshot::channel();
-        {
-            let mut inner = self.lock();
-            // Whoever takes the ledger over puts its epoch on all of its objects: one shows it.
-            inner.shards[0].touch = true;
-            inner.waiters.push(send);
-        }
-        self.wake.notify_one();
-        receive.await.unwrap_or(Err(CommitError::Closed))
-    }
-
     /// Stores changes until told to stop, then what is left, and takes our epoch off: good-bye.
     /// Ends with an error when another operator has taken the ledger over.
     pub async fn keep(&self, stop: CancellationToken) -> Result<(), CommitError> {

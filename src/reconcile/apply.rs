@@ -133,7 +133,9 @@ impl Run<'_> {
                     document: id.clone(),
                     owner,
                 };
-                return Ok(Some(self.failed(id, problem)));
+                self.failed(id, problem);
+                // Whatever the ledger says of it.
+                return Ok(Some(Standing::Missing));
             }
         };
         let before = self.memory.documents.get(id).copied();

@@ -195,7 +195,6 @@ impl Run<'_> {
                     return self.strike(id).await;
                 }
                 Removal::Release => {
-                    self.confirm().await?;
                     match on.vault.patch_metadata(id, &Claim::release()).await {
                         Ok(()) => {}
                         // Without the right to release it, it was never claimed in earnest.
@@ -211,7 +210,6 @@ impl Run<'_> {
                     return self.strike(id).await;
                 }
                 removal => {
-                    self.confirm().await?;
                     self.delete(&mount, id, &removal).await?;
                     tracing::info!(document = %id, holder = %holder, policy = %deletion, "document deleted");
                     on.metrics.document_deleted(&holder.namespace);
@@ -251,13 +249,6 @@ impl Run<'_> {
                 Err(self.on.vault_failed(&error))
             }
         }
-    }
-
-    /// Another leader may have come since this reconcile began, and what we have seen may be its work
-    /// already. Once it is sure that none had come after we looked, the delete of the version
-    /// that we saw can hit nothing newer.
-    async fn confirm(&self) -> Result<(), Problem> {
-        self.on.ledger.confirm().await.map_err(|error| of_ledger(&error))
     }
 
     /// Takes a document out of the ledger, and tells those who may have waited for it.

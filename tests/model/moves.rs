@@ -6,10 +6,14 @@ use vault_sync_operator::domain::ledger::State;
 use super::names;
 use super::operator::{Turn, flush, observe};
 use super::world::{
-    Act, Author, Budget, Call, DOCUMENTS, Document, Entry, Mark, OPERATORS, Object, Operator, Remembered,
-    Run, SOURCES, Set, Stage, Text, World, bit, fault, has, small,
+    Act, Author, Call, DOCUMENTS, Document, Entry, Mark, OPERATORS, Object, Operator, Remembered,
+    Reply, Run, SOURCES, Set, Stage, Text, World, bit, has, small,
 };
-use super::{Deed, Mutation, Rules};
+use super::promises::{promises, resting};
+use super::{Deed, Rules};
+
+/// The documents that a source can ask for.
+const PATHS: u8 = 3;
 
 /// One transition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,6 +24,8 @@ pub enum Move {
     Call(usize, usize),
     /// A reconcile makes its next call, and gets no reply.
     CallLost(usize, usize),
+    /// A source that was refused a document tries again, when nothing else happens.
+    Retry(usize, usize),
     /// The watch shows a source.
     Hear(usize, usize),
     /// The watch shows a Secret.
@@ -74,6 +80,13 @@ impl Model for Rules {
                 }
             }
         }
+        if let Some((at, operator)) = resting(world) {
+            if [0, 1].map(|id: usize| world.documents[id].mark) == [Mark::Source(1), Mark::Source(0)] {
+                self.did(Deed::Swapped);
+            }
+            let waiting = operator.refused & !operator.retried;
+            moves.extend((0..SOURCES).filter(|who| has(waiting, *who)).map(|who| Move::Retry(at, who)));
+        }
         if world.flight.is_some() {
             moves.extend([Move::Land, Move::Drop]);
         }
@@ -87,96 +100,12 @@ impl Model for Rules {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![
-            Property::always("no theft", |_, world: &World| world.faults & fault::THEFT == 0),
-            Property::always("no rollback", |_, world: &World| world.faults & fault::ROLLBACK == 0),
-            Property::always("new stands before old goes", |_, world: &World| world.faults & fault::GAP == 0),
-            Property::always("no orphan", |_, world: &World| {
-                (0..DOCUMENTS).all(|id| {
-                    let document = world.documents[id];
-                    !document.is_ours() || document.mark == Mark::Released || world.stored[id].is_some()
-                })
-            }),
-            Property::always("convergence", |_, world: &World| !is_quiescent(world) || has_converged(world)),
-            Property::always("the ledger ends tidy", |_, world: &World| {
-                !is_quiescent(world) || (0..DOCUMENTS).all(|id| is_tidy(world, id))
-            }),
-        ]
+        promises()
     }
 }
 
-/// Nothing will happen any more unless somebody outside does something.
-fn is_quiescent(world: &World) -> bool {
-    let mut running = world.operators.iter().enumerate().filter_map(|(at, o)| Some((at, o.as_ref()?)));
-    let (Some((at, operator)), None) = (running.next(), running.next()) else {
-        return false;
-    };
-    world.epoch == Some(small(at))
-        && world.flight.is_none()
-        && operator.runs == [None; SOURCES]
-        && operator.dirty == 0
-        && operator.appointed == 0
-        && operator.pending == 0
-        && (0..SOURCES).all(|who| !hears(world, operator, who) && operator.secrets[who] == world.secrets[who])
-}
-
-/// What a source wants and could have.
-fn healthy(world: &World, who: usize) -> Option<usize> {
-    let wants = usize::from(world.objects[who]?.wants()?);
-    (world.secrets[who].value != 0 && world.documents[wants].text.author != Author::Foreign).then_some(wants)
-}
-
-fn wants(world: &World, who: usize, id: usize) -> bool {
-    world.objects[who].and_then(Object::wants) == Some(small(id))
-}
-
-/// Vault holds exactly what the sources ask for.
-fn has_converged(world: &World) -> bool {
-    let stands = (0..SOURCES).all(|who| {
-        let Some(id) = healthy(world, who) else { return true };
-        let document = world.documents[id];
-        let rival = 1 - who;
-        match document.text.author {
-            _ if !document.live => false,
-            Author::Source(author) if usize::from(author) == who => {
-                document.text.value == world.secrets[who].value
-            }
-            // Whoever was first has it, for as long as it wants it.
-            _ => wants(world, rival, id),
-        }
-    });
-    let no_other = (0..DOCUMENTS).all(|id| {
-        let document = world.documents[id];
-        let Author::Source(author) = document.text.author else {
-            return true;
-        };
-        let author = usize::from(author);
-        // A source with a problem loses nothing, and neither does one that waits for another's document.
-        let content = wants(world, author, id) || is_troubled(world, author);
-        let successor = (0..SOURCES).any(|who| wants(world, who, id) && world.secrets[who].value == 0);
-        !document.live || document.mark == Mark::Released || content || successor
-    });
-    let gone = (world.objects.iter().flatten()).all(|object| !object.deleting);
-    stands && no_other && gone
-}
-
-/// A source that asks for what it cannot have.
-fn is_troubled(world: &World, who: usize) -> bool {
-    let Some(id) = world.objects[who].and_then(Object::wants).map(usize::from) else {
-        return false;
-    };
-    let document = world.documents[id];
-    world.secrets[who].value == 0 || document.text.author != Author::Source(small(who)) || !document.live
-}
-
-/// The ledger has an entry only for what stands, or for a source that keeps all it has.
-fn is_tidy(world: &World, id: usize) -> bool {
-    world.documents[id].is_ours()
-        || world.stored[id].is_none_or(|entry| is_troubled(world, usize::from(entry.holder)))
-}
-
 /// Whether the watch has something to tell an operator about a source.
-fn hears(world: &World, operator: &Operator, who: usize) -> bool {
+pub fn hears(world: &World, operator: &Operator, who: usize) -> bool {
     match (operator.sights[who], world.objects[who]) {
         (None, Some(object)) => object.path.is_some() || object.finalizer,
         (Some(_), None) => true,
@@ -213,7 +142,7 @@ impl Rules {
         world.documents[2] = Document {
             version: 1,
             live: true,
-            mark: if self.unclaimed { Mark::Unclaimed } else { Mark::Foreign },
+            mark: Mark::Foreign,
             ..Document::ABSENT
         };
         if !self.synced {
@@ -286,10 +215,10 @@ impl Rules {
     }
 
     fn of_others(&self, world: &World, moves: &mut Vec<Move>) {
-        // A claim and a purge carry no check-and-set: that one of them arrives late, at a document
-        // that became another's meanwhile, cannot be excluded.
-        let fenced = !matches!(world.flight, Some(Call::Claim { .. } | Call::Purge { .. } | Call::Release { .. }));
-        if world.budget.seizures > 0 && fenced {
+        // Metadata know no check-and-set: that a claim or a purge arrives at a document that became
+        // another's a moment ago cannot be excluded.
+        let late = matches!(world.flight, Some(Call::Claim { .. } | Call::Purge { .. } | Call::Release { .. }));
+        if world.budget.seizures > 0 && !late && !is_claiming(world) {
             moves.extend((0..2).filter(|id| !world.documents[*id].live).map(Move::Seize));
         }
         if world.budget.edits == 0 {
@@ -301,9 +230,9 @@ impl Rules {
                 moves.push(Move::Lose(who));
             }
             match world.objects[who] {
-                None => moves.extend((0..self.paths).map(|id| Move::Create(who, id))),
+                None => moves.extend((0..PATHS).map(|id| Move::Create(who, id))),
                 Some(object) if !object.deleting => {
-                    let others = (0..self.paths).map(Some).chain([None]).filter(|path| *path != object.path);
+                    let others = (0..PATHS).map(Some).chain([None]).filter(|path| *path != object.path);
                     moves.extend(others.map(|path| Move::Path(who, path)));
                     moves.push(Move::Delete(who));
                 }
@@ -313,12 +242,6 @@ impl Rules {
     }
 
     fn make(&self, world: &mut World, step: Move) {
-        fn turn<'a>(rules: &'a Rules, world: &'a mut World, at: usize, who: usize) -> Turn<'a> { Turn {
-            rules,
-            world,
-            at,
-            who,
-        } }
         match step {
             Move::Start(at, who) => turn(self, world, at, who).start(),
             Move::Call(at, who) => turn(self, world, at, who).go(false),
@@ -326,7 +249,13 @@ impl Rules {
                 world.budget.losses -= 1;
                 turn(self, world, at, who).go(true);
             }
-            Move::Hear(at, who) => hear(world, at, who),
+            Move::Retry(at, who) => {
+                if let Some(operator) = &mut world.operators[at] {
+                    operator.dirty |= bit(who);
+                    operator.retried |= bit(who);
+                }
+            }
+            Move::Hear(at, who) => hear(self, world, at, who),
             Move::HearSecret(at, who) => {
                 let secret = world.secrets[who];
                 if let Some(operator) = &mut world.operators[at] {
@@ -349,7 +278,9 @@ impl Rules {
             }
             Move::Crash(at) => {
                 world.budget.crashes -= 1;
-                self.seen_crash(world, at);
+                if is_claiming(world) {
+                    self.did(Deed::CrashedBeforeClaim);
+                }
                 world.operators[at] = None;
             }
             Move::Bow(at) => {
@@ -371,7 +302,7 @@ impl Rules {
             }
             Move::Land => {
                 if let Some(call) = world.flight.take()
-                    && world.vault(call) == super::world::Reply::Done
+                    && world.vault(call) == Reply::Done
                 {
                     self.did(Deed::LandedLate);
                 }
@@ -407,11 +338,6 @@ impl Rules {
                 if let Some(object) = &mut world.objects[who] {
                     object.path = path;
                 }
-                if let [Some(a), Some(b)] = world.objects
-                    && (a.path, b.path) == (Some(1), Some(0))
-                {
-                    self.did(Deed::Swapped);
-                }
             }
             Move::Delete(who) => {
                 world.objects[who] = world.objects[who].filter(|object| object.finalizer);
@@ -432,12 +358,15 @@ impl Rules {
         }
     }
 
-    fn seen_crash(&self, world: &World, at: usize) {
-        let claims = |run: &Run| run.next == Stage::Act && run.acts[0] == Some(Act::Claim);
-        if world.operators[at].is_some_and(|operator| operator.runs.iter().flatten().any(claims)) {
-            self.did(Deed::CrashedBeforeClaim);
-        }
-    }
+}
+
+/// Whether somebody is about to put a claim on what it has seen or written.
+fn is_claiming(world: &World) -> bool {
+    let mut runs = world.operators.iter().flatten().flat_map(|operator| operator.runs.iter().flatten());
+    runs.any(|run| {
+        let mut calls = run.acts.iter().flatten().filter(|act| matches!(act, Act::Write | Act::Claim));
+        run.next == Stage::Act && calls.next() == Some(&Act::Claim)
+    })
 }
 
 fn may_be_lost(run: &Run) -> bool {
@@ -448,14 +377,23 @@ fn may_be_lost(run: &Run) -> bool {
     }
 }
 
-fn hear(world: &mut World, at: usize, who: usize) {
+fn turn<'a>(rules: &'a Rules, world: &'a mut World, at: usize, who: usize) -> Turn<'a> {
+    Turn {
+        rules,
+        world,
+        at,
+        who,
+    }
+}
+
+fn hear(rules: &Rules, world: &mut World, at: usize, who: usize) {
     let object = world.objects[who];
     let Some(operator) = &mut world.operators[at] else {
         return;
     };
     match object {
         Some(object) => {
-            let wake = observe(operator, who, object);
+            let wake = observe(rules, operator, who, object);
             operator.dirty |= wake;
         }
         None => {
@@ -477,6 +415,8 @@ fn load(world: &mut World, at: usize) {
         dirty: 0,
         recheck: 0,
         appointed: 0,
+        refused: 0,
+        retried: 0,
         runs: [None; SOURCES],
     };
     for (id, entry) in world.stored.iter().enumerate() {
@@ -497,20 +437,4 @@ fn load(world: &mut World, at: usize) {
     }
     world.operators[at] = Some(operator);
     world.epoch = Some(small(at));
-}
-
-/// The limits of a whole exploration, for its report.
-pub fn budget(edits: u8, crashes: u8, losses: u8, changes: u8, seizures: u8) -> Budget {
-    Budget {
-        edits,
-        crashes,
-        losses,
-        changes,
-        seizures,
-    }
-}
-
-/// Whether a mutation leaves the operator as it is.
-pub fn is_plain(mutation: Mutation) -> bool {
-    mutation == Mutation::None
 }

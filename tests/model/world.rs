@@ -217,8 +217,6 @@ pub enum Stage {
     Act,
     /// Read the next document that is to go, and decide.
     Leave,
-    /// Make sure that the ledger is still ours.
-    Confirm(Call),
     /// Delete it, or release it.
     Erase(Call),
     /// Take it out of the ledger.
@@ -275,16 +273,25 @@ pub struct Operator {
     pub dirty: Set,
     pub recheck: Set,
     pub appointed: Set,
+    /// Who waits for a document that another has, and who of them has tried in vain since anything
+    /// happened.
+    pub refused: Set,
+    pub retried: Set,
     pub runs: [Option<Run>; SOURCES],
 }
 
 /// How often the environment may still do something.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Budget {
+    /// Edits by users.
     pub edits: u8,
+    /// Operators that end, in good order or not.
     pub crashes: u8,
+    /// Replies of Vault's that are lost.
     pub losses: u8,
+    /// Changes of the leader while the old one goes on.
     pub changes: u8,
+    /// Documents that another cluster creates.
     pub seizures: u8,
 }
 

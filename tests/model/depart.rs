@@ -1,0 +1,180 @@
+//! The second half of a reconcile: taking away what the source no longer wants, as
+//! `src/reconcile/depart.rs` does it.
+
+use vault_sync_operator::domain::document::KvVersion;
+use vault_sync_operator::domain::ledger::{LedgerEntry, State};
+use vault_sync_operator::domain::plan::{Departure, Removal, remove};
+
+use super::names::{self, NAMES};
+use super::operator::{Turn, flush, held, set, unmark};
+use super::world::{Author, Call, Document, Entry, Object, Stage, bit, fault, has, small};
+use super::{Deed, Mutation};
+
+impl Turn<'_> {
+    /// A source that is gone, is going, or has no path any more.
+    pub(super) fn departed(&mut self) {
+        let who = self.who;
+        let held = held(self.me(), who);
+        let run = self.run();
+        run.memory = None;
+        run.leaving = held;
+        self.leave_next();
+    }
+
+    pub(super) fn leave_next(&mut self) {
+        let run = *self.run();
+        let live = run.object.is_some_and(|object| object.wants().is_some());
+        if run.leaving != 0 {
+            self.run().next = Stage::Leave;
+        } else if live && self.mutated(Mutation::DeleteBeforeNewStands) && run.acts[0].is_none() {
+            self.live();
+        } else if !live && !run.failed && run.object.is_some_and(|object| object.finalizer) {
+            self.run().next = Stage::Release;
+        } else {
+            self.finish();
+        }
+    }
+
+    /// Looks at a document that is to go, and decides.
+    pub(super) fn leave(&mut self) {
+        let (who, deletion) = (self.who, self.rules.deletion);
+        let id = self.run().leaving.trailing_zeros() as usize;
+        let mut seen = self.world.documents[id].seen();
+        if self.mutated(Mutation::ClaimNotCheckedBeforeDelete) {
+            unmark(&mut seen);
+        }
+        let me = self.me();
+        let Some(entry) = me.ledger[id] else {
+            return self.gone(id);
+        };
+        let rivals = names::rivals(me.sights, who, id);
+        let removal = remove(&Departure {
+            identity: &NAMES.identity,
+            entry: &entry.spelt(deletion),
+            seen: &seen,
+            version: KvVersion::V2,
+            wanted: !rivals.is_empty(),
+            claimant_watched: true,
+            deletion,
+            unsettled: has(me.unsettled, id),
+        });
+        let of = small(id);
+        let version = self.world.documents[id].version;
+        let next = match removal {
+            Removal::HandOver => {
+                let heir = &rivals[0];
+                let me = self.me();
+                me.dirty |= names::sharers(me.sights, who, id);
+                let state = match entry.state {
+                    State::Written => State::Deleting,
+                    other => other,
+                };
+                let heir = LedgerEntry {
+                    holder: heir.key.clone(),
+                    uid: heir.uid.clone(),
+                    state,
+                    ..entry.spelt(deletion)
+                };
+                set(me, id, Some(Entry::of(&heir)));
+                self.rules.did(Deed::HandedOver);
+                return self.gone(id);
+            }
+            Removal::Watch => {
+                let state = State::Deleting;
+                set(self.me(), id, Some(Entry { state, ..entry }));
+                self.run().later = true;
+                self.rules.did(Deed::Watched);
+                return self.gone(id);
+            }
+            Removal::Gone | Removal::Disown | Removal::Orphan => {
+                if removal == Removal::Disown {
+                    self.rules.did(Deed::Disowned);
+                }
+                Stage::Strike(of)
+            }
+            Removal::Release => Stage::Erase(Call::Release { of }),
+            Removal::Purge => Stage::Erase(Call::Purge { of }),
+            Removal::DeleteVersion(_) | Removal::Delete => Stage::Erase(Call::DeleteVersion { of, version }),
+        };
+        self.run().next = match next {
+            Stage::Erase(_) if self.mutated(Mutation::StruckBeforeDeleted) => {
+                // The same calls, the other way round.
+                self.me().pending |= bit(id);
+                self.me().ledger[id] = None;
+                if !flush(self.rules, self.world, self.at) {
+                    return;
+                }
+                next
+            }
+            next => next,
+        };
+    }
+
+    /// Nothing more is to be done for this document.
+    pub(super) fn gone(&mut self, id: usize) {
+        self.run().leaving &= !bit(id);
+        self.leave_next();
+    }
+
+    pub(super) fn erase(&mut self, call: Call, lost: bool) {
+        let (Call::DeleteVersion { of, .. } | Call::Purge { of } | Call::Release { of }) = call else {
+            unreachable!("a call that takes something away")
+        };
+        let id = usize::from(of);
+        if lost {
+            self.world.flight = Some(call);
+            self.note_late(id);
+            let me = self.me();
+            if let Some(entry) = me.ledger[id].filter(|entry| entry.state == State::Written) {
+                let state = State::Deleting;
+                set(me, id, Some(Entry { state, ..entry }));
+            }
+            self.run().failed = true;
+            return self.gone(id);
+        }
+        self.note_gap(id);
+        self.world.vault(call);
+        self.run().next = match call {
+            Call::Release { .. } => Stage::Strike(of),
+            _ => Stage::Leave,
+        };
+    }
+
+    /// A source that asks for a document does not lose the last that it stands on. What was seen of
+    /// the new one is believed; a late call that may still hit it is dealt with when it has.
+    pub(super) fn note_gap(&mut self, id: usize) {
+        let author = Author::Source(small(self.who));
+        let wants = self.run().object.and_then(Object::wants).map(usize::from);
+        let unsettled = self.me().unsettled | self.run().unsettled;
+        let asks = wants.is_some_and(|wanted| !has(unsettled, wanted));
+        let stood = self.me().ledger[id].is_none_or(|entry| entry.state == State::Written);
+        let leads = self.world.epoch == Some(small(self.at));
+        let stands = |document: &Document| document.live && document.text.author == author;
+        let documents = &self.world.documents;
+        if asks && stood && leads && stands(&documents[id]) && documents.iter().filter(|d| stands(d)).count() == 1 {
+            self.world.faults |= fault::GAP;
+        }
+    }
+
+    pub(super) fn strike(&mut self, id: usize) {
+        let who = self.who;
+        let me = self.me();
+        me.dirty |= names::sharers(me.sights, who, id);
+        if self.commit(id, None) {
+            self.gone(id);
+        }
+    }
+
+    pub(super) fn release(&mut self) {
+        let (who, uid) = (self.who, self.object().uid);
+        let object = &mut self.world.objects[who];
+        match object {
+            Some(there) if there.uid == uid && there.deleting => *object = None,
+            Some(there) if there.uid == uid => there.finalizer = false,
+            _ => {}
+        }
+        if let Some(object) = &mut self.run().object {
+            object.finalizer = false;
+        }
+    }
+}
