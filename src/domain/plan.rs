@@ -337,7 +337,8 @@ impl Step {
         // By its first version alone we know a document that carries no claim of ours yet. Before a second
         // one comes, it must be stored that the first was ours; mostly it is, and that costs nothing.
         let proven = self.title.creating || self.write.is_none() || !self.claim;
-        let recorded = entry.is_some_and(|entry| entry.holder == *me && entry.state != State::Deleting && proven);
+        let recorded =
+            entry.is_some_and(|entry| entry.holder == *me && entry.state != State::Deleting && proven);
         let mut acts = vec![if recorded { Act::Restate } else { Act::Record }];
         if self.write.is_some() || self.claim {
             acts.push(Act::Finalizer);

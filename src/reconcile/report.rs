@@ -175,7 +175,10 @@ impl Run<'_> {
     /// What was seen while a write of ours could still land is looked at again when none can any more.
     fn appoint_settled_look(&mut self) {
         let entries = self.on.ledger.of(&self.gathered.key);
-        let now = entries.iter().filter_map(|(id, _)| self.on.unsettled_until(id)).max();
+        let now = entries
+            .iter()
+            .filter_map(|(id, _)| self.on.unsettled_until(id))
+            .max();
         let Some(until) = self.gathered.unsettled.max(now) else {
             return;
         };

@@ -245,11 +245,9 @@ impl Turn<'_> {
 
     pub(super) fn unchecked(&self, call: Call) -> Call {
         match call {
-            Call::Write { to, text, .. } if self.mutated(Mutation::NoCheckAndSet) => Call::Write {
-                to,
-                cas: None,
-                text,
-            },
+            Call::Write { to, text, .. } if self.mutated(Mutation::NoCheckAndSet) => {
+                Call::Write { to, cas: None, text }
+            }
             call => call,
         }
     }
@@ -280,8 +278,7 @@ impl Turn<'_> {
         let (id, who) = (self.wanted(), self.who);
         self.run().memory = None;
         let me = self.me();
-        let stood =
-            me.ledger[id].is_some_and(|e| usize::from(e.holder) == who && e.state == State::Written);
+        let stood = me.ledger[id].is_some_and(|e| usize::from(e.holder) == who && e.state == State::Written);
         self.brought(if stood { Standing::Stale } else { Standing::Missing });
     }
 

@@ -151,7 +151,12 @@ impl Turn<'_> {
         let leads = self.world.epoch == Some(small(self.at));
         let stands = |document: &Document| document.live && document.text.author == author;
         let documents = &self.world.documents;
-        if asks && stood && leads && stands(&documents[id]) && documents.iter().filter(|d| stands(d)).count() == 1 {
+        if asks
+            && stood
+            && leads
+            && stands(&documents[id])
+            && documents.iter().filter(|d| stands(d)).count() == 1
+        {
             self.world.faults |= fault::GAP;
         }
     }

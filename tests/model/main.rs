@@ -145,7 +145,9 @@ impl Rules {
     /// Puts a fault into the operator, and shows that this promise does not survive it.
     fn is_caught(self, mutation: Mutation, promise: &'static str) {
         let rules = Self { mutation, ..self };
-        let checker = rules.checker().finish_when(HasDiscoveries::AllOf([promise].into()));
+        let checker = rules
+            .checker()
+            .finish_when(HasDiscoveries::AllOf([promise].into()));
         let checker = checker.spawn_bfs().join();
         let Some(path) = checker.discovery(promise) else {
             panic!("{mutation:?} breaks {:?} only", checker.discoveries().keys());
@@ -154,26 +156,158 @@ impl Rules {
     }
 }
 
+fn budget(edits: u8, crashes: u8, losses: u8, changes: u8, seizures: u8) -> Budget {
+    Budget {
+        edits,
+        crashes,
+        losses,
+        changes,
+        seizures,
+    }
+}
+
 #[test]
-fn measure() {
-    let n: Vec<u8> = std::env::var("BUDGET").unwrap_or("1,0,0,0,0".into()).split(',').map(|n| n.parse().unwrap()).collect();
-    let mut rules = calm();
-    rules.budget = Budget { edits: n[0], crashes: n[1], losses: n[2], changes: n[3], seizures: n[4] };
-    rules.synced = std::env::var("FRESH").is_err();
-    rules.lose_secrets = std::env::var("LOSE").is_ok();
-    if let Ok(c) = std::env::var("CONC") { rules.concurrency = c.parse().unwrap(); }
-    if let Ok(p) = std::env::var("POLICY") { rules.deletion = p.parse().unwrap(); }
-    if let Ok(m) = std::env::var("MUT") {
-        use Mutation::*;
-        let all = [LedgerAfterWrite, ClaimNotCheckedBeforeDelete, NoCheckAndSet, VaultReadAfterKubernetes, DeleteBeforeNewStands, StruckBeforeDeleted, LateWritesForgotten, OldLeaderNotFenced, MemoryOutlivesPath];
-        rules.mutation = all.into_iter().find(|x| format!("{x:?}") == m).unwrap();
+fn edits_and_a_crash() {
+    let rules = Rules {
+        budget: budget(3, 1, 0, 0, 0),
+        ..calm()
+    };
+    rules.hold(
+        1_700_000,
+        &[
+            Deed::Swapped,
+            Deed::HandedOver,
+            Deed::CrashedBeforeClaim,
+            Deed::Refused,
+        ],
+    );
+}
+
+#[test]
+fn edits_and_a_lost_reply() {
+    let rules = Rules {
+        budget: budget(3, 0, 1, 0, 0),
+        ..calm()
+    };
+    rules.hold(
+        900_000,
+        &[Deed::Swapped, Deed::LandedLate, Deed::Mismatch, Deed::Watched],
+    );
+}
+
+#[test]
+fn a_crash_a_lost_reply_and_another_cluster() {
+    let rules = Rules {
+        budget: budget(2, 1, 1, 0, 1),
+        ..calm()
+    };
+    rules.hold(
+        650_000,
+        &[Deed::LandedLate, Deed::CrashedBeforeClaim, Deed::Disowned],
+    );
+}
+
+#[test]
+fn an_old_leader_goes_on() {
+    let rules = Rules {
+        budget: budget(2, 0, 0, 1, 0),
+        ..calm()
+    };
+    rules.hold(1_100_000, &[Deed::Fenced, Deed::Mismatch, Deed::HandedOver]);
+}
+
+#[test]
+fn an_old_leader_goes_on_and_a_reply_is_lost() {
+    let rules = Rules {
+        budget: budget(1, 1, 1, 1, 0),
+        ..calm()
+    };
+    rules.hold(850_000, &[Deed::Fenced, Deed::LandedLate]);
+}
+
+#[test]
+fn documents_are_created_once_and_beside_others() {
+    let fresh = Rules {
+        synced: false,
+        ..calm()
+    };
+    let rules = Rules {
+        budget: budget(2, 1, 0, 0, 1),
+        ..fresh.clone()
+    };
+    rules.hold(
+        500_000,
+        &[Deed::Mismatch, Deed::Disowned, Deed::CrashedBeforeClaim],
+    );
+    let rules = Rules {
+        budget: budget(1, 1, 1, 0, 1),
+        ..fresh
+    };
+    rules.hold(110_000, &[Deed::LandedLate, Deed::Disowned]);
+}
+
+#[test]
+fn a_source_without_its_secret_loses_nothing() {
+    let rules = Rules {
+        lose_secrets: true,
+        budget: budget(2, 1, 1, 0, 0),
+        ..calm()
+    };
+    rules.hold(480_000, &[Deed::LandedLate]);
+}
+
+#[test]
+fn every_deletion_policy() {
+    for (deletion, states) in [
+        (DeletionPolicy::Purge, 400_000),
+        (DeletionPolicy::Retain, 300_000),
+    ] {
+        let rules = Rules {
+            deletion,
+            budget: budget(2, 1, 1, 0, 0),
+            ..calm()
+        };
+        rules.hold(states, &[Deed::LandedLate]);
     }
-    let begun = Instant::now();
-    let checker = rules.clone().checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
-    eprintln!("{} unique, {} states, depth {}, {:?}, deeds {:b}", checker.unique_state_count(), checker.state_count(), checker.max_depth(), begun.elapsed(), rules.deeds.load(Ordering::Relaxed));
-    for (name, path) in checker.discoveries() {
-        eprintln!("### {name}");
-        eprintln!("{:?}", path.clone().into_actions());
-        if std::env::var("VERBOSE").is_ok() { eprintln!("{:?}", path.last_state()); }
-    }
+}
+
+#[test]
+fn two_reconciles_at_a_time() {
+    let rules = Rules {
+        concurrency: 2,
+        budget: budget(2, 1, 1, 0, 0),
+        ..calm()
+    };
+    rules.hold(
+        1_100_000,
+        &[Deed::HandedOver, Deed::LandedLate, Deed::CrashedBeforeClaim],
+    );
+}
+
+/// What the mutations need, each as little as shows it.
+#[test]
+fn mutations_are_caught() {
+    let edits = |budget| Rules { budget, ..calm() };
+    let crash = edits(budget(2, 1, 0, 0, 0));
+    let lost = edits(budget(2, 0, 1, 0, 0));
+    let leaders = edits(budget(2, 0, 0, 1, 0));
+    let others = edits(budget(2, 1, 0, 0, 1));
+    crash.clone().is_caught(Mutation::LedgerAfterWrite, "no orphan");
+    crash
+        .clone()
+        .is_caught(Mutation::StruckBeforeDeleted, "no orphan");
+    crash.is_caught(Mutation::DeleteBeforeNewStands, "new stands before old goes");
+    others
+        .clone()
+        .is_caught(Mutation::ClaimNotCheckedBeforeDelete, "no theft");
+    others.is_caught(Mutation::NoCheckAndSet, "no theft");
+    lost.clone().is_caught(Mutation::NoCheckAndSet, "no rollback");
+    lost.clone()
+        .is_caught(Mutation::LateWritesForgotten, "convergence");
+    lost.is_caught(Mutation::LateWritesForgotten, "no orphan");
+    leaders
+        .clone()
+        .is_caught(Mutation::VaultReadAfterKubernetes, "no rollback");
+    leaders.is_caught(Mutation::OldLeaderNotFenced, "no orphan");
+    edits(budget(3, 0, 1, 0, 0)).is_caught(Mutation::MemoryOutlivesPath, "convergence");
 }

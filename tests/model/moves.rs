@@ -5,11 +5,11 @@ use vault_sync_operator::domain::ledger::State;
 
 use super::names;
 use super::operator::{Turn, flush, observe};
-use super::world::{
-    Act, Author, Call, DOCUMENTS, Document, Entry, Mark, OPERATORS, Object, Operator, Remembered,
-    Reply, Run, SOURCES, Set, Stage, Text, World, bit, has, small,
-};
 use super::promises::{promises, resting};
+use super::world::{
+    Act, Author, Call, DOCUMENTS, Document, Entry, Mark, OPERATORS, Object, Operator, Remembered, Reply, Run,
+    SOURCES, Set, Stage, Text, World, bit, has, small,
+};
 use super::{Deed, Rules};
 
 /// The documents that a source can ask for.
@@ -85,7 +85,11 @@ impl Model for Rules {
                 self.did(Deed::Swapped);
             }
             let waiting = operator.refused & !operator.retried;
-            moves.extend((0..SOURCES).filter(|who| has(waiting, *who)).map(|who| Move::Retry(at, who)));
+            moves.extend(
+                (0..SOURCES)
+                    .filter(|who| has(waiting, *who))
+                    .map(|who| Move::Retry(at, who)),
+            );
         }
         if world.flight.is_some() {
             moves.extend([Move::Land, Move::Drop]);
@@ -176,7 +180,11 @@ impl Rules {
     }
 
     fn of_operator(&self, world: &World, at: usize, operator: &Operator, moves: &mut Vec<Move>) {
-        let locked: Set = operator.runs.iter().flatten().fold(0, |set, run| set | run.locked);
+        let locked: Set = operator
+            .runs
+            .iter()
+            .flatten()
+            .fold(0, |set, run| set | run.locked);
         let running = operator.runs.iter().flatten().count();
         for who in 0..SOURCES {
             if let Some(run) = &operator.runs[who] {
@@ -217,7 +225,10 @@ impl Rules {
     fn of_others(&self, world: &World, moves: &mut Vec<Move>) {
         // Metadata know no check-and-set: that a claim or a purge arrives at a document that became
         // another's a moment ago cannot be excluded.
-        let late = matches!(world.flight, Some(Call::Claim { .. } | Call::Purge { .. } | Call::Release { .. }));
+        let late = matches!(
+            world.flight,
+            Some(Call::Claim { .. } | Call::Purge { .. } | Call::Release { .. })
+        );
         if world.budget.seizures > 0 && !late && !is_claiming(world) {
             moves.extend((0..2).filter(|id| !world.documents[*id].live).map(Move::Seize));
         }
@@ -232,7 +243,10 @@ impl Rules {
             match world.objects[who] {
                 None => moves.extend((0..PATHS).map(|id| Move::Create(who, id))),
                 Some(object) if !object.deleting => {
-                    let others = (0..PATHS).map(Some).chain([None]).filter(|path| *path != object.path);
+                    let others = (0..PATHS)
+                        .map(Some)
+                        .chain([None])
+                        .filter(|path| *path != object.path);
                     moves.extend(others.map(|path| Move::Path(who, path)));
                     moves.push(Move::Delete(who));
                 }
@@ -357,14 +371,21 @@ impl Rules {
             _ => {}
         }
     }
-
 }
 
 /// Whether somebody is about to put a claim on what it has seen or written.
 fn is_claiming(world: &World) -> bool {
-    let mut runs = world.operators.iter().flatten().flat_map(|operator| operator.runs.iter().flatten());
+    let mut runs = world
+        .operators
+        .iter()
+        .flatten()
+        .flat_map(|operator| operator.runs.iter().flatten());
     runs.any(|run| {
-        let mut calls = run.acts.iter().flatten().filter(|act| matches!(act, Act::Write | Act::Claim));
+        let mut calls = run
+            .acts
+            .iter()
+            .flatten()
+            .filter(|act| matches!(act, Act::Write | Act::Claim));
         run.next == Stage::Act && calls.next() == Some(&Act::Claim)
     })
 }

@@ -9,7 +9,9 @@ use vault_sync_operator::domain::annotations;
 use vault_sync_operator::domain::document::{Claim, DocumentId, KvVersion, Mount};
 use vault_sync_operator::domain::index::{Index, Memory, Remembered};
 use vault_sync_operator::domain::plan::{Contender, Identity};
-use vault_sync_operator::domain::settings::{Adopt, DeletionPolicy, NamespaceIsolation, PrefixStyle, Settings};
+use vault_sync_operator::domain::settings::{
+    Adopt, DeletionPolicy, NamespaceIsolation, PrefixStyle, Settings,
+};
 use vault_sync_operator::domain::source::{Kind, Scope, Source, SourceKey};
 use vault_sync_operator::domain::value::{Content, Digest, Digester, Value};
 use vault_sync_operator::reconcile::fingerprint;
@@ -42,7 +44,9 @@ pub static NAMES: LazyLock<Names> = LazyLock::new(|| {
     };
     let digester = Digester::default();
     let authors = [Author::Foreign, Author::Source(0), Author::Source(1)];
-    let texts = authors.into_iter().flat_map(|author| (0..=2).map(move |value| (author, value)));
+    let texts = authors
+        .into_iter()
+        .flat_map(|author| (0..=2).map(move |value| (author, value)));
     let digests = texts.map(|text| {
         let content = Content::from([("k".to_owned(), Value::from(format!("{text:?}")))]);
         (text, digester.content(&content))
@@ -92,7 +96,10 @@ pub fn contender(source: usize, object: Object) -> Contender {
 fn source(who: usize, object: Object) -> Source {
     let mut said = BTreeMap::from([("secrets".to_owned(), r#"[{"name": "s"}]"#.to_owned())]);
     if let Some(path) = object.path {
-        said.insert(annotations::PATH.to_owned(), NAMES.ids[usize::from(path)].to_string());
+        said.insert(
+            annotations::PATH.to_owned(),
+            NAMES.ids[usize::from(path)].to_string(),
+        );
     }
     Source {
         key: NAMES.keys[who].clone(),

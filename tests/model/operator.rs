@@ -21,7 +21,9 @@ pub struct Turn<'a> {
 
 impl Turn<'_> {
     pub(super) fn me(&mut self) -> &mut Operator {
-        self.world.operators[self.at].as_mut().expect("a running operator")
+        self.world.operators[self.at]
+            .as_mut()
+            .expect("a running operator")
     }
 
     pub(super) fn run(&mut self) -> &mut Run {
@@ -187,7 +189,9 @@ impl Turn<'_> {
             let desired = [NAMES.ids[id].clone()];
             let leaving = plan::leaving(&entries, &desired, all);
             let of = |id: &DocumentId| NAMES.ids.iter().position(|known| known == id);
-            self.run().leaving = leaving.filter_map(|(id, _)| of(id)).fold(0, |set, id| set | bit(id));
+            self.run().leaving = leaving
+                .filter_map(|(id, _)| of(id))
+                .fold(0, |set, id| set | bit(id));
         }
         self.leave_next();
     }

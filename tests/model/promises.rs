@@ -9,25 +9,35 @@ use super::world::{Author, DOCUMENTS, Mark, Object, Operator, SOURCES, World, fa
 /// What must hold in every state.
 pub fn promises() -> Vec<Property<Rules>> {
     vec![
-            Property::always("no theft", |_, world: &World| world.faults & fault::THEFT == 0),
-            Property::always("no rollback", |_, world: &World| world.faults & fault::ROLLBACK == 0),
-            Property::always("new stands before old goes", |_, world: &World| world.faults & fault::GAP == 0),
-            Property::always("no orphan", |_, world: &World| {
-                (0..DOCUMENTS).all(|id| {
-                    let document = world.documents[id];
-                    !document.is_ours() || document.mark == Mark::Released || world.stored[id].is_some()
-                })
-            }),
-            Property::always("convergence", |_, world: &World| !is_quiescent(world) || has_converged(world)),
-            Property::always("the ledger ends tidy", |_, world: &World| {
-                !is_quiescent(world) || (0..DOCUMENTS).all(|id| is_tidy(world, id))
-            }),
-        ]
-    }
+        Property::always("no theft", |_, world: &World| world.faults & fault::THEFT == 0),
+        Property::always("no rollback", |_, world: &World| {
+            world.faults & fault::ROLLBACK == 0
+        }),
+        Property::always("new stands before old goes", |_, world: &World| {
+            world.faults & fault::GAP == 0
+        }),
+        Property::always("no orphan", |_, world: &World| {
+            (0..DOCUMENTS).all(|id| {
+                let document = world.documents[id];
+                !document.is_ours() || document.mark == Mark::Released || world.stored[id].is_some()
+            })
+        }),
+        Property::always("convergence", |_, world: &World| {
+            !is_quiescent(world) || has_converged(world)
+        }),
+        Property::always("the ledger ends tidy", |_, world: &World| {
+            !is_quiescent(world) || (0..DOCUMENTS).all(|id| is_tidy(world, id))
+        }),
+    ]
+}
 /// The only operator, if nothing will happen any more unless somebody outside does something, or a
 /// source tries once more what was refused.
 pub fn resting(world: &World) -> Option<(usize, &Operator)> {
-    let mut running = world.operators.iter().enumerate().filter_map(|(at, o)| Some((at, o.as_ref()?)));
+    let mut running = world
+        .operators
+        .iter()
+        .enumerate()
+        .filter_map(|(at, o)| Some((at, o.as_ref()?)));
     let (Some((at, operator)), None) = (running.next(), running.next()) else {
         return None;
     };
@@ -37,7 +47,8 @@ pub fn resting(world: &World) -> Option<(usize, &Operator)> {
         && operator.dirty == 0
         && operator.appointed == 0
         && operator.pending == 0
-        && (0..SOURCES).all(|who| !hears(world, operator, who) && operator.secrets[who] == world.secrets[who]);
+        && (0..SOURCES)
+            .all(|who| !hears(world, operator, who) && operator.secrets[who] == world.secrets[who]);
     rests.then_some((at, operator))
 }
 
@@ -61,7 +72,9 @@ fn wants(world: &World, who: usize, id: usize) -> bool {
 /// Vault holds exactly what the sources ask for.
 fn has_converged(world: &World) -> bool {
     let stands = (0..SOURCES).all(|who| {
-        let Some(id) = healthy(world, who) else { return true };
+        let Some(id) = healthy(world, who) else {
+            return true;
+        };
         let document = world.documents[id];
         let rival = 1 - who;
         match document.text.author {
@@ -94,7 +107,10 @@ fn is_troubled(world: &World, who: usize) -> bool {
         return false;
     };
     let document = world.documents[id];
-    world.secrets[who].value == 0 || document.mark == Mark::Released || document.text.author != Author::Source(small(who)) || !document.live
+    world.secrets[who].value == 0
+        || document.mark == Mark::Released
+        || document.text.author != Author::Source(small(who))
+        || !document.live
 }
 
 /// The ledger has an entry only for what stands, or for a source that keeps all it has.
@@ -102,4 +118,3 @@ fn is_tidy(world: &World, id: usize) -> bool {
     world.documents[id].is_ours()
         || world.stored[id].is_none_or(|entry| is_troubled(world, usize::from(entry.holder)))
 }
-
