@@ -81,9 +81,15 @@ enum Sight {
     At(String),
 }
 
+/// What the watch has shown during a patch of ours, if anything.
+#[derive(Default, Debug)]
+struct Held(Option<Sight>);
+
 #[derive(Default, Debug)]
 struct SecretSlot {
     sight: Sight,
+    /// While a patch of ours is under way: what the watch has shown since.
+    held: Option<Held>,
     users: Vec<SourceKey>,
 }
 
@@ -163,11 +169,49 @@ impl Index {
     pub fn observe_secret(&mut self, namespace: &str, name: &str, version: Option<&str>) -> Vec<SourceKey> {
         let sight = version.map_or(Sight::Gone, |version| Sight::At(version.to_owned()));
         match self.secrets.get_mut(&(namespace.to_owned(), name.to_owned())) {
+            Some(SecretSlot {
+                held: Some(Held(held)),
+                ..
+            }) => {
+                *held = Some(sight);
+                Vec::new()
+            }
             Some(slot) if slot.sight != sight => {
                 slot.sight = sight;
                 slot.users.clone()
             }
             _ => Vec::new(),
+        }
+    }
+
+    /// A Secret is about to be patched by us: what the watch shows of it is held back until
+    /// [`Index::patched`], so that our own change is told from others'.
+    pub fn patching(&mut self, namespace: &str, name: &str) {
+        if let Some(slot) = self.secrets.get_mut(&(namespace.to_owned(), name.to_owned())) {
+            slot.held = Some(Held::default());
+        }
+    }
+
+    /// The patch has been answered: with the version that it made of the one that was read (the
+    /// patch was guarded by that), or not (`None`). The sources that name the Secret, when the watch has shown
+    /// anything else.
+    pub fn patched(&mut self, namespace: &str, name: &str, version: Option<&str>) -> Vec<SourceKey> {
+        let Some(slot) = self.secrets.get_mut(&(namespace.to_owned(), name.to_owned())) else {
+            return Vec::new();
+        };
+        let held = slot.held.take().and_then(|Held(held)| held);
+        let own = version.map(|version| Sight::At(version.to_owned()));
+        match (own, held) {
+            (Some(own), None) => {
+                slot.sight = own;
+                Vec::new()
+            }
+            (own, Some(held)) => {
+                let news = own.as_ref() != Some(&held) && slot.sight != held;
+                slot.sight = held;
+                if news { slot.users.clone() } else { Vec::new() }
+            }
+            (None, None) => Vec::new(),
         }
     }
 
@@ -494,6 +538,34 @@ mod tests {
         assert_eq!(index.observe_secret("shop", "db", None), [key("app")]);
         index.learn_secret("shop", "db", Some("7"));
         assert!(index.is_missing("shop", "db"));
+    }
+
+    #[test]
+    fn our_own_patch_wakes_nobody_and_hides_nobody_elses() {
+        let mut index = index();
+        listing(&mut index, "app", r#"[{"name": "db"}]"#);
+        let woken = [key("app")];
+        for (shown, answered, wakes) in [
+            (None, Some("8"), false),
+            (Some("8"), Some("8"), false),
+            (Some("9"), Some("8"), true),
+            (Some("9"), None, true),
+            (None, None, false),
+        ] {
+            index.observe_secret("shop", "db", Some("7"));
+            index.patching("shop", "db");
+            if shown.is_some() {
+                assert_eq!(index.observe_secret("shop", "db", shown), []);
+            }
+            let found = index.patched("shop", "db", answered);
+            assert_eq!(
+                found,
+                if wakes { woken.as_slice() } else { &[] },
+                "{shown:?} {answered:?}"
+            );
+            let expected = if wakes { shown } else { answered };
+            assert_eq!(index.observe_secret("shop", "db", expected.or(Some("7"))), []);
+        }
     }
 
     #[test]
