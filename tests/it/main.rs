@@ -9,6 +9,7 @@ mod bad_input;
 mod cli;
 mod deletion;
 mod documents;
+mod drift;
 mod endpoints;
 mod ground;
 mod leaks;
