@@ -13,6 +13,7 @@ mod drift;
 mod endpoints;
 mod ground;
 mod leaks;
+mod ledger;
 mod lifecycle;
 mod memory;
 mod moves;
