@@ -12,6 +12,10 @@ demo:
 test *args:
     hack/test {{args}}
 
+# The operator's times against the calls that nobody can avoid
+bench:
+    TESTBED_BIN=$(hack/testbed/build | tail -n 1) cargo bench --locked
+
 # Format, clippy, docs, scripts, dependencies, README
 lint:
     ci/lint

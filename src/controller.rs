@@ -83,7 +83,10 @@ impl Controller {
         concurrency: usize,
         stop: CancellationToken,
     ) {
-        self.enqueue(reconciler.ledger.holders());
+        // What is watched no longer is left as it is: nothing would tell us what it wants.
+        let mut holders = reconciler.ledger.holders();
+        holders.retain(|holder| self.index().watches(holder));
+        self.enqueue(holders);
         let places = Arc::new(Semaphore::new(concurrency));
         let running = TaskTracker::new();
         let prober = self.outage.probe(&self, &reconciler.vault);

@@ -265,9 +265,9 @@ impl<'a> Run<'a> {
         for problem in problems {
             self.report.problem(None, problem);
         }
+        // Nothing is written and nothing deleted then; should it go meanwhile, its documents stay.
+        self.note_pause(source, ask.paused);
         if ask.paused {
-            // Nothing is written and nothing deleted; should it go meanwhile, its documents stay.
-            self.restate(source, DeletionPolicy::Retain);
             return Ok(());
         }
         if failed {

@@ -23,7 +23,7 @@ use crate::domain::index::Index;
 use crate::domain::ledger::State;
 use crate::domain::plan::Identity;
 use crate::domain::policy::{Policy, Rule};
-use crate::domain::source::Kind;
+use crate::domain::source::{Kind, Scope};
 use crate::events::Events;
 use crate::kube::{self, Kube};
 use crate::lease::{self, Lease};
@@ -111,7 +111,11 @@ async fn operate(
     stop: &CancellationToken,
 ) -> Result<(), Error> {
     let kube = Kube::new(client.clone(), config.discover);
-    let index = Index::new(config.settings.isolation);
+    let scope = Scope {
+        kinds: config.kinds.clone(),
+        namespaces: config.watch_namespaces.clone(),
+    };
+    let index = Index::new(config.settings.isolation, scope);
     let controller = Arc::new(Controller::new(kube.clone(), index, metrics.clone()));
     let mut tasks = Tasks::new();
     let (events, writer) = Events::new(client.clone(), &config.instance, metrics.clone());

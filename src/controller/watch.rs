@@ -263,6 +263,10 @@ impl Controller {
     /// A watch shows an object. Those that never were sources are not even noted.
     fn source_seen(&self, source: &Source) {
         let mut index = self.index();
+        // Secrets are watched in any case, for what sources are made of.
+        if !index.watches(&source.key) {
+            return;
+        }
         let concerns = source.finalizer
             || source.annotations.contains_key(annotations::PATH)
             || index.get(&source.key).is_some();

@@ -9,6 +9,7 @@ use super::duration;
 use super::problem::{Problem, Warning, excerpt};
 use super::settings::DeletionPolicy;
 
+pub(super) use list::is_object_name;
 pub use list::{Entry, KeyPick};
 
 /// What stands in front of every annotation of ours.

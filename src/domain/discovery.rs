@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::annotations::is_object_name;
 use super::settings::Discover;
 use super::source::Reference;
 
@@ -110,7 +111,9 @@ pub fn references(pod: &PodSpec, discover: Discover) -> Vec<Reference> {
     let mut found: BTreeMap<&str, bool> = BTreeMap::new();
     for LocalReference { name, optional } in plain.chain(csi).chain(pull) {
         let optional = optional.unwrap_or(false);
-        if !name.is_empty() {
+        // The API takes any text for a name here. No Secret can have one that is no name; and it would
+        // become part of a request's path.
+        if is_object_name(name) {
             found
                 .entry(name)
                 .and_modify(|all| *all &= optional)
@@ -226,5 +229,18 @@ mod tests {
             ),
             []
         );
+    }
+
+    #[test]
+    fn what_cannot_be_the_name_of_a_secret_is_none() {
+        let pod = r#"{"containers": [{"envFrom": [
+            {"secretRef": {"name": "db"}},
+            {"secretRef": {"name": "../../kube-system/secrets/x"}},
+            {"secretRef": {"name": "%2e%2e/x"}},
+            {"secretRef": {"name": "db?watch=true"}},
+            {"secretRef": {"name": "a/b"}},
+            {"secretRef": {"name": ""}}
+        ]}]}"#;
+        assert_eq!(found(pod, Discover::default()), [("db".to_owned(), false)]);
     }
 }

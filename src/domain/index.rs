@@ -13,7 +13,7 @@ use super::path::Place;
 use super::plan::Contender;
 use super::problem::PathFault;
 use super::settings::NamespaceIsolation;
-use super::source::{Reference, Source, SourceKey};
+use super::source::{Reference, Scope, Source, SourceKey};
 use super::value::Digest;
 
 /// A source as the watch showed it last, and what the last reconcile learnt.
@@ -81,9 +81,15 @@ enum Sight {
     At(String),
 }
 
+/// What the watch has shown during a patch of ours, if anything.
+#[derive(Default, Debug)]
+struct Held(Option<Sight>);
+
 #[derive(Default, Debug)]
 struct SecretSlot {
     sight: Sight,
+    /// While a patch of ours is under way: what the watch has shown since.
+    held: Option<Held>,
     users: Vec<SourceKey>,
 }
 
@@ -91,6 +97,7 @@ struct SecretSlot {
 #[derive(Debug)]
 pub struct Index {
     isolation: NamespaceIsolation,
+    scope: Scope,
     sources: HashMap<SourceKey, Tracked>,
     /// By namespace and name.
     secrets: HashMap<(String, String), SecretSlot>,
@@ -100,9 +107,10 @@ pub struct Index {
 
 impl Index {
     /// An empty one.
-    pub fn new(isolation: NamespaceIsolation) -> Self {
+    pub fn new(isolation: NamespaceIsolation, scope: Scope) -> Self {
         Self {
             isolation,
+            scope,
             sources: HashMap::new(),
             secrets: HashMap::new(),
             neighbours: HashMap::new(),
@@ -161,11 +169,49 @@ impl Index {
     pub fn observe_secret(&mut self, namespace: &str, name: &str, version: Option<&str>) -> Vec<SourceKey> {
         let sight = version.map_or(Sight::Gone, |version| Sight::At(version.to_owned()));
         match self.secrets.get_mut(&(namespace.to_owned(), name.to_owned())) {
+            Some(SecretSlot {
+                held: Some(Held(held)),
+                ..
+            }) => {
+                *held = Some(sight);
+                Vec::new()
+            }
             Some(slot) if slot.sight != sight => {
                 slot.sight = sight;
                 slot.users.clone()
             }
             _ => Vec::new(),
+        }
+    }
+
+    /// A Secret is about to be patched by us: what the watch shows of it is held back until
+    /// [`Index::patched`], so that our own change is told from others'.
+    pub fn patching(&mut self, namespace: &str, name: &str) {
+        if let Some(slot) = self.secrets.get_mut(&(namespace.to_owned(), name.to_owned())) {
+            slot.held = Some(Held::default());
+        }
+    }
+
+    /// The patch has been answered: with the version that it made of the one that was read (the
+    /// patch was guarded by that), or not (`None`). The sources that name the Secret, when the watch has shown
+    /// anything else.
+    pub fn patched(&mut self, namespace: &str, name: &str, version: Option<&str>) -> Vec<SourceKey> {
+        let Some(slot) = self.secrets.get_mut(&(namespace.to_owned(), name.to_owned())) else {
+            return Vec::new();
+        };
+        let held = slot.held.take().and_then(|Held(held)| held);
+        let own = version.map(|version| Sight::At(version.to_owned()));
+        match (own, held) {
+            (Some(own), None) => {
+                slot.sight = own;
+                Vec::new()
+            }
+            (own, Some(held)) => {
+                let news = own.as_ref() != Some(&held) && slot.sight != held;
+                slot.sight = held;
+                if news { slot.users.clone() } else { Vec::new() }
+            }
+            (None, None) => Vec::new(),
         }
     }
 
@@ -237,6 +283,11 @@ impl Index {
         self.sources.is_empty()
     }
 
+    /// Whether a source would be seen if it were there.
+    pub fn watches(&self, key: &SourceKey) -> bool {
+        self.scope.contains(key)
+    }
+
     /// How a live source ranks among those that want the same document.
     pub fn contender(&self, key: &SourceKey) -> Option<Contender> {
         let tracked = self
@@ -270,6 +321,9 @@ impl Index {
         keys.into_iter()
             .filter(|key| *key != me)
             .filter_map(|key| {
+                if !self.scope.contains(key) {
+                    return Some(Contender::unseen(key));
+                }
                 let contender = self.contender(key)?;
                 let tracked = self.sources.get(key)?;
                 let hint = tracked.hint.as_ref()?;
@@ -457,7 +511,11 @@ mod tests {
     }
 
     fn index() -> Index {
-        Index::new(NamespaceIsolation::Off)
+        let scope = Scope {
+            kinds: vec![Kind::Deployment],
+            namespaces: vec!["shop".into()],
+        };
+        Index::new(NamespaceIsolation::Off, scope)
     }
 
     #[test]
@@ -480,6 +538,34 @@ mod tests {
         assert_eq!(index.observe_secret("shop", "db", None), [key("app")]);
         index.learn_secret("shop", "db", Some("7"));
         assert!(index.is_missing("shop", "db"));
+    }
+
+    #[test]
+    fn our_own_patch_wakes_nobody_and_hides_nobody_elses() {
+        let mut index = index();
+        listing(&mut index, "app", r#"[{"name": "db"}]"#);
+        let woken = [key("app")];
+        for (shown, answered, wakes) in [
+            (None, Some("8"), false),
+            (Some("8"), Some("8"), false),
+            (Some("9"), Some("8"), true),
+            (Some("9"), None, true),
+            (None, None, false),
+        ] {
+            index.observe_secret("shop", "db", Some("7"));
+            index.patching("shop", "db");
+            if shown.is_some() {
+                assert_eq!(index.observe_secret("shop", "db", shown), []);
+            }
+            let found = index.patched("shop", "db", answered);
+            assert_eq!(
+                found,
+                if wakes { woken.as_slice() } else { &[] },
+                "{shown:?} {answered:?}"
+            );
+            let expected = if wakes { shown } else { answered };
+            assert_eq!(index.observe_secret("shop", "db", expected.or(Some("7"))), []);
+        }
     }
 
     #[test]

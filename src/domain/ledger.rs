@@ -59,6 +59,8 @@ pub struct LedgerEntry {
     pub deletion: DeletionPolicy,
     /// Whether it existed before us. Such a document is never purged.
     pub adopted: bool,
+    /// Whether its source is paused: should it go meanwhile, the document stays.
+    pub paused: bool,
 }
 
 /// One line of the ledger as it is stored.
@@ -76,6 +78,8 @@ struct Line {
     deletion: DeletionPolicy,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     adopted: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    paused: bool,
 }
 
 impl LedgerEntry {
@@ -92,6 +96,7 @@ impl LedgerEntry {
             since: self.since,
             deletion: self.deletion,
             adopted: self.adopted,
+            paused: self.paused,
         };
         // A struct of strings and numbers: there is nothing in it that serde_json could refuse.
         serde_json::to_string(&line).unwrap_or_default()
@@ -120,6 +125,7 @@ impl LedgerEntry {
             since: line.since,
             deletion: line.deletion,
             adopted: line.adopted,
+            paused: line.paused,
         };
         Ok((id, entry))
     }
@@ -143,6 +149,7 @@ mod tests {
             since: 7,
             deletion: DeletionPolicy::Retain,
             adopted: true,
+            paused: false,
         };
         let line = entry.to_line(&id);
         assert_eq!(

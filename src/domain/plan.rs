@@ -125,6 +125,17 @@ pub struct Contender {
 }
 
 impl Contender {
+    /// A holder that another operator of this cluster watches, of which we cannot know what it wants
+    /// now: it counts as one that does. It is nobody's elder.
+    pub fn unseen(key: &SourceKey) -> Self {
+        Self {
+            key: key.clone(),
+            created: i64::MAX,
+            uid: String::new(),
+            annotated: false,
+        }
+    }
+
     fn is_older_than(&self, other: &Self) -> bool {
         (self.created, &self.uid) < (other.created, &other.uid)
     }
@@ -368,6 +379,7 @@ impl Title {
             since,
             deletion,
             adopted: self.adopted,
+            paused: false,
         }
     }
 
@@ -428,6 +440,8 @@ pub struct Departure<'a> {
     pub version: KvVersion,
     /// Whether another live source of this cluster wants it, or has a claim on it and a problem.
     pub wanted: bool,
+    /// Whether the holder that the claim names would be seen if it were there.
+    pub claimant_watched: bool,
     /// What happens to it.
     pub deletion: DeletionPolicy,
     /// Whether a write of ours could still be under way to it.
@@ -503,11 +517,11 @@ pub fn remove(scene: &Departure) -> Removal {
     }
 }
 
-/// A claim of this cluster binds for others only while its holder wants the document, and none does
-/// (see [`Departure::wanted`]). The ledger gives it to us: another's name in the claim is one that
-/// we were about to replace.
+/// A claim of this cluster binds for others only while its holder wants the document. Where we would
+/// see that, none does (see [`Departure::wanted`]), and another's name in the claim is one that we
+/// were about to replace; where we would not, it binds.
 fn holds(scene: &Departure, claim: &Claim) -> bool {
-    scene.identity.is_ours(claim)
+    scene.identity.is_ours(claim) && (claim.holder == scene.entry.holder || scene.claimant_watched)
 }
 
 fn delete(scene: &Departure, version: u64) -> Removal {

@@ -65,6 +65,7 @@ fn entry(holder: &str, state: State) -> LedgerEntry {
         since: 100,
         deletion: DeletionPolicy::Soft,
         adopted: false,
+        paused: false,
     }
 }
 
@@ -343,6 +344,7 @@ fn departed(entry: &LedgerEntry, seen: &Seen, version: KvVersion, deletion: Dele
         seen,
         version,
         wanted: false,
+        claimant_watched: true,
         deletion,
         unsettled: false,
     })
@@ -420,6 +422,7 @@ fn a_delete_is_confirmed_only_when_no_write_can_follow() {
         seen,
         version: KvVersion::V2,
         wanted,
+        claimant_watched: true,
         deletion: DeletionPolicy::Soft,
         unsettled,
     };
@@ -555,5 +558,36 @@ fn a_document_that_was_being_taken_over_goes_with_its_new_holder() {
             DeletionPolicy::Soft
         ),
         Removal::DeleteVersion(3)
+    );
+}
+
+#[test]
+fn what_an_unseen_holder_claims_stays() {
+    let (identity, written) = (identity(), entry("web", State::Written));
+    let seen = live(3, "x", claim("id-1", "api"));
+    let departure = |claimant_watched| Departure {
+        identity: &identity,
+        entry: &written,
+        seen: &seen,
+        version: KvVersion::V2,
+        wanted: false,
+        claimant_watched,
+        deletion: DeletionPolicy::Soft,
+        unsettled: false,
+    };
+    assert_eq!(remove(&departure(true)), Removal::DeleteVersion(3));
+    assert_eq!(remove(&departure(false)), Removal::Disown);
+    // Nor is it taken over, unless everything may be.
+    let held = Case {
+        rivals: vec![Contender::unseen(&key("shop", "api"))],
+        ..case(seen.clone())
+    };
+    assert_eq!(decided(&held), other("api"));
+    assert!(
+        decided(&Case {
+            adopt: Adopt::All,
+            ..held
+        })
+        .is_ok()
     );
 }

@@ -82,6 +82,24 @@ impl fmt::Display for SourceKey {
     }
 }
 
+/// What an operator watches: `--kinds` and `--watch-namespaces`. There may be others in the cluster
+/// that watch the rest.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Scope {
+    /// Kinds of source.
+    pub kinds: Vec<Kind>,
+    /// Namespaces; empty: all.
+    pub namespaces: Vec<String>,
+}
+
+impl Scope {
+    /// Whether an object would be seen if it were there.
+    pub fn contains(&self, key: &SourceKey) -> bool {
+        self.kinds.contains(&key.kind)
+            && (self.namespaces.is_empty() || self.namespaces.contains(&key.namespace))
+    }
+}
+
 /// A source as Kubernetes showed it, at one moment.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Source {

@@ -12,8 +12,8 @@ use crate::domain::index::Remembered;
 use crate::domain::ledger::{LedgerEntry, State};
 use crate::domain::plan::{Act, Contender, Scene, Seen, Standing, Step, Title, Wish, decide, title};
 use crate::domain::problem::{Owner, Problem};
-use crate::domain::settings::{Adopt, DeletionPolicy};
-use crate::domain::source::Source;
+use crate::domain::settings::Adopt;
+use crate::domain::source::{Kind, Source, SourceKey};
 use crate::domain::value::{Content, Digest, Payload};
 use crate::vault::ErrorKind;
 
@@ -95,12 +95,15 @@ impl Run<'_> {
             Err(error) => return Ok(Some(self.failed(id, of_kubernetes(&error)))),
         };
         share.shrink(secrets.values());
-        let inputs = self.inputs(
-            wanted,
-            secrets
-                .iter()
-                .map(|(name, p)| (name.as_str(), p.resource_version.as_str())),
-        );
+        let mut versions: BTreeMap<String, String> = secrets
+            .iter()
+            .map(|(name, payload)| (name.clone(), payload.resource_version.clone()))
+            .collect();
+        let itself = if source.key.kind == Kind::Secret {
+            versions.get_mut(&source.key.name)
+        } else {
+            None
+        };
         let content = match assemble(
             wanted,
             &source.key.namespace,
@@ -138,13 +141,21 @@ impl Run<'_> {
             }
         };
         let before = self.memory.documents.get(id).copied();
-        let result = self.carry_out(source, ask, wanted, &seen, step, &content).await?;
+        let result = self
+            .carry_out(source, ask, wanted, &seen, step, &content, itself)
+            .await?;
         // What the Secrets held is not needed any more, and the next document wants the room.
         drop(content);
         drop(share);
         match result {
             Err(problem) => Ok(Some(self.failed(id, problem))),
             Ok(version) => {
+                let inputs = self.inputs(
+                    wanted,
+                    versions
+                        .iter()
+                        .map(|(name, version)| (name.as_str(), version.as_str())),
+                );
                 self.note_drift(id, before, digest, step);
                 self.memory.documents.insert(
                     id.clone(),
@@ -160,6 +171,10 @@ impl Run<'_> {
     }
 
     /// Does what was decided, and returns the version that Vault then holds.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "all that was gathered and decided about one document"
+    )]
     async fn carry_out(
         &mut self,
         source: &Source,
@@ -168,6 +183,7 @@ impl Run<'_> {
         seen: &Seen,
         step: Step,
         content: &Content,
+        mut itself: Option<&mut String>,
     ) -> Result<Result<u64, Problem>, Moved> {
         let (id, ledger) = (&wanted.id, &self.on.ledger);
         let stood = self.standing_of_failed(id) == Standing::Stale;
@@ -190,7 +206,7 @@ impl Run<'_> {
                     ledger.commit_later(vec![(id.clone(), Some(entry))]);
                     Ok(())
                 }
-                Act::Finalizer => self.ensure_finalizer(source).await?,
+                Act::Finalizer => self.ensure_finalizer(source, itself.as_deref_mut()).await?,
                 Act::Write(cas) => {
                     let written = self.write(source, wanted, content, cas, step.title).await?;
                     written.map(|new| version = new)
@@ -303,10 +319,10 @@ impl Run<'_> {
         }
     }
 
-    /// Says of all documents of the source what happens to them when they are no longer wanted.
-    pub(super) fn restate(&self, source: &Source, deletion: DeletionPolicy) {
+    /// Notes with all documents of the source whether it is paused.
+    pub(super) fn note_pause(&self, source: &Source, paused: bool) {
         let entries = self.on.ledger.of(&source.key).into_iter();
-        let changes = entries.map(|(id, entry)| (id, Some(LedgerEntry { deletion, ..entry })));
+        let changes = entries.map(|(id, entry)| (id, Some(LedgerEntry { paused, ..entry })));
         self.on.ledger.commit_later(changes.collect());
     }
 
@@ -334,12 +350,33 @@ impl Run<'_> {
         }
     }
 
-    async fn ensure_finalizer(&mut self, source: &Source) -> Result<Result<(), Problem>, Moved> {
+    /// Puts the finalizer on, where it is not. `itself`: the resourceVersion at which a Secret that is its own
+    /// source was fetched. Our patch makes a new one of it, which is no news to anybody.
+    async fn ensure_finalizer(
+        &mut self,
+        source: &Source,
+        itself: Option<&mut String>,
+    ) -> Result<Result<(), Problem>, Moved> {
         if self.has_finalizer || !self.on.settings.finalizers {
             return Ok(Ok(()));
         }
-        match self.on.kube.add_finalizer(source).await {
-            Ok(()) => {
+        let SourceKey { namespace, name, .. } = &source.key;
+        let patched = match itself {
+            None => self.on.kube.add_finalizer(source, None).await,
+            Some(version) => {
+                self.on.index().patching(namespace, name);
+                let patched = self.on.kube.add_finalizer(source, Some(version)).await;
+                let new = patched.as_ref().ok().and_then(|new| new.as_deref());
+                let woken = self.on.index().patched(namespace, name, new);
+                self.wake.extend(woken);
+                if let Some(new) = new {
+                    new.clone_into(version);
+                }
+                patched
+            }
+        };
+        match patched {
+            Ok(_) => {
                 self.has_finalizer = true;
                 Ok(Ok(()))
             }

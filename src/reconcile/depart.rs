@@ -30,19 +30,27 @@ impl Run<'_> {
             // The deletes are tried all the same; they hold nobody up any more.
             self.release(source).await;
         }
-        let entries = self.on.ledger.of(self.key());
+        let wishes = self.on.ledger.of(self.key()).into_iter().map(|(id, entry)| {
+            let gone_paused = source.is_none() && entry.paused;
+            let deletion = if ask.paused || gone_paused || ask.deletion == Some(DeletionPolicy::Retain) {
+                DeletionPolicy::Retain
+            } else if source.is_some() && ask.path.is_some() {
+                self.deletion(&ask)
+            } else {
+                entry.deletion
+            };
+            (id, LedgerEntry { deletion, ..entry })
+        });
+        let entries: Vec<_> = wishes.collect();
+        // The source takes its last word with it, and what follows may not come to its end.
+        let last_word = entries
+            .iter()
+            .map(|(id, entry)| (id.clone(), Some(entry.clone())));
+        self.on.ledger.commit_later(last_word.collect());
         let clearing = async {
             let mut done = true;
             for (id, entry) in &entries {
-                let deletion = if ask.paused || ask.deletion == Some(DeletionPolicy::Retain) {
-                    DeletionPolicy::Retain
-                } else if source.is_some() && ask.path.is_some() {
-                    self.deletion(&ask)
-                } else {
-                    entry.deletion
-                };
-                let holder = entry.holder.clone();
-                done &= self.depart(id, entry, deletion, holder).await;
+                done &= self.depart(id, entry, entry.deletion, entry.holder.clone()).await;
             }
             done
         };
@@ -125,7 +133,9 @@ impl Run<'_> {
         };
         for _ in 0..LOOKS {
             let seen = on.look(&mount, id).await?;
-            let claimant: Vec<&SourceKey> = seen.claim().map(|claim| &claim.holder).into_iter().collect();
+            let claimant = seen.claim().map(|claim| &claim.holder);
+            let claimant_watched = claimant.is_none_or(|key| on.index().watches(key));
+            let claimant: Vec<&SourceKey> = claimant.filter(|_| claimant_watched).into_iter().collect();
             let successor = on
                 .rivals(holder, &mount, id, &claimant)
                 .into_iter()
@@ -137,6 +147,7 @@ impl Run<'_> {
                 seen: &seen,
                 version: mount.version,
                 wanted: successor.is_some(),
+                claimant_watched,
                 deletion,
                 unsettled: unsettled.is_some(),
             });

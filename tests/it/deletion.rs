@@ -1,5 +1,7 @@
 //! What goes from Vault, when, and what stays.
 
+use std::net::TcpListener;
+
 use serde_json::json;
 
 use crate::harness::{Scene, Testbed, check, env_from, eventually, ours};
@@ -309,6 +311,66 @@ fn the_document_of_an_optional_secret_goes_with_it_although_two_sources_share_it
     scene.doc("app/maybe").goes();
     scene.secret("maybe", &[("k", "w")]);
     scene.doc("app/maybe").becomes(json!({"k": "w"}));
+}
+
+#[test]
+fn a_move_during_a_pause_is_made_up_after_it_and_leaves_nothing_behind() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let _operator = scene.start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.annotate("Secret", "db", &[("paused", Some("true"))]);
+    scene.settle();
+    scene.annotate("Secret", "db", &[("path", Some(&scene.path("new")))]);
+    scene.settle();
+    scene.doc("db").holds(json!({"k": "v"}));
+    assert_eq!(scene.doc("new").data(), None);
+    scene.annotate("Secret", "db", &[("paused", None)]);
+    scene.doc("new").becomes(json!({"k": "v"}));
+    scene.doc("db").goes();
+}
+
+#[test]
+fn a_source_that_goes_during_a_pause_leaves_its_document_even_without_finalizers() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let _operator = scene.run().flag("finalizers", "false").start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.annotate("Secret", "db", &[("paused", Some("true"))]);
+    scene.settle();
+    scene.delete("Secret", "db");
+    scene.vanishes("Secret", "db");
+    scene.settle();
+    scene.doc("db").holds(json!({"k": "v"})).is_at_version(1);
+}
+
+#[test]
+fn the_last_word_of_a_source_counts_although_vault_hangs_until_it_is_gone() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let _operator = scene
+        .run()
+        .flag("cleanup-timeout", "1s")
+        .env("VAULT_CLIENT_TIMEOUT", "3")
+        .start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.settle();
+    scene.vault.cut();
+    let silent = TcpListener::bind(("127.0.0.1", scene.vault.port)).unwrap();
+    // The operator sees the wish and the deletion at the same time.
+    scene.kube_wire.cut();
+    scene.annotate("Secret", "db", &[("preserve-on-delete", Some("true"))]);
+    scene.delete("Secret", "db");
+    scene.kube_wire.restore();
+    scene.vanishes("Secret", "db");
+    drop(silent);
+    scene.vault.restore();
+    scene.settle();
+    eventually("the ledger has nothing left of it", || {
+        let ledger = format!("{:?}", scene.at_home("configmaps"));
+        check(!ledger.contains("/db"), ledger)
+    });
+    scene.doc("db").holds(json!({"k": "v"})).is_at_version(1);
 }
 
 #[test]

@@ -166,7 +166,11 @@ fn a_restored_clusters_claims_count_as_ones_own() {
     const OLD: &str = "11111111-2222-3333-4444-555555555555";
     let scene = Scene::new();
     scene.doc("db").write(json!({"k": "old"}));
-    mark(&scene, "db", &foreign(OLD));
+    let mut old = foreign(OLD);
+    old["kind"] = json!("Secret");
+    old["namespace"] = json!(scene.ns);
+    old["name"] = json!("before-the-disaster");
+    mark(&scene, "db", &old);
     scene.own("db", "new");
     let _operator = scene.run().flag("adopt-cluster-id", OLD).start();
     scene.doc("db").becomes(json!({"k": "new"})).is_at_version(2);

@@ -255,3 +255,24 @@ fn a_document_that_somebody_made_while_its_secret_was_missing_is_not_taken() {
     scene.event("app", "OwnershipConflict", &["exists already"]);
     scene.doc("app").holds(json!({"k": "by hand"})).is_at_version(1);
 }
+
+#[test]
+fn a_reference_that_can_name_no_secret_reaches_no_api() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "v")]);
+    // The API server checks the names in `env` and `envFrom`, and not those of volumes.
+    let pod = json!({
+        "containers": [{"name": "main", "image": "none", "envFrom": [{"secretRef": {"name": "db"}}]}],
+        "volumes": [
+            {"name": "v", "secret": {"secretName": "db?pretty=true"}},
+            {"name": "w", "secret": {"secretName": "a/b"}},
+        ],
+    });
+    scene.deployment("app", ours(&[("path", &scene.path("app"))]), pod);
+    let _operator = scene.start();
+    scene.doc("app/db").becomes(json!({"k": "v"}));
+    scene.settle();
+    let mut asked = scene.vault.requests();
+    asked.retain(|request| request.contains("pretty") || request.ends_with("/a/b"));
+    assert_eq!(asked, [""; 0]);
+}

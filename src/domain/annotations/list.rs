@@ -175,7 +175,7 @@ fn parse_key(key: Json) -> Result<KeyPick, String> {
 
 /// DNS subdomain: what Kubernetes takes for the name of a Secret. A name that is none must be
 /// refused here, since it becomes part of an API request's path.
-fn is_object_name(name: &str) -> bool {
+pub fn is_object_name(name: &str) -> bool {
     let alphanumeric = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
     name.len() <= 253
         && name.split('.').all(|label| {
