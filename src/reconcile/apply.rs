@@ -156,7 +156,7 @@ impl Run<'_> {
                         .iter()
                         .map(|(name, version)| (name.as_str(), version.as_str())),
                 );
-                self.note_drift(id, before, digest, inputs, step);
+                self.note_drift(id, before, digest, step);
                 self.memory.documents.insert(
                     id.clone(),
                     Remembered {
@@ -498,17 +498,10 @@ impl Run<'_> {
         }
     }
 
-    /// Vault no longer held what we knew it to hold, and nothing that we write from had changed.
-    fn note_drift(
-        &mut self,
-        id: &DocumentId,
-        before: Option<Remembered>,
-        content: Digest,
-        inputs: Digest,
-        step: Step,
-    ) {
+    /// Vault no longer held what we knew it to hold, and should hold it still.
+    fn note_drift(&mut self, id: &DocumentId, before: Option<Remembered>, content: Digest, step: Step) {
         let Some(before) = before else { return };
-        if self.recheck && step.write.is_some() && before.content == content && before.inputs == inputs {
+        if self.recheck && step.write.is_some() && before.content == content {
             self.report.drift(id);
             self.on.metrics.drift_repaired(self.key());
         }

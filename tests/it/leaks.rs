@@ -176,3 +176,41 @@ fn a_secret_that_kubernetes_or_vault_refuses_is_not_quoted() {
         assert!(!format!("{:?}", scene.events("own")).contains(&spelling));
     }
 }
+
+#[test]
+fn an_error_of_vaults_that_quotes_the_request_tells_no_value_and_no_token() {
+    // A proxy, a plugin, or a version of Vault to come could answer so.
+    let scene = Scene::new();
+    let jwt = fs::read_to_string(scene.dir.join("token")).unwrap();
+    scene.vault.quote(&format!("POST /v1/auth/kubernetes/login HTTP"));
+    let operator = scene.run().env("RUST_LOG", "trace").start();
+    operator.says(&["log in"]);
+    scene.vault.behave();
+    operator.ready();
+    scene
+        .vault
+        .quote(&format!("/v1/secret/data/{}/own HTTP", scene.ns));
+    scene.own("own", TEXT);
+    scene.event("own", "SyncFailed", &["Vault refused"]);
+    scene.delete("Secret", "own");
+    scene.vanishes("Secret", "own");
+    let mut secret = spellings(TEXT.as_bytes());
+    secret.extend(scene.tokens());
+    secret.push(jwt.clone());
+    // A part of a secret is one too many.
+    secret.push(TEXT[..14].to_owned());
+    secret.push(jwt[..24].to_owned());
+    for (place, text) in [
+        ("log", operator.log()),
+        ("Events", format!("{:?}", scene.events("own"))),
+        ("metrics", operator.metrics().0),
+        ("readyz", operator.health.get("/readyz?verbose").text),
+    ] {
+        for secret in &secret {
+            assert!(
+                !text.contains(secret.as_str()),
+                "{secret:?} is in the {place}:\n{text}"
+            );
+        }
+    }
+}

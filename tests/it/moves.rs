@@ -184,3 +184,185 @@ fn an_immutable_secret_made_anew_under_its_name_is_followed() {
     scene.secret("db", &[("k", "two")]);
     scene.doc("app/db").becomes(json!({"k": "two"})).is_at_version(2);
 }
+
+#[test]
+fn a_changed_cluster_name_or_prefix_moves_the_documents() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "v")]);
+    scene.app("app", &["db"]);
+    scene.own("own", "v");
+    // Cluster name, template, style; where the documents then are.
+    let runs = [
+        (
+            "c1",
+            "clusters/{cluster}",
+            "inside-mount",
+            "secret",
+            "clusters/c1/",
+        ),
+        (
+            "c2",
+            "clusters/{cluster}",
+            "inside-mount",
+            "secret",
+            "clusters/c2/",
+        ),
+        (
+            "c2",
+            "clusters/x-{cluster}",
+            "inside-mount",
+            "secret",
+            "clusters/x-c2/",
+        ),
+        ("c2", "", "inside-mount", "secret", ""),
+        (
+            "c2",
+            "clusters/{cluster}",
+            "before-mount",
+            "clusters",
+            "c2/secret/data/",
+        ),
+        (
+            "c1",
+            "clusters/{cluster}",
+            "inside-mount",
+            "secret",
+            "clusters/c1/",
+        ),
+    ];
+    let mut before: Option<(&'static str, &str)> = None;
+    for (name, prefix, style, mount, place) in runs {
+        let operator = scene
+            .run()
+            .flag("cluster-name", name)
+            .flag("cluster-prefix", prefix)
+            .flag("cluster-prefix-style", style)
+            .start();
+        for document in ["app/db", "own"] {
+            let document = format!("{}/{document}", scene.ns);
+            scene
+                .doc_in(mount, &format!("{place}{document}"))
+                .becomes(json!({"k": "v"}));
+            if let Some((mount, place)) = before {
+                scene.doc_in(mount, &format!("{place}{document}")).goes();
+            }
+        }
+        before = Some((mount, place));
+        assert_eq!(operator.stop().code(), Some(0));
+    }
+}
+
+#[test]
+fn annotations_put_back_to_an_older_path_move_the_document_back() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "v")]);
+    scene.app("app", &["db"]);
+    let _operator = scene.start();
+    scene.doc("app/db").becomes(json!({"k": "v"}));
+    // `kubectl rollout undo` and `kubectl apply` of an older manifest do this.
+    let old = scene.get("Deployment", "app")["metadata"]["annotations"].clone();
+    scene.annotate("Deployment", "app", &[("path", Some(&scene.path("moved")))]);
+    scene.doc("moved/db").becomes(json!({"k": "v"}));
+    scene.doc("app/db").goes();
+    scene.patch("Deployment", "app", json!({"metadata": {"annotations": old}}));
+    scene.doc("app/db").becomes(json!({"k": "v"})).is_at_version(2);
+    scene.doc("moved/db").goes();
+    scene.entry_is("app/db", Some("written"));
+    scene.entry_is("moved/db", None);
+}
+
+#[test]
+fn an_older_path_put_back_while_the_operator_was_down_leaves_no_orphan() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "v")]);
+    scene.app("app", &["db"]);
+    let first = scene.start();
+    scene.doc("app/db").becomes(json!({"k": "v"}));
+    scene.annotate("Deployment", "app", &[("path", Some(&scene.path("moved")))]);
+    scene.doc("moved/db").becomes(json!({"k": "v"}));
+    scene.doc("app/db").goes();
+    first.kill();
+    scene.annotate("Deployment", "app", &[("path", Some(&scene.path("app")))]);
+    let _second = scene.start();
+    scene.doc("app/db").becomes(json!({"k": "v"}));
+    scene.doc("moved/db").goes();
+}
+
+#[test]
+fn a_preserved_document_stays_where_it_was_when_its_source_moves() {
+    let scene = Scene::new();
+    let annotations = ours(&[("path", &scene.path("old")), ("preserve-on-delete", "true")]);
+    scene.create_secret("db", annotations, &[("k", b"v")]);
+    let _operator = scene.start();
+    scene.doc("old").becomes(json!({"k": "v"}));
+    scene.entry_is("old", Some("written"));
+    scene.annotate(
+        "Secret",
+        "db",
+        &[("path", Some(&scene.path("new"))), ("preserve-on-delete", None)],
+    );
+    scene.doc("new").becomes(json!({"k": "v"}));
+    scene.entry_is("old", None);
+    scene.doc("old").holds(json!({"k": "v"})).is_at_version(1);
+    // What was said last is what counts for the new one.
+    scene.delete("Secret", "db");
+    scene.vanishes("Secret", "db");
+    assert_eq!(scene.doc("new").data(), None);
+}
+
+#[test]
+fn a_preserved_document_stays_when_all_annotations_are_wiped_while_the_operator_is_down() {
+    let scene = Scene::new();
+    let annotations = ours(&[("path", &scene.path("db")), ("preserve-on-delete", "true")]);
+    scene.create_secret("db", annotations, &[("k", b"v")]);
+    let first = scene.start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.entry_is("db", Some("written"));
+    first.stop();
+    scene.patch(
+        "Secret",
+        "db",
+        json!({"metadata": {"annotations": null, "finalizers": null}}),
+    );
+    let _second = scene.start();
+    scene.entry_is("db", None);
+    scene.doc("db").holds(json!({"k": "v"})).is_at_version(1);
+}
+
+#[test]
+fn a_source_with_300_documents_moves_in_one_edit() {
+    let scene = Scene::new();
+    let names: Vec<String> = (0..300).map(|number| format!("s{number}")).collect();
+    for name in &names {
+        scene.secret(name, &[("k", name)]);
+    }
+    let list: Vec<&str> = names.iter().map(String::as_str).collect();
+    scene.app("app", &list);
+    let _operator = scene.start();
+    for name in &names {
+        scene.doc(&format!("app/{name}")).becomes(json!({"k": name}));
+    }
+    scene.annotate("Deployment", "app", &[("path", Some(&scene.path("moved")))]);
+    for name in &names {
+        scene
+            .doc(&format!("moved/{name}"))
+            .becomes(json!({"k": name}))
+            .is_at_version(1);
+    }
+    for name in &names {
+        scene.doc(&format!("app/{name}")).goes();
+    }
+    eventually("the ledger holds the new ones only", || {
+        let entries = scene.entries();
+        let moved = entries.keys().filter(|path| path.starts_with("moved/")).count();
+        crate::harness::check(
+            (entries.len(), moved) == (300, 300),
+            format!("{} {moved}", entries.len()),
+        )
+    });
+    scene.delete("Deployment", "app");
+    scene.vanishes("Deployment", "app");
+    for name in &names {
+        assert_eq!(scene.doc(&format!("moved/{name}")).data(), None);
+    }
+}
