@@ -23,7 +23,7 @@ use crate::domain::document::DocumentId;
 use crate::domain::ledger::{LedgerEntry, State};
 use crate::domain::source::SourceKey;
 use crate::kube::{Error, call};
-use shards::{Shard, Shards};
+use shards::{Shard, Store};
 
 const LABEL: &str = "vault-sync.io/ledger";
 /// Who writes the ledger now. It is there while an operator works, and gone when one has ended in
@@ -48,7 +48,7 @@ pub enum CommitError {
 pub struct Ledger {
     api: Api<ConfigMap>,
     epoch: String,
-    inner: Mutex<Shards>,
+    inner: Mutex<Store>,
     wake: Notify,
     /// What the last operator left in the ledger without saying good-bye.
     unclean: HashSet<DocumentId>,
@@ -62,7 +62,7 @@ impl Ledger {
         let found = call("list the ledger", api.list(&ListParams::default().labels(LABEL)))
             .await
             .map_err(|error| CommitError::Unwritable(Arc::new(error)))?;
-        let mut inner = Shards::default();
+        let mut inner = Store::default();
         let mut unclean = false;
         for object in found.items {
             let annotations = object.metadata.annotations.unwrap_or_default();
@@ -331,7 +331,7 @@ impl Ledger {
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shards> {
+    fn lock(&self) -> MutexGuard<'_, Store> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

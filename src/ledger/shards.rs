@@ -15,7 +15,7 @@ const NAME: &str = "vault-sync-operator-ledger";
 const FULL: usize = 384 * 1024;
 
 #[derive(Default)]
-pub(super) struct Shards {
+pub(super) struct Store {
     pub(super) entries: HashMap<DocumentId, LedgerEntry>,
     pub(super) by_holder: HashMap<SourceKey, HashSet<DocumentId>>,
     /// Which shard holds a document.
@@ -79,7 +79,7 @@ fn data_key(id: &DocumentId) -> String {
     })
 }
 
-impl Shards {
+impl Store {
     /// Changes the entries and marks what is to be stored; whether anything changed.
     pub(super) fn apply(&mut self, changes: Vec<(DocumentId, Option<LedgerEntry>)>) -> bool {
         let mut news = false;
