@@ -366,3 +366,55 @@ fn a_source_with_300_documents_moves_in_one_edit() {
         assert_eq!(scene.doc(&format!("moved/{name}")).data(), None);
     }
 }
+
+#[test]
+fn two_sources_that_swapped_their_paths_while_the_operator_was_down_lose_nothing() {
+    let scene = Scene::new();
+    let (a, b) = (scene.path("a"), scene.path("b"));
+    scene.create_secret("one", ours(&[("path", &a)]), &[("k", b"1")]);
+    scene.create_secret("two", ours(&[("path", &b)]), &[("k", b"2")]);
+    let first = scene.start();
+    scene.doc("a").becomes(json!({"k": "1"}));
+    scene.doc("b").becomes(json!({"k": "2"}));
+    scene.entry_is("a", Some("written"));
+    scene.entry_is("b", Some("written"));
+    first.kill();
+    scene.annotate("Secret", "one", &[("path", Some(&b))]);
+    scene.annotate("Secret", "two", &[("path", Some(&a))]);
+    let _second = scene.start();
+    scene.doc("a").becomes(json!({"k": "2"})).is_at_version(2);
+    scene.doc("b").becomes(json!({"k": "1"})).is_at_version(2);
+    scene.settle();
+    scene.doc("a").holds(json!({"k": "2"})).is_at_version(2);
+    scene.doc("b").holds(json!({"k": "1"})).is_at_version(2);
+    for (document, name) in [("a", "two"), ("b", "one")] {
+        let metadata = scene.doc(document).metadata();
+        assert_eq!(metadata["custom_metadata"]["name"], name);
+    }
+}
+
+#[test]
+fn a_chain_of_moves_onto_each_others_paths_loses_nothing() {
+    let scene = Scene::new();
+    let names = ["a", "b", "c", "d"];
+    for name in names {
+        scene.own(name, name);
+    }
+    let _operator = scene.start();
+    for name in names {
+        scene.doc(name).becomes(json!({"k": name}));
+    }
+    // Each goes to where the next one is; the last one makes room.
+    for (name, to) in [("a", "b"), ("b", "c"), ("c", "d"), ("d", "e")] {
+        scene.annotate("Secret", name, &[("path", Some(&scene.path(to)))]);
+    }
+    for (name, to) in [("a", "b"), ("b", "c"), ("c", "d"), ("d", "e")] {
+        scene.doc(to).becomes(json!({"k": name}));
+    }
+    scene.doc("a").goes();
+    scene.settle();
+    for (name, to) in [("a", "b"), ("b", "c"), ("c", "d"), ("d", "e")] {
+        scene.doc(to).holds(json!({"k": name}));
+        assert_eq!(scene.doc(to).metadata()["custom_metadata"]["name"], name);
+    }
+}
