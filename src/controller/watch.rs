@@ -134,10 +134,19 @@ impl Scope<'_> {
                         break;
                     }
                     Err(error) => {
+                        let denied = is_denied(&error);
                         if !std::mem::replace(&mut told, true) {
                             let error =
                                 crate::kube::Error::of(format!("watch {}s", self.kind), reason(error));
                             tracing::warn!(kind = %self.kind, %error, "a watch has failed; trying again");
+                        }
+                        if denied && let Some(listed) = listed.take() {
+                            // The rest need not wait for a right that may never come; what we cannot see
+                            // here counts as wanted by whoever holds it.
+                            self.controller
+                                .index()
+                                .see(self.kind, self.namespace.as_deref(), false);
+                            let _ = listed.send(()).await;
                         }
                         tokio::time::sleep(backoff.next()).await;
                     }
@@ -155,6 +164,9 @@ impl Scope<'_> {
                             Event::Apply(object) => self.applied(&object, &reduce, &noted),
                             Event::Delete(object) => self.deleted(&object, &noted),
                             Event::InitDone => {
+                                self.controller
+                                    .index()
+                                    .see(self.kind, self.namespace.as_deref(), true);
                                 self.gone(&std::mem::take(&mut unseen), &noted);
                                 if let Some(listed) = listed.take() {
                                     // Nobody listens any more when the process ends.
@@ -264,7 +276,7 @@ impl Controller {
     fn source_seen(&self, source: &Source) {
         let mut index = self.index();
         // Secrets are watched in any case, for what sources are made of.
-        if !index.watches(&source.key) {
+        if !index.is_in_scope(&source.key) {
             return;
         }
         let concerns = source.finalizer
@@ -306,6 +318,14 @@ fn needs_pages(error: &watcher::Error) -> bool {
         _ => return false,
     };
     matches!(code, 400 | 422)
+}
+
+/// Whether we may not list or watch here.
+fn is_denied(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) = error else {
+        return false;
+    };
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 401 | 403))
 }
 
 fn reason(error: watcher::Error) -> kube::Error {

@@ -13,7 +13,7 @@ use super::path::Place;
 use super::plan::Contender;
 use super::problem::PathFault;
 use super::settings::NamespaceIsolation;
-use super::source::{Reference, Scope, Source, SourceKey};
+use super::source::{Kind, Reference, Scope, Source, SourceKey};
 use super::value::Digest;
 
 /// A source as the watch showed it last, and what the last reconcile learnt.
@@ -54,8 +54,6 @@ pub struct Memory {
     pub told: Vec<String>,
     /// Whether the last reconcile brought all documents to Vault.
     pub healthy: Option<bool>,
-    /// How often in a row it has failed.
-    pub failures: u32,
     /// When all of it was compared with Vault, since the process began.
     pub checked: Option<Duration>,
 }
@@ -98,6 +96,8 @@ struct SecretSlot {
 pub struct Index {
     isolation: NamespaceIsolation,
     scope: Scope,
+    /// Parts of the scope that could not be listed yet: a kind, in a namespace or in all.
+    blind: Vec<(Kind, Option<String>)>,
     sources: HashMap<SourceKey, Tracked>,
     /// By namespace and name.
     secrets: HashMap<(String, String), SecretSlot>,
@@ -111,6 +111,7 @@ impl Index {
         Self {
             isolation,
             scope,
+            blind: Vec::new(),
             sources: HashMap::new(),
             secrets: HashMap::new(),
             neighbours: HashMap::new(),
@@ -283,9 +284,29 @@ impl Index {
         self.sources.is_empty()
     }
 
+    /// Whether a source is one of those that we are asked to watch.
+    pub fn is_in_scope(&self, key: &SourceKey) -> bool {
+        self.scope.contains(key)
+    }
+
     /// Whether a source would be seen if it were there.
     pub fn watches(&self, key: &SourceKey) -> bool {
-        self.scope.contains(key)
+        let blind = |(kind, namespace): &(Kind, Option<String>)| {
+            *kind == key.kind
+                && namespace
+                    .as_ref()
+                    .is_none_or(|namespace| *namespace == key.namespace)
+        };
+        self.scope.contains(key) && !self.blind.iter().any(blind)
+    }
+
+    /// Notes whether a part of the scope can be seen.
+    pub fn see(&mut self, kind: Kind, namespace: Option<&str>, sees: bool) {
+        self.blind
+            .retain(|(k, n)| (*k, n.as_deref()) != (kind, namespace));
+        if !sees {
+            self.blind.push((kind, namespace.map(str::to_owned)));
+        }
     }
 
     /// How a live source ranks among those that want the same document.
@@ -321,7 +342,7 @@ impl Index {
         keys.into_iter()
             .filter(|key| *key != me)
             .filter_map(|key| {
-                if !self.scope.contains(key) {
+                if !self.watches(key) {
                     return Some(Contender::unseen(key));
                 }
                 let contender = self.contender(key)?;
@@ -473,7 +494,6 @@ mod tests {
     use crate::domain::annotations;
     use crate::domain::document::{KvVersion, Mount};
     use crate::domain::settings::tests::settings;
-    use crate::domain::source::Kind;
     use crate::domain::value::Digester;
 
     fn key(name: &str) -> SourceKey {

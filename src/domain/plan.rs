@@ -230,13 +230,18 @@ fn unclaimed(scene: &Scene, version: u64, created: i64) -> Result<Title, Owner> 
     }
 }
 
+/// By how many seconds Vault's clock may be behind ours before a document of ours looks older than our
+/// intention. Nothing was there when we looked, just before it; so this can let in nobody else's.
+const CLOCK_SKEW: i64 = 300;
+
 /// Whether the ledger gives us an unclaimed document. One that we were about to create is ours when
-/// it is at version 1 and younger than our intention: the promise's one exception.
+/// it is at version 1 and younger than our intention: the promise's one exception. One that we were
+/// about to adopt is not, before we have written it.
 fn is_written(entry: &LedgerEntry, kv: KvVersion, version: u64, created: i64) -> bool {
     match entry.state {
         State::Written | State::Deleting => true,
         State::Creating | State::OutcomeUnknown => {
-            kv == KvVersion::V2 && version == 1 && created >= entry.since
+            kv == KvVersion::V2 && version == 1 && !entry.adopted && created + CLOCK_SKEW >= entry.since
         }
     }
 }
@@ -311,6 +316,8 @@ pub struct Step {
     pub claim: bool,
     /// The right that it rests on.
     pub title: Title,
+    /// Whether the write brings a deleted document back, under whatever claim is left on it.
+    pub revives: bool,
 }
 
 /// One call in carrying out a [`Step`].
@@ -339,12 +346,18 @@ impl Step {
         if self.write.is_some() || self.claim {
             acts.push(Act::Finalizer);
         }
-        acts.extend(self.write.map(Act::Write));
-        if self.title.creating {
-            acts.push(Act::Settle);
-        }
-        if self.claim {
-            acts.push(Act::Claim);
+        let write = self
+            .write
+            .map(Act::Write)
+            .into_iter()
+            .chain(self.title.creating.then_some(Act::Settle));
+        let claim = self.claim.then_some(Act::Claim);
+        // A claim can be put on what is deleted, and must be: what is written under another's is
+        // another's, should we crash before ours is on it.
+        if self.revives {
+            acts.extend(claim.into_iter().chain(write));
+        } else {
+            acts.extend(write.chain(claim));
         }
         acts
     }
@@ -416,6 +429,12 @@ pub fn decide(scene: &Scene, content: Digest) -> Result<Step, Owner> {
         },
         other => other?,
     };
+    let stood = scene
+        .entry
+        .is_some_and(|entry| entry.holder == scene.me.key && entry.state == State::Written);
+    // What we adopt and have not written yet is not ours to delete.
+    let creating = title.creating || (title.adopted && !stood && !equal);
+    let title = Title { creating, ..title };
     let claim = Mark::Claimed(scene.identity.claim(&scene.me.key));
     Ok(Step {
         write: (!equal).then_some(match scene.version {
@@ -424,6 +443,7 @@ pub fn decide(scene: &Scene, content: Digest) -> Result<Step, Owner> {
         }),
         claim: scene.claims && scene.seen.mark() != Some(&claim),
         title,
+        revives: matches!(scene.seen, Seen::Deleted { .. }),
     })
 }
 

@@ -113,6 +113,15 @@ fn step(write: Option<Cas>, claim: bool, adopted: bool, creating: bool) -> Resul
         write,
         claim,
         title: Title { adopted, creating },
+        revives: false,
+    })
+}
+
+/// The same, of a document that is deleted.
+fn reviving(step: Result<Step, Owner>) -> Result<Step, Owner> {
+    step.map(|step| Step {
+        revives: true,
+        ..step
     })
 }
 
@@ -132,7 +141,7 @@ fn what_is_not_there_is_created() {
     };
     assert_eq!(
         decided(&case(deleted)),
-        step(Some(Cas::Version(4)), true, false, true)
+        reviving(step(Some(Cas::Version(4)), true, false, true))
     );
     let on_v1 = Case {
         version: KvVersion::V1,
@@ -174,7 +183,7 @@ fn what_differs_is_written_once_and_what_does_not_is_left() {
     };
     assert_eq!(
         decided(&drifted),
-        step(Some(Cas::Version(3)), false, false, false)
+        reviving(step(Some(Cas::Version(3)), false, false, false))
     );
 }
 
@@ -277,11 +286,11 @@ fn an_unclaimed_document_is_adopted_only_as_allowed() {
     assert_eq!(found("old", Adopt::Equal, marked.clone()), Err(Owner::Nobody));
     assert_eq!(
         found("old", Adopt::Annotated, marked),
-        step(Some(Cas::Version(3)), true, true, false)
+        step(Some(Cas::Version(3)), true, true, true)
     );
     assert_eq!(
         found("old", Adopt::All, plain),
-        step(Some(Cas::Version(3)), true, true, false)
+        step(Some(Cas::Version(3)), true, true, true)
     );
 }
 
@@ -302,7 +311,7 @@ fn after_a_crash_while_creating_only_a_young_first_version_is_ours() {
         creating(one.clone(), 100),
         step(Some(Cas::Version(1)), true, false, false)
     );
-    assert_eq!(creating(one, 101), Err(Owner::Nobody));
+    assert_eq!(creating(one, 401), Err(Owner::Nobody));
     assert_eq!(creating(live(2, "old", Mark::Unclaimed), 100), Err(Owner::Nobody));
 }
 
@@ -469,6 +478,7 @@ fn the_ledger_comes_before_vault_and_the_claim_after_it() {
             adopted: false,
             creating,
         },
+        revives: false,
     };
     let create = step(Some(Cas::Version(0)), true, true);
     assert_eq!(
@@ -492,6 +502,21 @@ fn the_ledger_comes_before_vault_and_the_claim_after_it() {
     assert_eq!(
         step(None, false, false).course(&me, Some(&written)),
         [Act::Restate]
+    );
+    // What is deleted carries somebody's claim still: ours comes before the content.
+    let revive = Step {
+        revives: true,
+        ..create
+    };
+    assert_eq!(
+        revive.course(&me, None),
+        [
+            Act::Record,
+            Act::Finalizer,
+            Act::Claim,
+            Act::Write(Cas::Version(0)),
+            Act::Settle
+        ]
     );
     // What another held, or what was about to be deleted, is stored as ours first.
     assert_eq!(

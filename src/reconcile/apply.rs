@@ -293,7 +293,7 @@ impl Run<'_> {
             Ok(()) => Ok(()),
             Err(error) if error.kind == ErrorKind::Denied || error.status == Some(405) => {
                 let mut claimless = on.notes.claimless();
-                if claimless.insert(id.mount.clone()) {
+                if claimless.insert(id.mount.clone(), Instant::now()).is_none() {
                     on.metrics.claims_unavailable(claimless.len());
                     tracing::warn!(
                         mount = id.mount, %error,

@@ -51,6 +51,10 @@ impl Run<'_> {
             let mut done = true;
             for (id, entry) in &entries {
                 done &= self.depart(id, entry, entry.deletion, entry.holder.clone()).await;
+                self.look_whether_vault_is_down().await;
+                if self.vault_is_down {
+                    return false;
+                }
             }
             done
         };

@@ -54,6 +54,14 @@ impl Report {
         self.orphans.push(id.clone());
     }
 
+    /// How many of the problems may mean that Vault is down.
+    pub fn doubts_vault(&self) -> usize {
+        self.problems
+            .iter()
+            .filter(|(_, problem)| matches!(problem, Problem::Vault { down: true, .. }))
+            .count()
+    }
+
     fn any(&self, is: impl Fn(&Problem) -> bool) -> bool {
         self.problems.iter().any(|(_, problem)| is(problem))
     }
@@ -115,15 +123,11 @@ impl Run<'_> {
         self.count(&key, took);
         self.tell_all(&key);
         let transient = self.report.any(Problem::transient);
-        self.memory.failures = if transient {
-            self.memory.failures.saturating_add(1)
-        } else {
-            0
-        };
+        let failures = self.on.notes.count_failure(&key, transient);
         if source.is_some() || self.unread {
             self.memory.healthy = Some(self.report.problems.is_empty());
         }
-        let retry = self.retry();
+        let retry = self.retry(failures);
         if let Some(retry) = retry {
             self.look_again(retry, false);
         }
@@ -131,10 +135,9 @@ impl Run<'_> {
         if asks || self.unread {
             self.appoint_recheck(retry);
         }
+        self.appoint_second_look(&key);
         wake.append(&mut self.wake);
-        let vault_down = self
-            .report
-            .any(|problem| matches!(problem, Problem::Vault { down: true, .. }));
+        let vault_down = self.report.doubts_vault() > 0;
         let idle = self.on.ledger.of(&key).is_empty();
         match source {
             Some(source) if asks || self.has_finalizer || !idle => {
@@ -161,13 +164,27 @@ impl Run<'_> {
     }
 
     /// When to try again by itself what has failed.
-    fn retry(&self) -> Option<Duration> {
+    fn retry(&self, failures: u32) -> Option<Duration> {
         if self.report.any(Problem::transient) {
-            Some(crate::backoff::delay(self.memory.failures))
+            Some(crate::backoff::delay(failures))
         } else if self.report.any(Problem::is_vaults_to_cure) {
             Some(crate::backoff::shortened(SLOW_RETRY))
         } else {
             None
+        }
+    }
+
+    /// Looks again at documents to which a write without an answer may still be under way.
+    fn appoint_second_look(&mut self, key: &SourceKey) {
+        let until = self
+            .on
+            .ledger
+            .of(key)
+            .iter()
+            .filter_map(|(id, _)| self.on.unsettled_until(id))
+            .max();
+        if let Some(until) = until {
+            self.look_again(until.saturating_duration_since(std::time::Instant::now()), true);
         }
     }
 

@@ -182,7 +182,7 @@ fn an_error_of_vaults_that_quotes_the_request_tells_no_value_and_no_token() {
     // A proxy, a plugin, or a version of Vault to come could answer so.
     let scene = Scene::new();
     let jwt = fs::read_to_string(scene.dir.join("token")).unwrap();
-    scene.vault.quote(&format!("POST /v1/auth/kubernetes/login HTTP"));
+    scene.vault.quote("POST /v1/auth/kubernetes/login HTTP");
     let operator = scene.run().env("RUST_LOG", "trace").start();
     operator.says(&["log in"]);
     scene.vault.behave();
