@@ -732,3 +732,27 @@ fn a_delete_whose_reply_was_lost_is_done_once() {
     scene.entry_is("db", None);
     scene.doc("db").is_at_version(1);
 }
+
+#[test]
+fn a_delete_that_vault_denies_holds_nobody_up_and_is_done_when_it_may_be() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let deny = format!(
+        "path \"secret/data/{0}/*\" {{ capabilities = [\"create\", \"read\", \"update\"] }}\n\
+         path \"secret/metadata/{0}/*\" {{ capabilities = [\"create\", \"read\", \"update\", \"patch\", \"list\"] }}\n",
+        scene.ns
+    );
+    scene.set_policy(&deny);
+    let first = scene.run().flag("cleanup-timeout", "1s").start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.delete("Secret", "db");
+    scene.event("db", "SyncFailed", &["permission denied", "/db"]);
+    scene.vanishes("Secret", "db");
+    scene.entry_is("db", Some("deleting"));
+    scene.doc("db").holds(json!({"k": "v"}));
+    first.stop();
+    scene.set_policy(&deny.replace("\"update\"] }\npath", "\"update\", \"delete\"] }\npath"));
+    let _second = scene.start();
+    scene.doc("db").goes();
+    scene.entry_is("db", None);
+}

@@ -418,3 +418,69 @@ fn a_chain_of_moves_onto_each_others_paths_loses_nothing() {
         assert_eq!(scene.doc(to).metadata()["custom_metadata"]["name"], name);
     }
 }
+
+#[test]
+fn a_namespace_that_is_no_longer_watched_keeps_its_documents() {
+    let scene = Scene::new();
+    let other = format!("{}-other", scene.ns);
+    let kube = &scene.bed.kube;
+    kube.post("/api/v1/namespaces", &json!({"metadata": {"name": other}}))
+        .ok();
+    let binding = json!({
+        "metadata": {"name": "operator"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "it-sources"},
+        "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": scene.home}],
+    });
+    let bindings = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{other}/rolebindings");
+    kube.post(&bindings, &binding).ok();
+    let secret = json!({
+        "metadata": {"name": "far", "annotations": ours(&[("path", &scene.path("far"))])},
+        "stringData": {"k": "v"},
+    });
+    kube.post(&format!("/api/v1/namespaces/{other}/secrets"), &secret)
+        .ok();
+    scene.own("near", "v");
+    let both = format!("{},{other}", scene.ns);
+    let first = scene.run().flag("watch-namespaces", &both).start();
+    scene.doc("far").becomes(json!({"k": "v"}));
+    scene.doc("near").becomes(json!({"k": "v"}));
+    scene.entry_is("far", Some("written"));
+    first.stop();
+    // First it may still read there, then it may not.
+    for round in 0..2 {
+        if round == 1 {
+            kube.delete(&format!("{bindings}/operator")).ok();
+        }
+        let second = scene.start();
+        second.says(&["ledger loaded"]);
+        scene.settle();
+        scene.settle();
+        scene.doc("far").holds(json!({"k": "v"})).is_at_version(1);
+        scene.entry_is("far", Some("written"));
+        second.stop();
+    }
+    // Somebody who watches it again finds all as it was, and takes it away in its time.
+    kube.post(&bindings, &binding).ok();
+    kube.delete(&format!("/api/v1/namespaces/{other}/secrets/far"))
+        .ok();
+    let _third = scene.run().flag("watch-namespaces", &both).start();
+    scene.doc("far").goes();
+    scene.entry_is("far", None);
+}
+
+#[test]
+fn a_kind_that_is_no_longer_asked_for_keeps_its_documents() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "v")]);
+    scene.app("app", &["db"]);
+    let first = scene.start();
+    scene.doc("app/db").becomes(json!({"k": "v"}));
+    scene.entry_is("app/db", Some("written"));
+    first.stop();
+    let second = scene.run().flag("kinds", "Secret").start();
+    second.says(&["ledger loaded"]);
+    scene.settle();
+    scene.settle();
+    scene.doc("app/db").holds(json!({"k": "v"})).is_at_version(1);
+    scene.entry_is("app/db", Some("written"));
+}
