@@ -121,6 +121,33 @@ fn an_operator_that_ends_in_good_order_takes_its_epoch_off() {
 }
 
 #[test]
+fn an_operator_that_ends_leaves_anothers_epoch_where_it_is() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let operator = scene.start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.settle();
+    let other = json!({"metadata": {"annotations": {EPOCH: "another-operator"}}});
+    scene.bed.kube.patch(&place(&scene), &other).ok();
+    operator.stop();
+    assert_eq!(only(&scene)["metadata"]["annotations"][EPOCH], "another-operator");
+}
+
+#[test]
+fn deleted_while_nothing_changes_it_is_written_anew_when_the_operator_ends() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let operator = scene.start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.entry_is("db", Some("written"));
+    scene.settle();
+    scene.bed.kube.delete(&place(&scene)).ok();
+    assert_eq!(operator.stop().code(), Some(0));
+    scene.entry_is("db", Some("written"));
+    assert_eq!(only(&scene)["metadata"]["annotations"][EPOCH], Value::Null);
+}
+
+#[test]
 fn deleted_while_the_operator_runs_it_is_written_anew_whole_at_the_next_change() {
     let scene = Scene::new();
     scene.own("one", "v");
