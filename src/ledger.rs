@@ -193,26 +193,36 @@ impl Ledger {
             }
         }
         self.flush().await?;
-        let patch = serde_json::json!({ "metadata": { "annotations": { EPOCH: null } } });
-        let names: Vec<String> = self
-            .lock()
-            .shards
-            .iter()
-            .map(|shard| shard.name.clone())
-            .collect();
-        for name in names {
-            let params = PatchParams::default();
-            let patch = Patch::Merge(&patch);
-            if let Err(error) = call(
-                "take the epoch off the ledger",
-                self.api.patch_metadata(&name, &params, &patch),
-            )
-            .await
-            {
-                warn!(%error, "the ledger's epoch could not be taken off; the next operator will look twice");
-            }
+        let shards = self.lock().shards.len();
+        for index in 0..shards {
+            self.take_leave(index).await?;
         }
         Ok(())
+    }
+
+    /// Takes our epoch off a shard, as long as it is ours and as we left it. If somebody has edited or
+    /// deleted it, it is put right before: the next operator knows only what it says.
+    async fn take_leave(&self, index: usize) -> Result<(), CommitError> {
+        loop {
+            let (name, version) = {
+                let inner = self.lock();
+                let shard = &inner.shards[index];
+                (shard.name.clone(), shard.version.clone())
+            };
+            let patch = serde_json::json!({
+                "metadata": { "resourceVersion": version, "annotations": { EPOCH: null } },
+            });
+            let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
+            let leaving = self.api.patch_metadata(&name, &params, &patch);
+            match call("take the epoch off the ledger", leaving).await {
+                Ok(_) => return Ok(()),
+                Err(Error::Conflict(_)) => {
+                    self.reread(index, &name).await?;
+                    self.flush_shard(index).await?;
+                }
+                Err(error) => return Err(CommitError::Unwritable(Arc::new(error))),
+            }
+        }
     }
 
     /// Writes all that is pending, and tells those that wait for it.

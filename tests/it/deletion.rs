@@ -659,3 +659,100 @@ fn a_document_over_the_limit_of_integrated_storage_is_told_and_its_last_good_con
         .becomes(json!({"a": "small again", "b": half}))
         .is_at_version(2);
 }
+
+#[test]
+fn without_finalizers_a_source_deleted_while_the_operator_was_down_leaves_no_document() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "v")]);
+    scene.app("app", &["db"]);
+    let first = scene.run().flag("finalizers", "false").start();
+    scene.doc("app/db").becomes(json!({"k": "v"}));
+    scene.entry_is("app/db", Some("written"));
+    first.stop();
+    scene.delete("Deployment", "app");
+    scene.vanishes("Deployment", "app");
+    let _second = scene.run().flag("finalizers", "false").start();
+    scene.doc("app/db").goes();
+    scene.entry_is("app/db", None);
+}
+
+#[test]
+fn purge_and_retain_reach_documents_whose_path_has_changed() {
+    let scene = Scene::new();
+    for policy in ["purge", "retain"] {
+        let annotations = ours(&[
+            ("path", &scene.path(&format!("{policy}/old"))),
+            ("deletion-policy", policy),
+        ]);
+        scene.create_secret(policy, annotations, &[("k", b"v")]);
+    }
+    let _operator = scene.start();
+    for policy in ["purge", "retain"] {
+        scene.doc(&format!("{policy}/old")).becomes(json!({"k": "v"}));
+        let moved = scene.path(&format!("{policy}/new"));
+        scene.annotate("Secret", policy, &[("path", Some(&moved))]);
+        scene.doc(&format!("{policy}/new")).becomes(json!({"k": "v"}));
+        scene.entry_is(&format!("{policy}/old"), None);
+    }
+    assert!(scene.doc("purge/old").metadata().is_null());
+    scene.doc("retain/old").holds(json!({"k": "v"})).is_at_version(1);
+}
+
+#[test]
+fn an_update_whose_reply_was_lost_is_followed_by_no_second_one() {
+    let scene = Scene::new();
+    scene.own("db", "one");
+    let _operator = scene.run().env("VAULT_CLIENT_TIMEOUT", "1s").start();
+    scene.doc("db").becomes(json!({"k": "one"}));
+    scene.settle();
+    scene
+        .vault
+        .lose_replies_to(&format!("POST {}", writes_of(&scene, "db")));
+    scene.set_key("db", "k", "two");
+    scene.doc("db").becomes(json!({"k": "two"}));
+    scene.vault.behave();
+    scene.event("db", "Synced", &[]);
+    scene.settle();
+    scene.doc("db").holds(json!({"k": "two"})).is_at_version(2);
+}
+
+#[test]
+fn a_delete_whose_reply_was_lost_is_done_once() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let _operator = scene.run().env("VAULT_CLIENT_TIMEOUT", "1s").start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.settle();
+    let delete = format!("/v1/secret/delete/{}/db HTTP", scene.ns);
+    scene.vault.lose_replies_to(&delete);
+    scene.delete("Secret", "db");
+    scene.doc("db").goes();
+    scene.vault.behave();
+    scene.vanishes("Secret", "db");
+    scene.entry_is("db", None);
+    scene.doc("db").is_at_version(1);
+}
+
+#[test]
+fn a_delete_that_vault_denies_holds_nobody_up_and_is_done_when_it_may_be() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let deny = format!(
+        "path \"secret/data/{0}/*\" {{ capabilities = [\"create\", \"read\", \"update\"] }}\n\
+         path \"secret/metadata/{0}/*\" {{ capabilities = [\"create\", \"read\", \"update\", \"patch\", \"list\"] }}\n",
+        scene.ns
+    );
+    scene.set_policy(&deny);
+    let first = scene.run().flag("cleanup-timeout", "1s").start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.delete("Secret", "db");
+    scene.event("db", "SyncFailed", &["permission denied", "/db"]);
+    scene.vanishes("Secret", "db");
+    scene.entry_is("db", Some("deleting"));
+    scene.doc("db").holds(json!({"k": "v"}));
+    first.stop();
+    scene.set_policy(&deny.replace("\"update\"] }\npath", "\"update\", \"delete\"] }\npath"));
+    let _second = scene.start();
+    scene.doc("db").goes();
+    scene.entry_is("db", None);
+}

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Operator, Scene, check, eventually};
+use crate::harness::{Operator, Scene, check, eventually, ours};
 
 const ATTEMPTS: &str = "vault_sync_operator_sync_attempts_total";
 const REPAIRED: &str = "vault_sync_operator_drift_repaired_total";
@@ -76,6 +76,27 @@ fn a_repaired_document_carries_its_claim_again() {
 }
 
 #[test]
+fn drift_on_kv_v1_is_restored_too() {
+    let scene = Scene::new();
+    for name in ["changed", "deleted"] {
+        let annotations = ours(&[("path", &format!("kv1/{}/{name}", scene.ns))]);
+        scene.create_secret(name, annotations, &[("k", b"v")]);
+    }
+    let operator = scene.run().flag("resync-interval", "1s").start();
+    let document = |name: &str| scene.doc_in("kv1", &format!("{}/{name}", scene.ns));
+    for name in ["changed", "deleted"] {
+        document(name).becomes(json!({"k": "v"}));
+        looked_at(&scene, &operator, name, 1.0);
+    }
+    document("changed").write(json!({"k": "by hand"}));
+    document("deleted").delete();
+    for name in ["changed", "deleted"] {
+        document(name).becomes(json!({"k": "v"}));
+        scene.event(name, "DriftRepaired", &["kv1/"]);
+    }
+}
+
+#[test]
 fn a_resync_writes_nothing_where_nothing_differs() {
     let scene = Scene::new();
     scene.secret("db", &[("k", "v")]);
@@ -83,7 +104,7 @@ fn a_resync_writes_nothing_where_nothing_differs() {
     scene.own("own", "v");
     scene.create_secret(
         "v1",
-        crate::harness::ours(&[("path", &format!("kv1/{}/v1", scene.ns))]),
+        ours(&[("path", &format!("kv1/{}/v1", scene.ns))]),
         &[("k", b"v")],
     );
     let operator = scene.run().flag("resync-interval", "1s").start();

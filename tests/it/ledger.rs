@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Scene, check, eventually, ours};
+use crate::harness::{Scene, check, env_from, eventually, ours};
 
 const EPOCH: &str = "vault-sync.io/epoch";
 
@@ -117,6 +117,33 @@ fn an_operator_that_ends_in_good_order_takes_its_epoch_off() {
         "{epoch}"
     );
     assert_eq!(operator.stop().code(), Some(0));
+    assert_eq!(only(&scene)["metadata"]["annotations"][EPOCH], Value::Null);
+}
+
+#[test]
+fn an_operator_that_ends_leaves_anothers_epoch_where_it_is() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let operator = scene.start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.settle();
+    let other = json!({"metadata": {"annotations": {EPOCH: "another-operator"}}});
+    scene.bed.kube.patch(&place(&scene), &other).ok();
+    operator.stop();
+    assert_eq!(only(&scene)["metadata"]["annotations"][EPOCH], "another-operator");
+}
+
+#[test]
+fn deleted_while_nothing_changes_it_is_written_anew_when_the_operator_ends() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let operator = scene.start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.entry_is("db", Some("written"));
+    scene.settle();
+    scene.bed.kube.delete(&place(&scene)).ok();
+    assert_eq!(operator.stop().code(), Some(0));
+    scene.entry_is("db", Some("written"));
     assert_eq!(only(&scene)["metadata"]["annotations"][EPOCH], Value::Null);
 }
 
@@ -340,5 +367,78 @@ fn what_is_to_happen_to_a_document_is_kept_in_it() {
     for name in ["retain", "preserved"] {
         scene.doc(name).holds(json!({"k": "v"})).is_at_version(1);
         assert_eq!(scene.doc(name).metadata()["custom_metadata"]["released"], "true");
+    }
+}
+
+#[test]
+fn however_many_documents_it_holds_no_object_passes_512_kib_and_few_writes_store_them() {
+    const SECRETS: usize = 300;
+    let scene = Scene::new();
+    let names: Vec<String> = (0..SECRETS).map(|number| format!("s{number}")).collect();
+    for name in &names {
+        scene.secret(name, &[("k", "v")]);
+    }
+    let list: Vec<&str> = names.iter().map(String::as_str).collect();
+    // Paths as long as they may be make the ledger large soon.
+    let long = format!("{}/{}", "a".repeat(220), "b".repeat(220));
+    for app in ["one", "two"] {
+        let annotations = ours(&[("path", &scene.path(&format!("{app}/{long}")))]);
+        scene.deployment(app, annotations, env_from(&list));
+    }
+    let first = scene.start();
+    let whole = || {
+        eventually("the ledger knows all documents", || {
+            let entries = scene.entries();
+            let written = entries.values().filter(|entry| entry["state"] == "written");
+            let (all, written) = (entries.len(), written.count());
+            check(
+                (all, written) == (2 * SECRETS, 2 * SECRETS),
+                format!("{written} of {all}"),
+            )
+        });
+    };
+    whole();
+    let maps = scene.ledger();
+    assert!(maps.len() >= 2, "{}", maps.len());
+    for map in &maps {
+        let size = map.to_string().len();
+        assert!(size <= 512 * 1024, "{}: {size}", map["metadata"]["name"]);
+    }
+    let stored = |verb: &str| {
+        let audit = scene.audit();
+        audit
+            .iter()
+            .filter(|request| request.resource == "configmaps" && request.verb == verb)
+            .count()
+    };
+    assert_eq!(stored("create"), maps.len());
+    let patches = stored("patch");
+    assert!(
+        patches < SECRETS,
+        "{patches} writes for {} documents",
+        2 * SECRETS
+    );
+
+    scene.settle();
+    assert_eq!(first.stop().code(), Some(0));
+    let writes = scene.vault_writes();
+    let second = scene.start();
+    second.says(&["ledger loaded", &format!("\"configmaps\":{}", maps.len())]);
+    for app in ["one", "two"] {
+        let labels = [("namespace", &*scene.ns), ("resource", app)];
+        second.counts("vault_sync_operator_sync_attempts_total", &labels, 1.0);
+    }
+    scene.settle();
+    assert_eq!(scene.vault_writes(), writes);
+    for app in ["one", "two"] {
+        scene.delete("Deployment", app);
+        scene.vanishes("Deployment", app);
+    }
+    eventually("the ledger is empty", || {
+        let entries = scene.entries();
+        check(entries.is_empty(), entries.len())
+    });
+    for name in [&names[0], &names[SECRETS - 1]] {
+        assert_eq!(scene.doc(&format!("two/{long}/{name}")).data(), None);
     }
 }

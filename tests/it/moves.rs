@@ -366,3 +366,121 @@ fn a_source_with_300_documents_moves_in_one_edit() {
         assert_eq!(scene.doc(&format!("moved/{name}")).data(), None);
     }
 }
+
+#[test]
+fn two_sources_that_swapped_their_paths_while_the_operator_was_down_lose_nothing() {
+    let scene = Scene::new();
+    let (a, b) = (scene.path("a"), scene.path("b"));
+    scene.create_secret("one", ours(&[("path", &a)]), &[("k", b"1")]);
+    scene.create_secret("two", ours(&[("path", &b)]), &[("k", b"2")]);
+    let first = scene.start();
+    scene.doc("a").becomes(json!({"k": "1"}));
+    scene.doc("b").becomes(json!({"k": "2"}));
+    scene.entry_is("a", Some("written"));
+    scene.entry_is("b", Some("written"));
+    first.kill();
+    scene.annotate("Secret", "one", &[("path", Some(&b))]);
+    scene.annotate("Secret", "two", &[("path", Some(&a))]);
+    let _second = scene.start();
+    scene.doc("a").becomes(json!({"k": "2"})).is_at_version(2);
+    scene.doc("b").becomes(json!({"k": "1"})).is_at_version(2);
+    scene.settle();
+    scene.doc("a").holds(json!({"k": "2"})).is_at_version(2);
+    scene.doc("b").holds(json!({"k": "1"})).is_at_version(2);
+    for (document, name) in [("a", "two"), ("b", "one")] {
+        let metadata = scene.doc(document).metadata();
+        assert_eq!(metadata["custom_metadata"]["name"], name);
+    }
+}
+
+#[test]
+fn a_chain_of_moves_onto_each_others_paths_loses_nothing() {
+    let scene = Scene::new();
+    let names = ["a", "b", "c", "d"];
+    for name in names {
+        scene.own(name, name);
+    }
+    let _operator = scene.start();
+    for name in names {
+        scene.doc(name).becomes(json!({"k": name}));
+    }
+    // Each goes to where the next one is; the last one makes room.
+    for (name, to) in [("a", "b"), ("b", "c"), ("c", "d"), ("d", "e")] {
+        scene.annotate("Secret", name, &[("path", Some(&scene.path(to)))]);
+    }
+    for (name, to) in [("a", "b"), ("b", "c"), ("c", "d"), ("d", "e")] {
+        scene.doc(to).becomes(json!({"k": name}));
+    }
+    scene.doc("a").goes();
+    scene.settle();
+    for (name, to) in [("a", "b"), ("b", "c"), ("c", "d"), ("d", "e")] {
+        scene.doc(to).holds(json!({"k": name}));
+        assert_eq!(scene.doc(to).metadata()["custom_metadata"]["name"], name);
+    }
+}
+
+#[test]
+fn a_namespace_that_is_no_longer_watched_keeps_its_documents() {
+    let scene = Scene::new();
+    let other = format!("{}-other", scene.ns);
+    let kube = &scene.bed.kube;
+    kube.post("/api/v1/namespaces", &json!({"metadata": {"name": other}}))
+        .ok();
+    let binding = json!({
+        "metadata": {"name": "operator"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "it-sources"},
+        "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": scene.home}],
+    });
+    let bindings = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{other}/rolebindings");
+    kube.post(&bindings, &binding).ok();
+    let secret = json!({
+        "metadata": {"name": "far", "annotations": ours(&[("path", &scene.path("far"))])},
+        "stringData": {"k": "v"},
+    });
+    kube.post(&format!("/api/v1/namespaces/{other}/secrets"), &secret)
+        .ok();
+    scene.own("near", "v");
+    let both = format!("{},{other}", scene.ns);
+    let first = scene.run().flag("watch-namespaces", &both).start();
+    scene.doc("far").becomes(json!({"k": "v"}));
+    scene.doc("near").becomes(json!({"k": "v"}));
+    scene.entry_is("far", Some("written"));
+    first.stop();
+    // First it may still read there, then it may not.
+    for round in 0..2 {
+        if round == 1 {
+            kube.delete(&format!("{bindings}/operator")).ok();
+        }
+        let second = scene.start();
+        second.says(&["ledger loaded"]);
+        scene.settle();
+        scene.settle();
+        scene.doc("far").holds(json!({"k": "v"})).is_at_version(1);
+        scene.entry_is("far", Some("written"));
+        second.stop();
+    }
+    // Somebody who watches it again finds all as it was, and takes it away in its time.
+    kube.post(&bindings, &binding).ok();
+    kube.delete(&format!("/api/v1/namespaces/{other}/secrets/far"))
+        .ok();
+    let _third = scene.run().flag("watch-namespaces", &both).start();
+    scene.doc("far").goes();
+    scene.entry_is("far", None);
+}
+
+#[test]
+fn a_kind_that_is_no_longer_asked_for_keeps_its_documents() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "v")]);
+    scene.app("app", &["db"]);
+    let first = scene.start();
+    scene.doc("app/db").becomes(json!({"k": "v"}));
+    scene.entry_is("app/db", Some("written"));
+    first.stop();
+    let second = scene.run().flag("kinds", "Secret").start();
+    second.says(&["ledger loaded"]);
+    scene.settle();
+    scene.settle();
+    scene.doc("app/db").holds(json!({"k": "v"})).is_at_version(1);
+    scene.entry_is("app/db", Some("written"));
+}

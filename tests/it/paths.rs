@@ -400,3 +400,65 @@ fn with_prefix_isolation_every_write_is_below_the_clusters_prefix_and_the_namesp
         assert!(fences.iter().any(|fence| path.starts_with(fence)), "{request}");
     }
 }
+
+#[test]
+fn a_policy_that_became_stricter_lets_documents_stay_and_lets_them_be_deleted() {
+    let scene = Scene::new();
+    let policy = scene.dir.join("policy.yaml");
+    std::fs::write(
+        &policy,
+        "rules: [{namespaces: ['*'], paths: ['secret/elsewhere/*']}]",
+    )
+    .unwrap();
+    let outside = format!("clusters/c1/{}/db", scene.ns);
+    for (name, path) in [
+        ("db", format!("secret/data/{outside}")),
+        ("kept", scene.path("kept")),
+    ] {
+        scene.create_secret(name, ours(&[("path", &path)]), &[("k", b"v")]);
+    }
+    let first = scene.start();
+    let document = || scene.doc_in("secret", &outside);
+    document().becomes(json!({"k": "v"}));
+    scene.doc("kept").becomes(json!({"k": "v"}));
+    first.stop();
+    let second = scene.run().flag("path-policy", policy.to_str().unwrap()).start();
+    scene.event("db", "InvalidAnnotation", &["policy"]);
+    scene.event("kept", "InvalidAnnotation", &["policy"]);
+    scene.set_key("kept", "k", "w");
+    second.stop();
+    scene.doc("kept").holds(json!({"k": "v"})).is_at_version(1);
+    let _third = scene.run().flag("namespace-isolation", "enforce").start();
+    scene.event("db", "InvalidAnnotation", &["namespace", &scene.ns]);
+    scene.doc("kept").becomes(json!({"k": "w"}));
+    document().holds(json!({"k": "v"})).is_at_version(1);
+    // What is ours may always be deleted.
+    scene.delete("Secret", "db");
+    scene.vanishes("Secret", "db");
+    document().goes();
+}
+
+#[test]
+fn a_policys_rule_may_forbid_adoption() {
+    let scene = Scene::new();
+    let policy = scene.dir.join("policy.yaml");
+    let rules = format!(
+        "rules: [{{namespaces: ['*'], paths: ['secret/{}/*'], adopt: false}}]",
+        scene.ns
+    );
+    std::fs::write(&policy, rules).unwrap();
+    scene.doc("db").write(json!({"k": "v"}));
+    scene.own("db", "v");
+    scene.own("new", "v");
+    let _operator = scene
+        .run()
+        .flag("path-policy", policy.to_str().unwrap())
+        .flag("adopt", "all")
+        .start();
+    scene.event("db", "OwnershipConflict", &["/db"]);
+    scene.doc("new").becomes(json!({"k": "v"}));
+    assert_eq!(
+        scene.doc("db").metadata()["custom_metadata"],
+        serde_json::Value::Null
+    );
+}
