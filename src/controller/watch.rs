@@ -162,7 +162,7 @@ impl Scope<'_> {
                                 self.applied(&object, &reduce, &noted);
                             }
                             Event::Apply(object) => self.applied(&object, &reduce, &noted),
-                            Event::Delete(object) => self.deleted(&object, &noted),
+                            Event::Delete(object) => self.deleted(&object, &reduce, &noted),
                             Event::InitDone => {
                                 self.controller
                                     .index()
@@ -199,20 +199,23 @@ impl Scope<'_> {
         }
     }
 
-    fn deleted<K: Resource>(&self, object: &K, noted: impl Fn(Seen<'_>)) {
-        let (Some(namespace), name) = (object.namespace(), object.name_any()) else {
-            return;
-        };
-        noted(Seen {
-            namespace: &namespace,
-            name: &name,
-            version: None,
-        });
-        self.controller.source_gone(&SourceKey {
-            kind: self.kind,
-            namespace,
-            name,
-        });
+    fn deleted<K: Resource>(
+        &self,
+        object: &K,
+        reduce: impl Fn(&K) -> Option<Source>,
+        noted: impl Fn(Seen<'_>),
+    ) {
+        let meta = object.meta();
+        if let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) {
+            noted(Seen {
+                namespace,
+                name,
+                version: None,
+            });
+        }
+        if let Some(source) = reduce(object) {
+            self.controller.source_ended(&source);
+        }
     }
 
     /// What the index knows in this watch's scope.
@@ -289,6 +292,13 @@ impl Controller {
         let wake = index.observe(source, &ask, fingerprint(source, &self.digester));
         drop(index);
         self.enqueue(wake);
+    }
+
+    /// A watch shows the end of an object, as it was last.
+    fn source_ended(&self, last: &Source) {
+        // It may have been changed and deleted within one breath: its last word counts.
+        self.source_seen(last);
+        self.source_gone(&last.key);
     }
 
     fn source_gone(&self, key: &SourceKey) {

@@ -12,7 +12,7 @@ use super::document::DocumentId;
 use super::path::Place;
 use super::plan::Contender;
 use super::problem::PathFault;
-use super::settings::NamespaceIsolation;
+use super::settings::{DeletionPolicy, NamespaceIsolation};
 use super::source::{Kind, Reference, Scope, Source, SourceKey};
 use super::value::Digest;
 
@@ -37,10 +37,21 @@ pub struct Tracked {
     pub trust: bool,
     /// Its `force-sync`, which asks for a re-check when it is another than the one obeyed last.
     pub force: Option<String>,
+    /// What it said last about its documents, if it asks for any.
+    last_word: Option<LastWord>,
     /// What it asks for; `None`: it only has our finalizer, or a place in the ledger.
     pub hint: Option<Hint>,
     /// What the last reconcile learnt.
     pub memory: Memory,
+}
+
+/// What a source says about the end of its documents.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LastWord {
+    /// What shall happen to them; `None`: as the flag says.
+    pub deletion: Option<DeletionPolicy>,
+    /// Nothing is to be deleted.
+    pub paused: bool,
 }
 
 /// What a reconcile leaves for the next one.
@@ -99,6 +110,8 @@ pub struct Index {
     /// Parts of the scope that could not be listed yet: a kind, in a namespace or in all.
     blind: Vec<(Kind, Option<String>)>,
     sources: HashMap<SourceKey, Tracked>,
+    /// Of those that are gone, until their documents are.
+    last_words: HashMap<SourceKey, LastWord>,
     /// By namespace and name.
     secrets: HashMap<(String, String), SecretSlot>,
     /// By [`Index::loose`] path.
@@ -113,6 +126,7 @@ impl Index {
             scope,
             blind: Vec::new(),
             sources: HashMap::new(),
+            last_words: HashMap::new(),
             secrets: HashMap::new(),
             neighbours: HashMap::new(),
         }
@@ -127,6 +141,7 @@ impl Index {
         }
         let hint = Hint::of(source, ask);
         let mut wake = vec![source.key.clone()];
+        self.last_words.remove(&source.key);
         // An object made anew under the same name is another source: nothing is remembered for it.
         let memory = match old {
             Some(old) if old.uid == source.uid => old.memory.clone(),
@@ -144,6 +159,10 @@ impl Index {
             deleting: source.deleting.is_some(),
             trust: ask.trust,
             force: ask.force.clone(),
+            last_word: hint.as_ref().map(|_| LastWord {
+                deletion: ask.deletion,
+                paused: ask.paused,
+            }),
             hint,
             memory,
         };
@@ -157,13 +176,26 @@ impl Index {
         wake
     }
 
-    /// Forgets a source that is no more. The sources to reconcile: itself, for what the ledger
-    /// still holds for it, and those that may want what it leaves.
+    /// Forgets a source that is no more, but for its last word. The sources to reconcile: itself, for
+    /// what the ledger still holds for it, and those that may want what it leaves.
     pub fn forget(&mut self, key: &SourceKey) -> Vec<SourceKey> {
         let mut wake = self.unlink(key);
-        self.sources.remove(key);
+        if let Some(word) = self.sources.remove(key).and_then(|tracked| tracked.last_word) {
+            self.last_words.insert(key.clone(), word);
+        }
         wake.push(key.clone());
         wake
+    }
+
+    /// What a source that is gone said last about its documents, as the watch has shown it.
+    pub fn last_word(&self, key: &SourceKey) -> Option<LastWord> {
+        self.last_words.get(key).copied()
+    }
+
+    /// Forgets a source of which nothing is left, its last word too.
+    pub fn bury(&mut self, key: &SourceKey) {
+        self.forget(key);
+        self.last_words.remove(key);
     }
 
     /// Notes a Secret's resourceVersion; `None`: it is gone. The sources that name it, when that is news.

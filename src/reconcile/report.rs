@@ -151,7 +151,7 @@ impl Run<'_> {
             // It is no source any more, or not there any more; nothing is left to be done for it.
             _ if idle => {
                 self.on.metrics.forget(&key);
-                self.on.index().forget(&key);
+                self.on.index().bury(&key);
                 self.again = None;
             }
             _ => {}
