@@ -208,5 +208,7 @@ impl Store {
             lines.insert(data_key(id), self.entries.get(id).map(|entry| entry.to_line(id)));
         }
         self.shards[at].pending = lines;
+        // Even with no line in it, it carries the epoch.
+        self.shards[at].touch = true;
     }
 }

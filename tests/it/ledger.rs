@@ -148,6 +148,16 @@ fn deleted_while_nothing_changes_it_is_written_anew_when_the_operator_ends() {
 }
 
 #[test]
+fn deleted_while_it_was_empty_it_is_there_again_when_the_operator_ends() {
+    let scene = Scene::new();
+    let operator = scene.start();
+    operator.says(&["ledger loaded"]);
+    scene.bed.kube.delete(&place(&scene)).ok();
+    assert_eq!(operator.stop().code(), Some(0));
+    assert_eq!(only(&scene)["metadata"]["annotations"][EPOCH], Value::Null);
+}
+
+#[test]
 fn deleted_while_the_operator_runs_it_is_written_anew_whole_at_the_next_change() {
     let scene = Scene::new();
     scene.own("one", "v");
