@@ -9,6 +9,7 @@ mod budget;
 mod depart;
 mod gather;
 mod locks;
+mod reclaim;
 mod report;
 
 use std::collections::HashMap;

@@ -552,6 +552,13 @@ fn delete(scene: &Departure, version: u64) -> Removal {
     }
 }
 
+/// Whether a live document carries exactly this source's claim: proof enough that it is the source's,
+/// when there is no ledger to ask.
+pub fn is_proven(identity: &Identity, holder: &SourceKey, seen: &Seen) -> bool {
+    seen.claim()
+        .is_some_and(|claim| claim.cluster_id == identity.cluster_id && claim.holder == *holder)
+}
+
 /// How a document that its source wants came out of a reconcile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Standing {

@@ -616,3 +616,23 @@ fn what_an_unseen_holder_claims_stays() {
         .is_ok()
     );
 }
+
+#[test]
+fn only_a_whole_claim_on_a_live_document_proves_anything() {
+    let proven = |seen: Seen| is_proven(&identity(), &key("shop", "web"), &seen);
+    assert!(proven(live(3, "x", claim("id-1", "web"))));
+    for mark in [
+        claim("id-1", "api"),
+        claim("id-2", "web"),
+        claim("id-old", "web"),
+        Mark::Unclaimed,
+        Mark::Garbled,
+    ] {
+        assert!(!proven(live(3, "x", mark)));
+    }
+    assert!(!proven(Seen::Deleted {
+        version: 3,
+        mark: claim("id-1", "web")
+    }));
+    assert!(!proven(Seen::Absent));
+}

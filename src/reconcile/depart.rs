@@ -31,6 +31,10 @@ impl Run<'_> {
             // The deletes are tried all the same; they hold nobody up any more.
             self.release(source).await;
         }
+        if let (Some(source), Some(left)) = (source, deadline) {
+            // Within the time that its deletion has; after that it goes, ledger or no ledger.
+            let _ = tokio::time::timeout(left, self.reclaim(source, &ask)).await;
+        }
         // What it says now, or said last as far as the watch has shown; else the ledger remembers.
         let word = match source {
             Some(_) => ask.path.is_some().then_some(LastWord {

@@ -214,6 +214,28 @@ fn edited_while_the_operator_runs_it_is_put_right_at_the_next_change() {
 }
 
 #[test]
+fn lost_with_a_source_that_goes_the_claims_still_give_its_documents_away() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "v")]);
+    scene.app("app", &["db"]);
+    scene.doc("app/theirs").write(json!({"k": "theirs"}));
+    let first = scene.start();
+    scene.doc("app/db").becomes(json!({"k": "v"}));
+    scene.settle();
+    first.stop();
+    scene.bed.kube.delete(&place(&scene)).ok();
+    scene.delete("Deployment", "app");
+
+    let _second = scene.start();
+    scene.vanishes("Deployment", "app");
+    assert_eq!(scene.doc("app/db").data(), None);
+    scene
+        .doc("app/theirs")
+        .holds(json!({"k": "theirs"}))
+        .is_at_version(1);
+}
+
+#[test]
 fn lost_while_the_operator_was_down_the_claims_give_the_documents_back() {
     let scene = Scene::new();
     scene.secret("db", &[("k", "v")]);
