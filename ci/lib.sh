@@ -52,10 +52,14 @@ build_testbed() {
   fi
 }
 
-# On a CI machine what was compiled outlives the checkout.
+# On a CI machine what was compiled outlives the checkout. Each place of a checkout has a folder of
+# its own: cargo tells the sources of two checkouts apart by their age only, so that one could be
+# tested with the other's code.
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/vault-sync-operator
 if [[ ${CI:-} == true ]]; then
-  export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target} CARGO_INCREMENTAL=0
+  export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target/$(sha256sum <<<"$PWD" | cut -c1-12)} CARGO_INCREMENTAL=0
+  mkdir -p "$CARGO_TARGET_DIR" && touch "$CARGO_TARGET_DIR"
+  find "$cache/target" -mindepth 1 -maxdepth 1 -mtime +14 -exec rm -rf {} + 2>/dev/null || true # of places that are gone
 fi
 # shellcheck disable=SC2034 # for who reads this file in
 target=${CARGO_TARGET_DIR:-$PWD/target}

@@ -89,7 +89,7 @@ impl Controller {
         self.enqueue(holders);
         let places = Arc::new(Semaphore::new(concurrency));
         let running = TaskTracker::new();
-        let prober = self.outage.probe(&self, &reconciler.vault);
+        let prober = self.outage.probe(&self, &reconciler.vault, &reconciler.mounts);
         let dispatch = async {
             loop {
                 let Ok(place) = places.clone().acquire_owned().await else {

@@ -350,10 +350,15 @@ impl Kube {
     /// Puts our finalizer on a source, and takes the predecessor's annotation away. A strategic merge
     /// adds to the list whatever else is in it; the UID makes sure that it is the same object.
     /// <https://kubernetes.io/docs/tasks/manage-kubernetes-objects/update-api-object-kubectl-patch/>
-    pub async fn add_finalizer(&self, source: &Source) -> Result<(), Error> {
+    ///
+    /// `read`: the resourceVersion that the object must still have, if that matters. Returns the new one.
+    pub async fn add_finalizer(&self, source: &Source, read: Option<&str>) -> Result<Option<String>, Error> {
         let mut metadata = serde_json::json!({ "uid": source.uid, "finalizers": [FINALIZER] });
         if source.annotations.contains_key(SECRET_VERSIONS) {
             metadata["annotations"] = predecessors_annotation();
+        }
+        if let Some(version) = read {
+            metadata["resourceVersion"] = version.into();
         }
         self.patch(source, "put the finalizer on", metadata).await
     }
@@ -363,6 +368,7 @@ impl Kube {
         let metadata = serde_json::json!({ "uid": source.uid, "annotations": predecessors_annotation() });
         self.patch(source, "take the predecessor's annotation off", metadata)
             .await
+            .map(drop)
     }
 
     /// Takes our finalizer off. An object that is gone meanwhile needs it no more.
@@ -371,11 +377,17 @@ impl Kube {
             serde_json::json!({ "uid": source.uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER] });
         match self.patch(source, "take the finalizer off", metadata).await {
             Err(Error::Conflict(_)) => Ok(()),
-            other => other,
+            other => other.map(drop),
         }
     }
 
-    async fn patch(&self, source: &Source, what: &str, metadata: serde_json::Value) -> Result<(), Error> {
+    /// Returns the new resourceVersion.
+    async fn patch(
+        &self,
+        source: &Source,
+        what: &str,
+        metadata: serde_json::Value,
+    ) -> Result<Option<String>, Error> {
         let what = format!("{what} {}", source.key);
         let patch = Patch::Strategic(serde_json::json!({ "metadata": metadata }));
         let params = PatchParams {
@@ -384,9 +396,8 @@ impl Kube {
         };
         let api = self.metadata_api(&source.key);
         // The reply has only metadata; a workload's whole status is of no use here.
-        call(&what, api.patch_metadata(&source.key.name, &params, &patch))
-            .await
-            .map(drop)
+        let patched = call(&what, api.patch_metadata(&source.key.name, &params, &patch)).await?;
+        Ok(patched.metadata.resource_version)
     }
 }
 

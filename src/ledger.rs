@@ -5,7 +5,9 @@
 //! never less than what this process believes: an entry that could not be stored has not been
 //! promised to anybody, and one that could not be removed is removed later.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod shards;
+
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,21 +17,19 @@ use kube::Client;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::backoff::Backoff;
 use crate::domain::document::DocumentId;
 use crate::domain::ledger::{LedgerEntry, State};
 use crate::domain::source::SourceKey;
 use crate::kube::{Error, call};
+use shards::{Shard, Store};
 
-const NAME: &str = "vault-sync-operator-ledger";
 const LABEL: &str = "vault-sync.io/ledger";
 /// Who writes the ledger now. It is there while an operator works, and gone when one has ended in
 /// good order: then no write of it can still be under way.
 const EPOCH: &str = "vault-sync.io/epoch";
-/// etcd takes objects of 1.5 MiB; the promise is 512 KiB, and an object has more than its data.
-const FULL: usize = 384 * 1024;
 
 /// Why a change could not be committed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -49,77 +49,12 @@ pub enum CommitError {
 pub struct Ledger {
     api: Api<ConfigMap>,
     epoch: String,
-    inner: Mutex<Inner>,
+    inner: Mutex<Store>,
     wake: Notify,
     /// What the last operator left in the ledger without saying good-bye.
     unclean: HashSet<DocumentId>,
     /// Whether this operator may not say good-bye either.
     unsettled: AtomicBool,
-}
-
-#[derive(Default)]
-struct Inner {
-    entries: HashMap<DocumentId, LedgerEntry>,
-    by_holder: HashMap<SourceKey, HashSet<DocumentId>>,
-    /// Which shard holds a document.
-    places: HashMap<DocumentId, usize>,
-    shards: Vec<Shard>,
-    waiters: Vec<oneshot::Sender<Result<(), CommitError>>>,
-}
-
-/// One ConfigMap.
-struct Shard {
-    name: String,
-    /// Its resourceVersion; `None`: it does not exist yet.
-    version: Option<String>,
-    /// Whether our epoch is on it.
-    stamped: bool,
-    /// Whether it is to be written although nothing in it changes.
-    touch: bool,
-    /// Sizes of the lines that are, or shall be, in it.
-    sizes: HashMap<String, usize>,
-    bytes: usize,
-    /// Lines to write (`None`: to remove), by key.
-    pending: BTreeMap<String, Option<String>>,
-}
-
-impl Shard {
-    fn new(number: usize) -> Self {
-        Self {
-            name: format!("{NAME}-{number}"),
-            version: None,
-            stamped: false,
-            touch: true,
-            sizes: HashMap::new(),
-            bytes: 0,
-            pending: BTreeMap::new(),
-        }
-    }
-
-    fn set(&mut self, key: String, line: Option<String>) {
-        let size = line.as_ref().map_or(0, |line| key.len() + line.len());
-        let old = if line.is_some() {
-            self.sizes.insert(key.clone(), size)
-        } else {
-            self.sizes.remove(&key)
-        };
-        self.bytes = self.bytes + size - old.unwrap_or(0);
-        self.pending.insert(key, line);
-    }
-}
-
-/// A document's key in its ConfigMap, whose keys know neither slashes nor great length.
-/// <https://kubernetes.io/docs/concepts/configuration/configmap/>
-fn data_key(id: &DocumentId) -> String {
-    use std::fmt::Write as _;
-    let digest = ring::digest::digest(
-        &ring::digest::SHA256,
-        format!("{}\n{}", id.mount, id.path).as_bytes(),
-    );
-    digest.as_ref()[..16].iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
 }
 
 impl Ledger {
@@ -130,7 +65,7 @@ impl Ledger {
         let found = call("list the ledger", api.list(&ListParams::default().labels(LABEL)))
             .await
             .map_err(|error| CommitError::Unwritable(Arc::new(error)))?;
-        let mut inner = Inner::default();
+        let mut inner = Store::default();
         let mut unclean = false;
         for object in found.items {
             let annotations = object.metadata.annotations.unwrap_or_default();
@@ -275,26 +210,36 @@ impl Ledger {
         if self.unsettled.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let patch = serde_json::json!({ "metadata": { "annotations": { EPOCH: null } } });
-        let names: Vec<String> = self
-            .lock()
-            .shards
-            .iter()
-            .map(|shard| shard.name.clone())
-            .collect();
-        for name in names {
-            let params = PatchParams::default();
-            let patch = Patch::Merge(&patch);
-            if let Err(error) = call(
-                "take the epoch off the ledger",
-                self.api.patch_metadata(&name, &params, &patch),
-            )
-            .await
-            {
-                warn!(%error, "the ledger's epoch could not be taken off; the next operator will look twice");
-            }
+        let shards = self.lock().shards.len();
+        for index in 0..shards {
+            self.take_leave(index).await?;
         }
         Ok(())
+    }
+
+    /// Takes our epoch off a shard, as long as it is ours and as we left it. If somebody has edited or
+    /// deleted it, it is put right before: the next operator knows only what it says.
+    async fn take_leave(&self, index: usize) -> Result<(), CommitError> {
+        loop {
+            let (name, version) = {
+                let inner = self.lock();
+                let shard = &inner.shards[index];
+                (shard.name.clone(), shard.version.clone())
+            };
+            let patch = serde_json::json!({
+                "metadata": { "resourceVersion": version, "annotations": { EPOCH: null } },
+            });
+            let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
+            let leaving = self.api.patch_metadata(&name, &params, &patch);
+            match call("take the epoch off the ledger", leaving).await {
+                Ok(_) => return Ok(()),
+                Err(Error::Conflict(_)) => {
+                    self.reread(index, &name).await?;
+                    self.flush_shard(index).await?;
+                }
+                Err(error) => return Err(CommitError::Unwritable(Arc::new(error))),
+            }
+        }
     }
 
     /// Writes all that is pending, and tells those that wait for it.
@@ -413,139 +358,7 @@ impl Ledger {
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, Store> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Inner {
-    /// Changes the entries and marks what is to be stored; whether anything changed.
-    fn apply(&mut self, changes: Vec<(DocumentId, Option<LedgerEntry>)>) -> bool {
-        let mut news = false;
-        for (id, entry) in changes {
-            if self.entries.get(&id) == entry.as_ref() {
-                // It may wait to be stored all the same; whoever asks now wants that settled too.
-                news |= self
-                    .places
-                    .get(&id)
-                    .is_some_and(|&at| self.shards[at].pending.contains_key(&data_key(&id)));
-                continue;
-            }
-            news = true;
-            let line = entry.as_ref().map(|entry| entry.to_line(&id));
-            let at = self.places.get(&id).copied().unwrap_or_else(|| self.roomy());
-            self.shards[at].set(data_key(&id), line);
-            self.remove(&id);
-            if let Some(entry) = entry {
-                self.places.insert(id.clone(), at);
-                self.insert(id, entry);
-            }
-        }
-        news
-    }
-
-    fn insert(&mut self, id: DocumentId, entry: LedgerEntry) {
-        self.by_holder
-            .entry(entry.holder.clone())
-            .or_default()
-            .insert(id.clone());
-        self.entries.insert(id, entry);
-    }
-
-    fn remove(&mut self, id: &DocumentId) {
-        self.places.remove(id);
-        self.remove_entry(id);
-    }
-
-    fn remove_entry(&mut self, id: &DocumentId) {
-        let Some(old) = self.entries.remove(id) else {
-            return;
-        };
-        if let Some(ids) = self.by_holder.get_mut(&old.holder) {
-            ids.remove(id);
-            if ids.is_empty() {
-                self.by_holder.remove(&old.holder);
-            }
-        }
-    }
-
-    /// A shard with room for another line.
-    fn roomy(&mut self) -> usize {
-        if let Some(at) = self.shards.iter().position(|shard| shard.bytes < FULL) {
-            return at;
-        }
-        let taken: HashSet<&str> = self.shards.iter().map(|shard| shard.name.as_str()).collect();
-        // One more than there are shards: one of so many names is free.
-        let number = (0..=taken.len()).find(|number| !taken.contains(format!("{NAME}-{number}").as_str()));
-        let number = number.unwrap_or_default();
-        // Creating an object is guarded by nothing: the write to the first one before it is.
-        self.shards[0].touch = true;
-        self.shards.push(Shard::new(number));
-        self.shards.len() - 1
-    }
-
-    /// Takes over the lines of a stored shard that are not known yet, and marks garbage for removal.
-    fn absorb(&mut self, at: usize, data: BTreeMap<String, String>) {
-        for (key, line) in data {
-            let configmap = self.shards[at].name.clone();
-            match LedgerEntry::from_line(&line) {
-                Ok((id, entry)) if data_key(&id) == key => {
-                    if self.places.get(&id).is_none_or(|place| *place == at) {
-                        let size = key.len() + line.len();
-                        let old = self.shards[at].sizes.insert(key, size);
-                        self.shards[at].bytes += size - old.unwrap_or(0);
-                        self.places.insert(id.clone(), at);
-                        self.remove_entry(&id);
-                        self.insert(id, entry);
-                        continue;
-                    }
-                    warn!(configmap, document = %id, "the ledger names a document twice; the second entry is dropped");
-                }
-                Ok((id, _)) => {
-                    error!(configmap, key, document = %id, "the ledger has an entry under another document's key; it is dropped");
-                }
-                Err(fault) => {
-                    error!(
-                        configmap,
-                        key, fault, "the ledger has an entry that cannot be read; it is dropped"
-                    );
-                }
-            }
-            self.shards[at].pending.insert(key, None);
-        }
-    }
-
-    /// What a shard has to write: its pending lines, or just our epoch if it is not on it yet.
-    #[allow(clippy::type_complexity)]
-    fn take_pending(
-        &mut self,
-        at: usize,
-    ) -> Option<(String, Option<String>, BTreeMap<String, Option<String>>)> {
-        let shard = &mut self.shards[at];
-        if shard.pending.is_empty() && !shard.touch {
-            return None;
-        }
-        Some((
-            shard.name.clone(),
-            shard.version.clone(),
-            std::mem::take(&mut shard.pending),
-        ))
-    }
-
-    /// Puts back what could not be written, but not over what has come since.
-    fn restore(&mut self, at: usize, pending: BTreeMap<String, Option<String>>) {
-        for (key, line) in pending {
-            self.shards[at].pending.entry(key).or_insert(line);
-        }
-    }
-
-    /// Marks all lines of a shard, and the removal of all that is `there` and is not ours.
-    fn rewrite(&mut self, at: usize, there: &BTreeMap<String, String>) {
-        let mut lines: BTreeMap<String, Option<String>> =
-            there.keys().map(|key| (key.clone(), None)).collect();
-        for (id, _) in self.places.iter().filter(|(_, place)| **place == at) {
-            lines.insert(data_key(id), self.entries.get(id).map(|entry| entry.to_line(id)));
-        }
-        self.shards[at].pending = lines;
     }
 }

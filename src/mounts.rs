@@ -82,6 +82,11 @@ impl Mounts {
         self.lock().remove(path);
     }
 
+    /// Forgets all that Vault has said: it may be another by now.
+    pub fn forget(&self) {
+        self.lock().clear();
+    }
+
     fn is_stale(&self, path: &str) -> bool {
         self.lock()
             .get(path)

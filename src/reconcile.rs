@@ -9,9 +9,10 @@ mod budget;
 mod depart;
 mod gather;
 mod locks;
+mod reclaim;
 mod report;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -29,13 +30,16 @@ use crate::kube::Kube;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::mounts::Mounts;
-use crate::vault::Vault;
+use crate::vault::{self, Vault};
 
 pub use budget::Budget;
 use gather::Gathered;
 pub use gather::fingerprint;
 pub use locks::Locks;
 use report::Report;
+
+/// Rights are granted without telling us: a claim that was denied is tried again after a while.
+const CLAIMS_DENIED_FOR: Duration = Duration::from_hours(1);
 
 /// How often a reconcile starts again at once because something moved under it.
 const ATTEMPTS: u32 = 5;
@@ -93,7 +97,10 @@ pub struct Reconciler {
 pub struct Notes {
     started: Instant,
     late: Mutex<HashMap<DocumentId, Instant>>,
-    claimless: Mutex<HashSet<String>>,
+    /// Mounts on which a claim was denied last, and when.
+    claimless: Mutex<HashMap<String, Instant>>,
+    /// How often in a row a source has failed, one that is gone too.
+    failures: Mutex<HashMap<SourceKey, u32>>,
 }
 
 impl Default for Notes {
@@ -102,6 +109,7 @@ impl Default for Notes {
             started: Instant::now(),
             late: Mutex::default(),
             claimless: Mutex::default(),
+            failures: Mutex::default(),
         }
     }
 }
@@ -111,8 +119,20 @@ impl Notes {
         self.late.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn claimless(&self) -> MutexGuard<'_, HashSet<String>> {
+    fn claimless(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
         self.claimless.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a failure, or the end of them; how many there are now.
+    fn count_failure(&self, key: &SourceKey, failed: bool) -> u32 {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if !failed {
+            failures.remove(key);
+            return 0;
+        }
+        let count = failures.entry(key.clone()).or_default();
+        *count = count.saturating_add(1);
+        *count
     }
 }
 
@@ -181,7 +201,8 @@ impl Reconciler {
 
     /// Whether claims can be put on documents of a mount.
     fn takes_claims(&self, id: &DocumentId, version: KvVersion) -> bool {
-        version == KvVersion::V2 && !self.notes.claimless().contains(&id.mount)
+        let denied = self.notes.claimless().get(&id.mount).copied();
+        version == KvVersion::V2 && denied.is_none_or(|denied| denied.elapsed() > CLAIMS_DENIED_FOR)
     }
 
     /// Whether a write of ours may still land somewhere.
@@ -195,6 +216,14 @@ impl Reconciler {
     /// Notes that a call which changes this document got no answer, and may still arrive.
     fn note_late(&self, id: &DocumentId) {
         self.notes.late().insert(id.clone(), Instant::now());
+    }
+
+    /// Counts an error of a call that was to change a document, and says it in words for people.
+    fn change_failed(&self, id: &DocumentId, error: &vault::Error) -> Problem {
+        if error.outcome_unknown {
+            self.note_late(id);
+        }
+        self.vault_failed(error)
     }
 
     /// Until when a write of ours to this document may still land, if that is not over.
@@ -213,6 +242,10 @@ pub(crate) fn now() -> i64 {
 }
 
 /// One pass over one source.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts of a pass that do not depend on each other"
+)]
 struct Run<'a> {
     on: &'a Reconciler,
     gathered: Gathered<'a>,
@@ -223,6 +256,9 @@ struct Run<'a> {
     report: Report,
     /// Whether this pass has made sure of the finalizer.
     has_finalizer: bool,
+    /// How many errors of this pass may have meant that Vault is down, when that was asked last.
+    doubts: usize,
+    vault_is_down: bool,
     /// The earliest time for which something asked.
     again: Option<(Duration, bool)>,
     wake: Vec<SourceKey>,
@@ -242,6 +278,8 @@ impl<'a> Run<'a> {
             memory,
             report,
             has_finalizer,
+            doubts: 0,
+            vault_is_down: false,
             again: None,
             wake: Vec::new(),
         }
@@ -293,7 +331,13 @@ impl<'a> Run<'a> {
         let mut desired = Vec::with_capacity(wanted.len());
         let mut standings = Vec::with_capacity(wanted.len());
         for wanted in &wanted {
-            if let Some(standing) = self.document(source, &ask, wanted).await? {
+            let standing = if self.vault_is_down {
+                Some(self.standing_of_failed(&wanted.id))
+            } else {
+                self.document(source, &ask, wanted).await?
+            };
+            self.look_whether_vault_is_down().await;
+            if let Some(standing) = standing {
                 standings.push(standing);
                 desired.push(wanted.id.clone());
             }
@@ -318,6 +362,16 @@ impl<'a> Run<'a> {
             tracing::debug!(source = %source.key, %error, "the predecessor's annotation stays");
         }
         Ok(())
+    }
+
+    /// After an error that may be one document's or all's: asks once more, and gives the pass up if
+    /// there is no answer. Each of the other documents would wait as long as this one has.
+    async fn look_whether_vault_is_down(&mut self) {
+        let doubts = self.report.doubts_vault();
+        if doubts > self.doubts && !self.vault_is_down {
+            self.doubts = doubts;
+            self.vault_is_down = self.on.vault.health().await.is_err();
+        }
     }
 
     fn deletion(&self, ask: &Ask) -> DeletionPolicy {

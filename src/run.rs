@@ -89,9 +89,10 @@ pub async fn run(config: Config) -> Result<(), Error> {
         async move { vault.maintain(stop).await }
     });
 
+    // It heeds `stop` itself, and ends in order.
     let result = tokio::select! {
         result = operate(&config, policy, client, vault, metrics, &stop) => result,
-        result = first_to_end(&mut tasks, &stop) => result,
+        result = watched(&mut tasks) => result,
     };
     session_stop.cancel();
     if session.await.is_err() {

@@ -65,6 +65,8 @@ impl Logs {
         let ours = asked.default_level().unwrap_or(level.filter());
         let mut filter = Targets::new()
             .with_default(ours.min(OTHERS_AT_MOST))
+            // It warns of each failure of a watch, however many; we say it once, with what to do.
+            .with_target("kube_runtime", ours.min(LevelFilter::ERROR))
             .with_target(OURS, ours);
         for (target, level) in &asked {
             let own = target == OURS

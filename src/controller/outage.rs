@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use super::Controller;
 use crate::domain::source::SourceKey;
+use crate::mounts::Mounts;
 use crate::vault::Vault;
 
 /// Between two questions whether Vault is back.
@@ -53,7 +54,7 @@ impl Outage {
     }
 
     /// Asks for Vault while it is away, and brings everybody back when it is there.
-    pub(super) async fn probe(&self, controller: &Controller, vault: &Vault) {
+    pub(super) async fn probe(&self, controller: &Controller, vault: &Vault, mounts: &Mounts) {
         // The session's own task logs in, and says what keeps it from that.
         vault.ready().await;
         loop {
@@ -69,6 +70,7 @@ impl Outage {
             let back: Vec<_> = self.parked().take().into_iter().flatten().collect();
             if away {
                 tracing::info!(sources = back.len(), "Vault answers again");
+                mounts.forget();
             }
             controller.enqueue_spread(back);
             self.began.notified().await;

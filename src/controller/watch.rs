@@ -134,10 +134,19 @@ impl Scope<'_> {
                         break;
                     }
                     Err(error) => {
+                        let denied = is_denied(&error);
                         if !std::mem::replace(&mut told, true) {
                             let error =
                                 crate::kube::Error::of(format!("watch {}s", self.kind), reason(error));
                             tracing::warn!(kind = %self.kind, %error, "a watch has failed; trying again");
+                        }
+                        if denied && let Some(listed) = listed.take() {
+                            // The rest need not wait for a right that may never come; what we cannot see
+                            // here counts as wanted by whoever holds it.
+                            self.controller
+                                .index()
+                                .see(self.kind, self.namespace.as_deref(), false);
+                            let _ = listed.send(()).await;
                         }
                         tokio::time::sleep(backoff.next()).await;
                     }
@@ -153,8 +162,11 @@ impl Scope<'_> {
                                 self.applied(&object, &reduce, &noted);
                             }
                             Event::Apply(object) => self.applied(&object, &reduce, &noted),
-                            Event::Delete(object) => self.deleted(&object, &noted),
+                            Event::Delete(object) => self.deleted(&object, &reduce, &noted),
                             Event::InitDone => {
+                                self.controller
+                                    .index()
+                                    .see(self.kind, self.namespace.as_deref(), true);
                                 self.gone(&std::mem::take(&mut unseen), &noted);
                                 if let Some(listed) = listed.take() {
                                     // Nobody listens any more when the process ends.
@@ -187,20 +199,23 @@ impl Scope<'_> {
         }
     }
 
-    fn deleted<K: Resource>(&self, object: &K, noted: impl Fn(Seen<'_>)) {
-        let (Some(namespace), name) = (object.namespace(), object.name_any()) else {
-            return;
-        };
-        noted(Seen {
-            namespace: &namespace,
-            name: &name,
-            version: None,
-        });
-        self.controller.source_gone(&SourceKey {
-            kind: self.kind,
-            namespace,
-            name,
-        });
+    fn deleted<K: Resource>(
+        &self,
+        object: &K,
+        reduce: impl Fn(&K) -> Option<Source>,
+        noted: impl Fn(Seen<'_>),
+    ) {
+        let meta = object.meta();
+        if let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) {
+            noted(Seen {
+                namespace,
+                name,
+                version: None,
+            });
+        }
+        if let Some(source) = reduce(object) {
+            self.controller.source_ended(&source);
+        }
     }
 
     /// What the index knows in this watch's scope.
@@ -264,7 +279,7 @@ impl Controller {
     fn source_seen(&self, source: &Source) {
         let mut index = self.index();
         // Secrets are watched in any case, for what sources are made of.
-        if !index.watches(&source.key) {
+        if !index.is_in_scope(&source.key) {
             return;
         }
         let concerns = source.finalizer
@@ -277,6 +292,13 @@ impl Controller {
         let wake = index.observe(source, &ask, fingerprint(source, &self.digester));
         drop(index);
         self.enqueue(wake);
+    }
+
+    /// A watch shows the end of an object, as it was last.
+    fn source_ended(&self, last: &Source) {
+        // It may have been changed and deleted within one breath: its last word counts.
+        self.source_seen(last);
+        self.source_gone(&last.key);
     }
 
     fn source_gone(&self, key: &SourceKey) {
@@ -306,6 +328,14 @@ fn needs_pages(error: &watcher::Error) -> bool {
         _ => return false,
     };
     matches!(code, 400 | 422)
+}
+
+/// Whether we may not list or watch here.
+fn is_denied(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) = error else {
+        return false;
+    };
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 401 | 403))
 }
 
 fn reason(error: watcher::Error) -> kube::Error {

@@ -12,8 +12,8 @@ use super::document::DocumentId;
 use super::path::Place;
 use super::plan::Contender;
 use super::problem::PathFault;
-use super::settings::NamespaceIsolation;
-use super::source::{Reference, Scope, Source, SourceKey};
+use super::settings::{DeletionPolicy, NamespaceIsolation};
+use super::source::{Kind, Reference, Scope, Source, SourceKey};
 use super::value::Digest;
 
 /// A source as the watch showed it last, and what the last reconcile learnt.
@@ -37,10 +37,21 @@ pub struct Tracked {
     pub trust: bool,
     /// Its `force-sync`, which asks for a re-check when it is another than the one obeyed last.
     pub force: Option<String>,
+    /// What it said last about its documents, if it asks for any.
+    last_word: Option<LastWord>,
     /// What it asks for; `None`: it only has our finalizer, or a place in the ledger.
     pub hint: Option<Hint>,
     /// What the last reconcile learnt.
     pub memory: Memory,
+}
+
+/// What a source says about the end of its documents.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LastWord {
+    /// What shall happen to them; `None`: as the flag says.
+    pub deletion: Option<DeletionPolicy>,
+    /// Nothing is to be deleted.
+    pub paused: bool,
 }
 
 /// What a reconcile leaves for the next one.
@@ -54,8 +65,6 @@ pub struct Memory {
     pub told: Vec<String>,
     /// Whether the last reconcile brought all documents to Vault.
     pub healthy: Option<bool>,
-    /// How often in a row it has failed.
-    pub failures: u32,
     /// When all of it was compared with Vault, since the process began.
     pub checked: Option<Duration>,
 }
@@ -81,9 +90,15 @@ enum Sight {
     At(String),
 }
 
+/// What the watch has shown during a patch of ours, if anything.
+#[derive(Default, Debug)]
+struct Held(Option<Sight>);
+
 #[derive(Default, Debug)]
 struct SecretSlot {
     sight: Sight,
+    /// While a patch of ours is under way: what the watch has shown since.
+    held: Option<Held>,
     users: Vec<SourceKey>,
 }
 
@@ -92,7 +107,11 @@ struct SecretSlot {
 pub struct Index {
     isolation: NamespaceIsolation,
     scope: Scope,
+    /// Parts of the scope that could not be listed yet: a kind, in a namespace or in all.
+    blind: Vec<(Kind, Option<String>)>,
     sources: HashMap<SourceKey, Tracked>,
+    /// Of those that are gone, until their documents are.
+    last_words: HashMap<SourceKey, LastWord>,
     /// By namespace and name.
     secrets: HashMap<(String, String), SecretSlot>,
     /// By [`Index::loose`] path.
@@ -105,7 +124,9 @@ impl Index {
         Self {
             isolation,
             scope,
+            blind: Vec::new(),
             sources: HashMap::new(),
+            last_words: HashMap::new(),
             secrets: HashMap::new(),
             neighbours: HashMap::new(),
         }
@@ -120,6 +141,7 @@ impl Index {
         }
         let hint = Hint::of(source, ask);
         let mut wake = vec![source.key.clone()];
+        self.last_words.remove(&source.key);
         // An object made anew under the same name is another source: nothing is remembered for it.
         let mut memory = match old {
             Some(old) if old.uid == source.uid => old.memory.clone(),
@@ -141,6 +163,10 @@ impl Index {
             deleting: source.deleting.is_some(),
             trust: ask.trust,
             force: ask.force.clone(),
+            last_word: hint.as_ref().map(|_| LastWord {
+                deletion: ask.deletion,
+                paused: ask.paused,
+            }),
             hint,
             memory,
         };
@@ -154,24 +180,75 @@ impl Index {
         wake
     }
 
-    /// Forgets a source that is no more. The sources to reconcile: itself, for what the ledger
-    /// still holds for it, and those that may want what it leaves.
+    /// Forgets a source that is no more, but for its last word. The sources to reconcile: itself, for
+    /// what the ledger still holds for it, and those that may want what it leaves.
     pub fn forget(&mut self, key: &SourceKey) -> Vec<SourceKey> {
         let mut wake = self.unlink(key);
-        self.sources.remove(key);
+        if let Some(word) = self.sources.remove(key).and_then(|tracked| tracked.last_word) {
+            self.last_words.insert(key.clone(), word);
+        }
         wake.push(key.clone());
         wake
+    }
+
+    /// What a source that is gone said last about its documents, as the watch has shown it.
+    pub fn last_word(&self, key: &SourceKey) -> Option<LastWord> {
+        self.last_words.get(key).copied()
+    }
+
+    /// Forgets a source of which nothing is left, its last word too.
+    pub fn bury(&mut self, key: &SourceKey) {
+        self.forget(key);
+        self.last_words.remove(key);
     }
 
     /// Notes a Secret's resourceVersion; `None`: it is gone. The sources that name it, when that is news.
     pub fn observe_secret(&mut self, namespace: &str, name: &str, version: Option<&str>) -> Vec<SourceKey> {
         let sight = version.map_or(Sight::Gone, |version| Sight::At(version.to_owned()));
         match self.secrets.get_mut(&(namespace.to_owned(), name.to_owned())) {
+            Some(SecretSlot {
+                held: Some(Held(held)),
+                ..
+            }) => {
+                *held = Some(sight);
+                Vec::new()
+            }
             Some(slot) if slot.sight != sight => {
                 slot.sight = sight;
                 slot.users.clone()
             }
             _ => Vec::new(),
+        }
+    }
+
+    /// A Secret is about to be patched by us: what the watch shows of it is held back until
+    /// [`Index::patched`], so that our own change is told from others'.
+    pub fn patching(&mut self, namespace: &str, name: &str) {
+        if let Some(slot) = self.secrets.get_mut(&(namespace.to_owned(), name.to_owned())) {
+            slot.held = Some(Held::default());
+        }
+    }
+
+    /// The patch has been answered: with the version that it made of the one that was read (the
+    /// patch was guarded by that), or not (`None`). The sources that name the Secret, when the watch has shown
+    /// anything else.
+    pub fn patched(&mut self, namespace: &str, name: &str, version: Option<&str>) -> Vec<SourceKey> {
+        let Some(slot) = self.secrets.get_mut(&(namespace.to_owned(), name.to_owned())) else {
+            return Vec::new();
+        };
+        let held = slot.held.take().and_then(|Held(held)| held);
+        let own = version.map(|version| Sight::At(version.to_owned()));
+        match (own, held) {
+            (Some(own), None) => {
+                slot.sight = own;
+                Vec::new()
+            }
+            (own, Some(held)) => {
+                let news = own.as_ref() != Some(&held) && slot.sight != held;
+                slot.sight = held;
+                if news { slot.users.clone() } else { Vec::new() }
+            }
+            (None, None) => Vec::new(),
         }
     }
 
@@ -243,9 +320,29 @@ impl Index {
         self.sources.is_empty()
     }
 
+    /// Whether a source is one of those that we are asked to watch.
+    pub fn is_in_scope(&self, key: &SourceKey) -> bool {
+        self.scope.contains(key)
+    }
+
     /// Whether a source would be seen if it were there.
     pub fn watches(&self, key: &SourceKey) -> bool {
-        self.scope.contains(key)
+        let blind = |(kind, namespace): &(Kind, Option<String>)| {
+            *kind == key.kind
+                && namespace
+                    .as_ref()
+                    .is_none_or(|namespace| *namespace == key.namespace)
+        };
+        self.scope.contains(key) && !self.blind.iter().any(blind)
+    }
+
+    /// Notes whether a part of the scope can be seen.
+    pub fn see(&mut self, kind: Kind, namespace: Option<&str>, sees: bool) {
+        self.blind
+            .retain(|(k, n)| (*k, n.as_deref()) != (kind, namespace));
+        if !sees {
+            self.blind.push((kind, namespace.map(str::to_owned)));
+        }
     }
 
     /// How a live source ranks among those that want the same document.
@@ -281,7 +378,7 @@ impl Index {
         keys.into_iter()
             .filter(|key| *key != me)
             .filter_map(|key| {
-                if !self.scope.contains(key) {
+                if !self.watches(key) {
                     return Some(Contender::unseen(key));
                 }
                 let contender = self.contender(key)?;
@@ -433,7 +530,6 @@ mod tests {
     use crate::domain::annotations;
     use crate::domain::document::{KvVersion, Mount};
     use crate::domain::settings::tests::settings;
-    use crate::domain::source::Kind;
     use crate::domain::value::Digester;
 
     fn key(name: &str) -> SourceKey {
@@ -498,6 +594,56 @@ mod tests {
         assert_eq!(index.observe_secret("shop", "db", None), [key("app")]);
         index.learn_secret("shop", "db", Some("7"));
         assert!(index.is_missing("shop", "db"));
+    }
+
+    #[test]
+    fn our_own_patch_wakes_nobody_and_hides_nobody_elses() {
+        let mut index = index();
+        listing(&mut index, "app", r#"[{"name": "db"}]"#);
+        let woken = [key("app")];
+        for (shown, answered, wakes) in [
+            (None, Some("8"), false),
+            (Some("8"), Some("8"), false),
+            (Some("9"), Some("8"), true),
+            (Some("9"), None, true),
+            (None, None, false),
+        ] {
+            index.observe_secret("shop", "db", Some("7"));
+            index.patching("shop", "db");
+            if shown.is_some() {
+                assert_eq!(index.observe_secret("shop", "db", shown), []);
+            }
+            let found = index.patched("shop", "db", answered);
+            assert_eq!(
+                found,
+                if wakes { woken.as_slice() } else { &[] },
+                "{shown:?} {answered:?}"
+            );
+            let expected = if wakes { shown } else { answered };
+            assert_eq!(index.observe_secret("shop", "db", expected.or(Some("7"))), []);
+        }
+    }
+
+    /// Found by the model: another source wrote to the document meanwhile, and nobody looked.
+    #[test]
+    fn what_a_source_did_not_want_for_a_moment_is_not_remembered() {
+        let mut index = index();
+        let remembers = |index: &Index| !index.get(&key("app")).unwrap().memory.documents.is_empty();
+        listing(&mut index, "app", r#"[{"name": "db"}]"#);
+        let mut memory = Memory::default();
+        let nothing = Digester::default().fields(std::iter::empty());
+        let known = Remembered {
+            version: 1,
+            content: nothing,
+            inputs: nothing,
+        };
+        memory.documents.insert(DocumentId::new("secret", "app"), known);
+        let uid = index.get(&key("app")).unwrap().uid.clone();
+        index.remember(&key("app"), &uid, memory);
+        listing(&mut index, "app", r#"[{"name": "db", "keys": ["user"]}]"#);
+        assert!(remembers(&index));
+        listing(&mut index, "app", r#"[{"name": "other"}]"#);
+        assert!(!remembers(&index));
     }
 
     #[test]

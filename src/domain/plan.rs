@@ -230,13 +230,18 @@ fn unclaimed(scene: &Scene, version: u64, created: i64) -> Result<Title, Owner> 
     }
 }
 
+/// By how many seconds Vault's clock may be behind ours before a document of ours looks older than our
+/// intention. Nothing was there when we looked, just before it; so this can let in nobody else's.
+const CLOCK_SKEW: i64 = 300;
+
 /// Whether the ledger gives us an unclaimed document. One that we were about to create is ours when
-/// it is at version 1 and younger than our intention: the promise's one exception.
+/// it is at version 1 and younger than our intention: the promise's one exception. One that we were
+/// about to adopt is not, before we have written it.
 fn is_written(entry: &LedgerEntry, kv: KvVersion, version: u64, created: i64) -> bool {
     match entry.state {
         State::Written | State::Deleting => true,
         State::Creating | State::OutcomeUnknown => {
-            kv == KvVersion::V2 && version == 1 && created >= entry.since
+            kv == KvVersion::V2 && version == 1 && !entry.adopted && created + CLOCK_SKEW >= entry.since
         }
     }
 }
@@ -311,6 +316,8 @@ pub struct Step {
     pub claim: bool,
     /// The right that it rests on.
     pub title: Title,
+    /// Whether the write brings back a deleted document on which no claim of this cluster is left.
+    pub revives: bool,
 }
 
 /// One call in carrying out a [`Step`].
@@ -343,12 +350,19 @@ impl Step {
         if self.write.is_some() || self.claim {
             acts.push(Act::Finalizer);
         }
-        acts.extend(self.write.map(Act::Write));
-        if self.title.creating || self.is_first(me, entry) {
-            acts.push(Act::Settle);
-        }
-        if self.claim {
-            acts.push(Act::Claim);
+        let write = self
+            .write
+            .map(Act::Write)
+            .into_iter()
+            .chain((self.title.creating || self.is_first(me, entry)).then_some(Act::Settle));
+        let claim = self.claim.then_some(Act::Claim);
+        // What is written under another's claim is another's, should we crash before ours is on it; so
+        // there ours comes first. Nowhere else: no check-and-set keeps it from a document that another has
+        // created since we looked.
+        if self.revives {
+            acts.extend(claim.into_iter().chain(write));
+        } else {
+            acts.extend(write.chain(claim));
         }
         acts
     }
@@ -440,6 +454,12 @@ pub fn decide(scene: &Scene, content: Digest) -> Result<Step, Owner> {
         },
         other => other?,
     };
+    let stood = scene
+        .entry
+        .is_some_and(|entry| entry.holder == scene.me.key && entry.state == State::Written);
+    // What we adopt and have not written yet is not ours to delete.
+    let creating = title.creating || (title.adopted && !stood && !equal);
+    let title = Title { creating, ..title };
     let claim = Mark::Claimed(scene.identity.claim(&scene.me.key));
     Ok(Step {
         write: (!equal).then_some(match scene.version {
@@ -448,6 +468,12 @@ pub fn decide(scene: &Scene, content: Digest) -> Result<Step, Owner> {
         }),
         claim: scene.claims && scene.seen.mark() != Some(&claim),
         title,
+        revives: match scene.seen {
+            Seen::Deleted { mark, .. } => {
+                !matches!(mark, Mark::Claimed(claim) if scene.identity.is_ours(claim))
+            }
+            Seen::Absent | Seen::Live { .. } => false,
+        },
     })
 }
 
@@ -562,6 +588,13 @@ fn delete(scene: &Departure, version: u64) -> Removal {
     }
 }
 
+/// Whether a live document carries exactly this source's claim: proof enough that it is the source's,
+/// when there is no ledger to ask.
+pub fn is_proven(identity: &Identity, holder: &SourceKey, seen: &Seen) -> bool {
+    seen.claim()
+        .is_some_and(|claim| claim.cluster_id == identity.cluster_id && claim.holder == *holder)
+}
+
 /// How a document that its source wants came out of a reconcile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Standing {
@@ -593,3 +626,7 @@ pub fn leaving<'a>(
 #[cfg(test)]
 #[path = "plan_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "plan_properties.rs"]
+mod properties;

@@ -113,6 +113,15 @@ fn step(write: Option<Cas>, claim: bool, adopted: bool, creating: bool) -> Resul
         write,
         claim,
         title: Title { adopted, creating },
+        revives: false,
+    })
+}
+
+/// The same, of a deleted document that was no source's of this cluster.
+fn reviving(step: Result<Step, Owner>) -> Result<Step, Owner> {
+    step.map(|step| Step {
+        revives: true,
+        ..step
     })
 }
 
@@ -132,7 +141,7 @@ fn what_is_not_there_is_created() {
     };
     assert_eq!(
         decided(&case(deleted)),
-        step(Some(Cas::Version(4)), true, false, true)
+        reviving(step(Some(Cas::Version(4)), true, false, true))
     );
     let on_v1 = Case {
         version: KvVersion::V1,
@@ -277,11 +286,11 @@ fn an_unclaimed_document_is_adopted_only_as_allowed() {
     assert_eq!(found("old", Adopt::Equal, marked.clone()), Err(Owner::Nobody));
     assert_eq!(
         found("old", Adopt::Annotated, marked),
-        step(Some(Cas::Version(3)), true, true, false)
+        step(Some(Cas::Version(3)), true, true, true)
     );
     assert_eq!(
         found("old", Adopt::All, plain),
-        step(Some(Cas::Version(3)), true, true, false)
+        step(Some(Cas::Version(3)), true, true, true)
     );
 }
 
@@ -302,7 +311,7 @@ fn after_a_crash_while_creating_only_a_young_first_version_is_ours() {
         creating(one.clone(), 100),
         step(Some(Cas::Version(1)), true, false, false)
     );
-    assert_eq!(creating(one, 101), Err(Owner::Nobody));
+    assert_eq!(creating(one, 401), Err(Owner::Nobody));
     assert_eq!(creating(live(2, "old", Mark::Unclaimed), 100), Err(Owner::Nobody));
 }
 
@@ -469,6 +478,7 @@ fn the_ledger_comes_before_vault_and_the_claim_after_it() {
             adopted: false,
             creating,
         },
+        revives: false,
     };
     let create = step(Some(Cas::Version(0)), true, true);
     assert_eq!(
@@ -493,6 +503,21 @@ fn the_ledger_comes_before_vault_and_the_claim_after_it() {
         step(None, false, false).course(&me, Some(&written)),
         [Act::Restate]
     );
+    // What is deleted can carry another cluster's claim still: ours comes before the content.
+    let revive = Step {
+        revives: true,
+        ..create
+    };
+    assert_eq!(
+        revive.course(&me, None),
+        [
+            Act::Record,
+            Act::Finalizer,
+            Act::Claim,
+            Act::Write(Cas::Version(0)),
+            Act::Settle
+        ]
+    );
     // What another held, or what was about to be deleted, is stored as ours first.
     assert_eq!(
         rotate.course(&me, Some(&entry("api", State::Written)))[0],
@@ -502,6 +527,87 @@ fn the_ledger_comes_before_vault_and_the_claim_after_it() {
         rotate.course(&me, Some(&entry("web", State::Deleting)))[0],
         Act::Record
     );
+    // By its first version alone a document without a claim is known: that must be stored before a second.
+    let unproven = step(Some(Cas::Version(1)), true, false);
+    assert_eq!(unproven.course(&me, Some(&written))[0], Act::Record);
+}
+
+/// Found by the model: the write that takes a document over gets no answer, or is refused, and the
+/// source counts the document among those that it has, and gives up its old one for it.
+#[test]
+fn what_is_taken_over_is_not_there_before_it_is_written() {
+    let me = key("shop", "web");
+    let wish = Wish {
+        holder: &me,
+        uid: "u",
+        deletion: DeletionPolicy::Soft,
+        now: 900,
+    };
+    let case = Case {
+        entry: Some(entry("gone", State::Written)),
+        ..case(live(3, "old", claim("id-1", "gone")))
+    };
+    let taking = decided(&case).unwrap();
+    let before = taking.entry(&wish, case.entry.as_ref());
+    assert_eq!((&before.holder, before.state), (&me, State::Deleting));
+    assert_eq!(
+        taking.course(&me, case.entry.as_ref()),
+        [
+            Act::Record,
+            Act::Finalizer,
+            Act::Write(Cas::Version(3)),
+            Act::Settle,
+            Act::Claim
+        ]
+    );
+    assert_eq!(taking.title.settled(&wish, Some(&before)).state, State::Written);
+    let case = Case {
+        entry: Some(entry("web", State::Written)),
+        ..case
+    };
+    let rotating = decided(&case).unwrap();
+    assert_eq!(rotating.entry(&wish, case.entry.as_ref()).state, State::Written);
+}
+
+/// Found by the model: a document that was handed over to a source which then asks for something that it
+/// cannot have stayed for as long as that lasted.
+#[test]
+fn a_source_in_trouble_keeps_what_it_had_and_nothing_else() {
+    let states = [
+        State::Written,
+        State::Deleting,
+        State::Creating,
+        State::OutcomeUnknown,
+    ];
+    let entries = states.map(|state| (DocumentId::new("secret", state.as_str()), entry("web", state)));
+    let desired = [DocumentId::new("secret", "creating")];
+    let left = |all| -> Vec<State> {
+        leaving(&entries, &desired, all)
+            .map(|(_, entry)| entry.state)
+            .collect()
+    };
+    assert_eq!(
+        left(true),
+        [State::Written, State::Deleting, State::OutcomeUnknown]
+    );
+    assert_eq!(left(false), [State::Deleting, State::OutcomeUnknown]);
+}
+
+/// Found by the model: a document that we had created over another source's deleted one, whose claim
+/// was still on it, was forgotten when that source came back.
+#[test]
+fn what_another_source_may_have_is_not_forgotten() {
+    let (me, other) = (key("shop", "web"), key("shop", "api"));
+    let announced = entry("web", State::Creating);
+    assert!(is_vain(&me, &announced, &Owner::Nobody));
+    assert!(is_vain(&me, &announced, &Owner::Cluster("c2".into())));
+    assert!(!is_vain(&me, &announced, &Owner::Source(other.clone())));
+    assert!(!is_vain(&other, &announced, &Owner::Nobody));
+    assert!(!is_vain(
+        &me,
+        &entry("web", State::OutcomeUnknown),
+        &Owner::Nobody
+    ));
 }
 
 #[test]
@@ -590,4 +696,24 @@ fn what_an_unseen_holder_claims_stays() {
         })
         .is_ok()
     );
+}
+
+#[test]
+fn only_a_whole_claim_on_a_live_document_proves_anything() {
+    let proven = |seen: Seen| is_proven(&identity(), &key("shop", "web"), &seen);
+    assert!(proven(live(3, "x", claim("id-1", "web"))));
+    for mark in [
+        claim("id-1", "api"),
+        claim("id-2", "web"),
+        claim("id-old", "web"),
+        Mark::Unclaimed,
+        Mark::Garbled,
+    ] {
+        assert!(!proven(live(3, "x", mark)));
+    }
+    assert!(!proven(Seen::Deleted {
+        version: 3,
+        mark: claim("id-1", "web")
+    }));
+    assert!(!proven(Seen::Absent));
 }

@@ -1,6 +1,7 @@
 //! Bringing wanted documents to Vault: ledger, finalizer, write, claim; in this order.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use super::report::{of_kubernetes, of_ledger};
 use super::{Moved, Run, now};
@@ -12,7 +13,7 @@ use crate::domain::ledger::{LedgerEntry, State};
 use crate::domain::plan::{Act, Contender, Scene, Seen, Standing, Step, Title, Wish, decide, is_vain, title};
 use crate::domain::problem::{Owner, Problem};
 use crate::domain::settings::Adopt;
-use crate::domain::source::Source;
+use crate::domain::source::{Kind, Source, SourceKey};
 use crate::domain::value::{Content, Digest, Payload};
 use crate::vault::ErrorKind;
 
@@ -94,12 +95,15 @@ impl Run<'_> {
             Err(error) => return Ok(Some(self.failed(id, of_kubernetes(&error)))),
         };
         share.shrink(secrets.values());
-        let inputs = self.inputs(
-            wanted,
-            secrets
-                .iter()
-                .map(|(name, p)| (name.as_str(), p.resource_version.as_str())),
-        );
+        let mut versions: BTreeMap<String, String> = secrets
+            .iter()
+            .map(|(name, payload)| (name.clone(), payload.resource_version.clone()))
+            .collect();
+        let itself = if source.key.kind == Kind::Secret {
+            versions.get_mut(&source.key.name)
+        } else {
+            None
+        };
         let content = match assemble(
             wanted,
             &source.key.namespace,
@@ -139,14 +143,22 @@ impl Run<'_> {
             }
         };
         let before = self.memory.documents.get(id).copied();
-        let result = self.carry_out(source, ask, wanted, &seen, step, &content).await?;
+        let result = self
+            .carry_out(source, ask, wanted, &seen, step, &content, itself)
+            .await?;
         // What the Secrets held is not needed any more, and the next document wants the room.
         drop(content);
         drop(share);
         match result {
             Err(problem) => Ok(Some(self.failed(id, problem))),
             Ok(version) => {
-                self.note_drift(id, before, digest, inputs, step);
+                let inputs = self.inputs(
+                    wanted,
+                    versions
+                        .iter()
+                        .map(|(name, version)| (name.as_str(), version.as_str())),
+                );
+                self.note_drift(id, before, digest, step);
                 self.memory.documents.insert(
                     id.clone(),
                     Remembered {
@@ -161,6 +173,10 @@ impl Run<'_> {
     }
 
     /// Does what was decided, and returns the version that Vault then holds.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "all that was gathered and decided about one document"
+    )]
     async fn carry_out(
         &mut self,
         source: &Source,
@@ -169,6 +185,7 @@ impl Run<'_> {
         seen: &Seen,
         step: Step,
         content: &Content,
+        mut itself: Option<&mut String>,
     ) -> Result<Result<u64, Problem>, Moved> {
         let (id, ledger) = (&wanted.id, &self.on.ledger);
         let stood = self.standing_of_failed(id) == Standing::Stale;
@@ -191,7 +208,7 @@ impl Run<'_> {
                     ledger.commit_later(vec![(id.clone(), Some(entry))]);
                     Ok(())
                 }
-                Act::Finalizer => self.ensure_finalizer(source).await?,
+                Act::Finalizer => self.ensure_finalizer(source, itself.as_deref_mut()).await?,
                 Act::Write(cas) => {
                     let written = self.write(source, wanted, content, cas, step.title).await?;
                     written.map(|new| version = new)
@@ -278,7 +295,7 @@ impl Run<'_> {
             Ok(()) => Ok(()),
             Err(error) if error.kind == ErrorKind::Denied || error.status == Some(405) => {
                 let mut claimless = on.notes.claimless();
-                if claimless.insert(id.mount.clone()) {
+                if claimless.insert(id.mount.clone(), Instant::now()).is_none() {
                     on.metrics.claims_unavailable(claimless.len());
                     tracing::warn!(
                         mount = id.mount, %error,
@@ -288,12 +305,7 @@ impl Run<'_> {
                 }
                 Ok(())
             }
-            Err(error) => {
-                if error.outcome_unknown {
-                    on.note_late(id);
-                }
-                Err(on.vault_failed(&error))
-            }
+            Err(error) => Err(on.change_failed(id, &error)),
         }
     }
 
@@ -340,12 +352,33 @@ impl Run<'_> {
         }
     }
 
-    async fn ensure_finalizer(&mut self, source: &Source) -> Result<Result<(), Problem>, Moved> {
+    /// Puts the finalizer on, where it is not. `itself`: the resourceVersion at which a Secret that is its own
+    /// source was fetched. Our patch makes a new one of it, which is no news to anybody.
+    async fn ensure_finalizer(
+        &mut self,
+        source: &Source,
+        itself: Option<&mut String>,
+    ) -> Result<Result<(), Problem>, Moved> {
         if self.has_finalizer || !self.on.settings.finalizers {
             return Ok(Ok(()));
         }
-        match self.on.kube.add_finalizer(source).await {
-            Ok(()) => {
+        let SourceKey { namespace, name, .. } = &source.key;
+        let patched = match itself {
+            None => self.on.kube.add_finalizer(source, None).await,
+            Some(version) => {
+                self.on.index().patching(namespace, name);
+                let patched = self.on.kube.add_finalizer(source, Some(version)).await;
+                let new = patched.as_ref().ok().and_then(|new| new.as_deref());
+                let woken = self.on.index().patched(namespace, name, new);
+                self.wake.extend(woken);
+                if let Some(new) = new {
+                    new.clone_into(version);
+                }
+                patched
+            }
+        };
+        match patched {
+            Ok(_) => {
                 self.has_finalizer = true;
                 Ok(Ok(()))
             }
@@ -467,17 +500,10 @@ impl Run<'_> {
         }
     }
 
-    /// Vault no longer held what we knew it to hold, and nothing that we write from had changed.
-    fn note_drift(
-        &mut self,
-        id: &DocumentId,
-        before: Option<Remembered>,
-        content: Digest,
-        inputs: Digest,
-        step: Step,
-    ) {
+    /// Vault no longer held what we knew it to hold, and should hold it still.
+    fn note_drift(&mut self, id: &DocumentId, before: Option<Remembered>, content: Digest, step: Step) {
         let Some(before) = before else { return };
-        if self.recheck && step.write.is_some() && before.content == content && before.inputs == inputs {
+        if self.recheck && step.write.is_some() && before.content == content {
             self.report.drift(id);
             self.on.metrics.drift_repaired(self.key());
         }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::report::{of_kubernetes, of_ledger};
 use super::{Moved, Run, now};
 use crate::domain::document::{Claim, DocumentId, KvVersion, Mount};
+use crate::domain::index::LastWord;
 use crate::domain::ledger::{LedgerEntry, State};
 use crate::domain::plan::{Departure, Removal, remove};
 use crate::domain::problem::{PathFault, Problem};
@@ -30,14 +31,26 @@ impl Run<'_> {
             // The deletes are tried all the same; they hold nobody up any more.
             self.release(source).await;
         }
+        if let (Some(source), Some(left)) = (source, deadline) {
+            // Within the time that its deletion has; after that it goes, ledger or no ledger.
+            let _ = tokio::time::timeout(left, self.reclaim(source, &ask)).await;
+        }
+        // What it says now, or said last as far as the watch has shown; else the ledger remembers.
+        let word = match source {
+            Some(_) => ask.path.is_some().then_some(LastWord {
+                deletion: ask.deletion,
+                paused: ask.paused,
+            }),
+            None => self.on.index().last_word(self.key()),
+        };
+        let retained = ask.paused || ask.deletion == Some(DeletionPolicy::Retain);
         let wishes = self.on.ledger.of(self.key()).into_iter().map(|(id, entry)| {
-            let gone_paused = source.is_none() && entry.paused;
-            let deletion = if ask.paused || gone_paused || ask.deletion == Some(DeletionPolicy::Retain) {
-                DeletionPolicy::Retain
-            } else if source.is_some() && ask.path.is_some() {
-                self.deletion(&ask)
-            } else {
-                entry.deletion
+            let deletion = match word {
+                _ if retained => DeletionPolicy::Retain,
+                Some(LastWord { paused: true, .. }) => DeletionPolicy::Retain,
+                Some(LastWord { deletion, .. }) => deletion.unwrap_or(self.on.settings.deletion),
+                None if source.is_none() && entry.paused => DeletionPolicy::Retain,
+                None => entry.deletion,
             };
             (id, LedgerEntry { deletion, ..entry })
         });
@@ -51,6 +64,10 @@ impl Run<'_> {
             let mut done = true;
             for (id, entry) in &entries {
                 done &= self.depart(id, entry, entry.deletion, entry.holder.clone()).await;
+                self.look_whether_vault_is_down().await;
+                if self.vault_is_down {
+                    return false;
+                }
             }
             done
         };
@@ -199,12 +216,7 @@ impl Run<'_> {
                         Ok(()) => {}
                         // Without the right to release it, it was never claimed in earnest.
                         Err(error) if error.kind == ErrorKind::Denied => {}
-                        Err(error) => {
-                            if error.outcome_unknown {
-                                on.note_late(id);
-                            }
-                            return Err(on.vault_failed(&error));
-                        }
+                        Err(error) => return Err(on.change_failed(id, &error)),
                     }
                     tracing::info!(document = %id, holder = %holder, "document retained and released");
                     return self.strike(id).await;
@@ -242,12 +254,7 @@ impl Run<'_> {
             Ok(()) => Ok(()),
             // It went meanwhile; the next look will tell.
             Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
-            Err(error) => {
-                if error.outcome_unknown {
-                    self.on.note_late(id);
-                }
-                Err(self.on.vault_failed(&error))
-            }
+            Err(error) => Err(self.on.change_failed(id, &error)),
         }
     }
 

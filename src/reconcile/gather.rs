@@ -10,6 +10,7 @@ use crate::domain::annotations::{self, Ask};
 use crate::domain::desired::{self, Hint, Wanted};
 use crate::domain::document::{DocumentId, Mount};
 use crate::domain::index::Memory;
+use crate::domain::ledger::State;
 use crate::domain::path;
 use crate::domain::plan::Seen;
 use crate::domain::problem::Problem;
@@ -118,11 +119,16 @@ impl Reconciler {
         let unsettled = lock.ids().iter().filter_map(|id| self.unsettled_until(id)).max();
         let mut seen = HashMap::new();
         if let Some(Ok(mount)) = &mount {
-            for id in ids
-                .iter()
-                .filter(|id| !(trust && memory.documents.contains_key(*id)))
-            {
-                seen.insert(id.clone(), self.look(mount, id).await);
+            let unknown = ids
+                .into_iter()
+                .filter(|id| !(trust && memory.documents.contains_key(id)));
+            seen = self.look_at_all(mount, unknown).await;
+            if self.doubts_mount(mount, &seen) {
+                self.mounts.doubt(&mount.path);
+                let now = self.mounts.resolve(&mount.path, false).await;
+                if !matches!(&now, Ok(same) if same == mount) {
+                    return Err(Moved);
+                }
             }
         }
 
@@ -208,6 +214,44 @@ impl Reconciler {
                     Fault::Vault(error) => self.vault_failed(&error),
                 }),
         )
+    }
+
+    /// What Vault shows of these documents. Once it turns out to be down, nothing more is asked.
+    async fn look_at_all(
+        &self,
+        mount: &Mount,
+        ids: impl Iterator<Item = DocumentId>,
+    ) -> HashMap<DocumentId, Result<Seen, Problem>> {
+        let mut seen = HashMap::new();
+        let mut down = None;
+        for id in ids {
+            let looked = match &down {
+                Some(problem) => Err(Problem::clone(problem)),
+                None => self.look(mount, &id).await,
+            };
+            if let Err(problem @ Problem::Vault { down: true, .. }) = &looked
+                && down.is_none()
+                && self.vault.health().await.is_err()
+            {
+                down = Some(problem.clone());
+            }
+            seen.insert(id, looked);
+        }
+        seen
+    }
+
+    /// Whether a mount shows nothing where something of ours should be: it may have been made anew, with
+    /// another version, of which its replies say nothing.
+    fn doubts_mount(&self, mount: &Mount, seen: &HashMap<DocumentId, Result<Seen, Problem>>) -> bool {
+        let absent = seen.iter().filter(|(_, seen)| matches!(seen, Ok(Seen::Absent)));
+        let stood = |id: &DocumentId| {
+            self.ledger
+                .get(id)
+                .is_some_and(|entry| entry.state == State::Written)
+        };
+        absent
+            .into_iter()
+            .any(|(id, _)| id.mount == mount.path && stood(id))
     }
 
     /// What Vault shows of a document.

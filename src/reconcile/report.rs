@@ -54,6 +54,14 @@ impl Report {
         self.orphans.push(id.clone());
     }
 
+    /// How many of the problems may mean that Vault is down.
+    pub fn doubts_vault(&self) -> usize {
+        self.problems
+            .iter()
+            .filter(|(_, problem)| matches!(problem, Problem::Vault { down: true, .. }))
+            .count()
+    }
+
     fn any(&self, is: impl Fn(&Problem) -> bool) -> bool {
         self.problems.iter().any(|(_, problem)| is(problem))
     }
@@ -115,15 +123,11 @@ impl Run<'_> {
         self.count(&key, took);
         self.tell_all(&key);
         let transient = self.report.any(Problem::transient);
-        self.memory.failures = if transient {
-            self.memory.failures.saturating_add(1)
-        } else {
-            0
-        };
+        let failures = self.on.notes.count_failure(&key, transient);
         if source.is_some() || self.unread {
             self.memory.healthy = Some(self.report.problems.is_empty());
         }
-        let retry = self.retry();
+        let retry = self.retry(failures);
         if let Some(retry) = retry {
             self.look_again(retry, false);
         }
@@ -131,11 +135,9 @@ impl Run<'_> {
         if asks || self.unread {
             self.appoint_recheck(retry);
         }
-        self.appoint_settled_look();
+        self.appoint_second_look(&key);
         wake.append(&mut self.wake);
-        let vault_down = self
-            .report
-            .any(|problem| matches!(problem, Problem::Vault { down: true, .. }));
+        let vault_down = self.report.doubts_vault() > 0;
         let idle = self.on.ledger.of(&key).is_empty();
         match source {
             Some(source) if asks || self.has_finalizer || !idle => {
@@ -149,7 +151,7 @@ impl Run<'_> {
             // It is no source any more, or not there any more; nothing is left to be done for it.
             _ if idle => {
                 self.on.metrics.forget(&key);
-                self.on.index().forget(&key);
+                self.on.index().bury(&key);
                 self.again = None;
             }
             _ => {}
@@ -162,9 +164,9 @@ impl Run<'_> {
     }
 
     /// When to try again by itself what has failed.
-    fn retry(&self) -> Option<Duration> {
+    fn retry(&self, failures: u32) -> Option<Duration> {
         if self.report.any(Problem::transient) {
-            Some(crate::backoff::delay(self.memory.failures))
+            Some(crate::backoff::delay(failures))
         } else if self.report.any(Problem::is_vaults_to_cure) {
             Some(crate::backoff::shortened(SLOW_RETRY))
         } else {
@@ -172,20 +174,20 @@ impl Run<'_> {
         }
     }
 
-    /// What was seen while a write of ours could still land is looked at again when none can any more.
-    fn appoint_settled_look(&mut self) {
-        let entries = self.on.ledger.of(&self.gathered.key);
-        let now = entries
+    /// Looks again at documents to which a write without an answer could still be under way when this
+    /// pass looked at them, or can still be.
+    fn appoint_second_look(&mut self, key: &SourceKey) {
+        let entries = self.on.ledger.of(key);
+        let still = entries
             .iter()
             .filter_map(|(id, _)| self.on.unsettled_until(id))
             .max();
-        let Some(until) = self.gathered.unsettled.max(now) else {
-            return;
-        };
-        self.look_again(until.saturating_duration_since(Instant::now()), true);
-        // Whatever asks for a look before that, or instead of it: it must be one at Vault.
-        if let Some((_, recheck)) = &mut self.again {
-            *recheck = true;
+        if let Some(until) = self.gathered.unsettled.max(still) {
+            self.look_again(until.saturating_duration_since(Instant::now()), true);
+            // Whatever has asked for an earlier look: it must be one at Vault.
+            if let Some((_, recheck)) = &mut self.again {
+                *recheck = true;
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! Nothing secret comes in here: of a reply only Vault's own error strings are kept, bounded; of a
 //! request nothing but its operation and path.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -194,8 +195,14 @@ impl Error {
         }
     }
 
-    /// The error that a reply means.
-    pub(super) fn answered(call: &Call, status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
+    /// The error that a reply means. Words that quote the request are read, and not repeated.
+    pub(super) fn answered(
+        call: &Call,
+        status: u16,
+        retry_after: Option<Duration>,
+        body: &[u8],
+        quotes: bool,
+    ) -> Self {
         let said = words(body);
         let kind = match classify(call.operation, status, said.as_deref().unwrap_or_default()) {
             // Vault's are JSON or empty: this is another server's page.
@@ -215,7 +222,8 @@ impl Error {
             ..Self::new(
                 kind,
                 call,
-                said.unwrap_or_else(|| in_our_words(kind, status).to_owned()),
+                said.filter(|_| !quotes)
+                    .unwrap_or_else(|| in_our_words(kind, status).to_owned()),
             )
         }
     }
@@ -283,6 +291,7 @@ fn in_our_words(kind: ErrorKind, status: u16) -> &'static str {
         (ErrorKind::TooLarge, _) => "too large",
         (ErrorKind::NotFound, _) => "nothing there",
         (ErrorKind::Throttled, _) => "too many requests",
+        (ErrorKind::Invalid, 400..) => "what it says is left out: it is nothing, or quotes the request",
         (_, 300..=399) => "a redirect that is not followed; give the address that it leads to",
         _ => "no reason given",
     }
@@ -311,6 +320,15 @@ fn words(body: &[u8]) -> Option<String> {
         .join("; ");
     let line = one_line(&all);
     (!line.is_empty()).then_some(line)
+}
+
+/// Whether what an error would repeat of a reply has a piece of `confidential` in it, as much as one
+/// could learn something from.
+pub(super) fn quotes(body: &[u8], confidential: &[u8]) -> bool {
+    const PIECE: usize = 8;
+    let Some(said) = words(body) else { return false };
+    let said: HashSet<&[u8]> = said.as_bytes().windows(PIECE).collect();
+    confidential.windows(PIECE).any(|piece| said.contains(piece))
 }
 
 /// One line without control characters, bounded: `1 error occurred:\n\t* permission denied\n\n` becomes `permission denied`.

@@ -3,7 +3,13 @@
 use super::*;
 
 fn answer(operation: Operation, status: u16, body: &str) -> Error {
-    Error::answered(&Call::new(operation, "secret/app"), status, None, body.as_bytes())
+    Error::answered(
+        &Call::new(operation, "secret/app"),
+        status,
+        None,
+        body.as_bytes(),
+        false,
+    )
 }
 
 #[test]
@@ -177,4 +183,30 @@ fn nothing_here_and_dead_tokens_are_told_apart_from_the_rest() {
     assert!(!says_dead_token(
         b"{\"errors\":[\"1 error occurred:\\n\\t* permission denied\\n\\n\"]}"
     ));
+}
+
+#[test]
+fn what_quotes_the_request_is_told_from_what_does_not() {
+    let said = |text: &str| serde_json::json!({"errors": [text]}).to_string();
+    let request = br#"{"data":{"password":"hunter2","pem":"-----BEGIN\\nMIIB"},"options":{"cas":3}}"#;
+    for (text, quoted) in [
+        (r#"bad value "hunter2""#, true),
+        ("bad request: {password:hunter2 pem:-----BEGIN", true),
+        ("permission denied", false),
+        ("check-and-set parameter did not match the current version", false),
+        (
+            "put failed due to value being too large; got 1229110 bytes, max: 1048576 bytes",
+            false,
+        ),
+    ] {
+        assert_eq!(quotes(said(text).as_bytes(), request), quoted, "{text}");
+    }
+    assert!(!quotes(said("anything").as_bytes(), b""));
+    assert!(
+        !quotes(b"<html>hunter2 password", b"hunter2 password"),
+        "it is not repeated at all"
+    );
+    // What would be cut off is not repeated either.
+    let long = said(&format!("{}{}", "x".repeat(295), "hunter2 password"));
+    assert!(!quotes(long.as_bytes(), b"hunter2 password"));
 }

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::Observer;
-use super::error::{Call, Error, ErrorKind, Operation, one_line};
+use super::error::{Call, Error, ErrorKind, Operation, one_line, quotes};
 use super::pace::Pace;
 use super::setup::{self, Settings, SetupError};
 use crate::backoff::fraction;
@@ -93,10 +93,11 @@ impl Transport {
         endpoint: &E,
         token: Option<&HeaderValue>,
     ) -> (Result<Reply, Error>, bool) {
-        let request = match self.request(call, endpoint, token) {
+        let (request, body) = match self.request(call, endpoint, token) {
             Ok(request) => request,
             Err(error) => return (Err(error), false),
         };
+        let token = token.map(HeaderValue::as_bytes).unwrap_or_default();
         let lost = |error: &reqwest::Error| {
             let message = if error.is_timeout() {
                 "timed out".to_owned()
@@ -116,7 +117,10 @@ impl Transport {
                 (Err(lost(&error)), error.is_timeout())
             }
             Ok(response) => match read(call, response).await {
-                Ok(reply) => (reply, false),
+                Ok(reply) => {
+                    let reply = reply.map(|reply| reply.watched_for([token, confidential(call, &body)]));
+                    (reply, false)
+                }
                 Err(error) => (Err(lost(&error)), error.is_timeout()),
             },
         }
@@ -127,7 +131,7 @@ impl Transport {
         call: &Call,
         endpoint: &E,
         token: Option<&HeaderValue>,
-    ) -> Result<reqwest::RequestBuilder, Error> {
+    ) -> Result<(reqwest::RequestBuilder, Bytes), Error> {
         let method: Method = endpoint.method().into();
         let unfit = |why: &str| Error::new(ErrorKind::Invalid, call, why);
         let body = endpoint
@@ -165,14 +169,15 @@ impl Transport {
         {
             request = request.header("X-Vault-Namespace", namespace);
         }
-        if let Some(body) = body {
-            // Wiped when the last reader of the body is done.
-            let body = Bytes::from_owner(Zeroizing::new(body));
-            request = request
-                .header(CONTENT_TYPE, HeaderValue::from_static(content_type))
-                .body(body);
-        }
-        Ok(request)
+        let Some(body) = body else {
+            return Ok((request, Bytes::new()));
+        };
+        // Wiped when the last reader of the body is done.
+        let body = Bytes::from_owner(Zeroizing::new(body));
+        request = request
+            .header(CONTENT_TYPE, HeaderValue::from_static(content_type))
+            .body(body.clone());
+        Ok((request, body))
     }
 
     /// The URL of a path, each of its segments encoded once. Segments that a URL would swallow
@@ -238,6 +243,7 @@ async fn read(call: &Call, mut response: reqwest::Response) -> Result<Result<Rep
     Ok(Ok(Reply {
         status,
         retry_after,
+        quotes: false,
         body,
     }))
 }
@@ -246,10 +252,31 @@ async fn read(call: &Call, mut response: reqwest::Response) -> Result<Result<Rep
 pub(super) struct Reply {
     pub(super) status: u16,
     retry_after: Option<Duration>,
+    /// Whether what it says repeats what was confidential in the request.
+    quotes: bool,
     pub(super) body: Zeroizing<Vec<u8>>,
 }
 
+/// What nobody may read of a request's body: all of a write, the service-account token of a login.
+fn confidential<'b>(call: &Call, body: &'b [u8]) -> &'b [u8] {
+    match call.operation {
+        Operation::Write => body,
+        Operation::Login => {
+            let token = body.windows(6).position(|word| word == br#""jwt":"#);
+            &body[token.unwrap_or(0)..]
+        }
+        _ => &[],
+    }
+}
+
 impl Reply {
+    /// Takes note if it is a refusal that repeats any of these: a proxy's could, or a plugin's.
+    fn watched_for(mut self, confidential: [&[u8]; 2]) -> Self {
+        self.quotes = !(200..300).contains(&self.status)
+            && confidential.into_iter().any(|text| quotes(&self.body, text));
+        self
+    }
+
     /// Itself, if Vault did as it was asked.
     pub(super) fn ok(&self, call: &Call) -> Result<&Self, Error> {
         if (200..300).contains(&self.status) {
@@ -261,7 +288,7 @@ impl Reply {
 
     /// The error that it means.
     pub(super) fn error(&self, call: &Call) -> Error {
-        Error::answered(call, self.status, self.retry_after, &self.body)
+        Error::answered(call, self.status, self.retry_after, &self.body, self.quotes)
     }
 
     /// Its content. Of what does not fit only the place is told: serde's own words quote it.
@@ -284,6 +311,7 @@ impl Reply {
         Self {
             status,
             retry_after: None,
+            quotes: false,
             body: Zeroizing::new(body.as_bytes().to_vec()),
         }
     }

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use serde_json::json;
 
-use crate::harness::{Scene, check, env_from, eventually, ours};
+use crate::harness::{Scene, Testbed, check, env_from, eventually, ours};
 
 const FINALIZER: &str = "vault-sync.io/finalizer";
 
@@ -371,4 +371,388 @@ fn the_last_word_of_a_source_counts_although_vault_hangs_until_it_is_gone() {
         check(!ledger.contains("/db"), ledger)
     });
     scene.doc("db").holds(json!({"k": "v"})).is_at_version(1);
+}
+
+#[test]
+fn the_retain_policy_releases_the_claim_and_leaves_the_content() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let _operator = scene.run().flag("deletion-policy", "retain").start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.settle();
+    scene.delete("Secret", "db");
+    scene.vanishes("Secret", "db");
+    scene.entry_is("db", None);
+    scene.doc("db").holds(json!({"k": "v"})).is_at_version(1);
+    assert_eq!(scene.doc("db").metadata()["custom_metadata"]["released"], "true");
+    // Released is nobody's: whoever would write the same may have it, and then it is theirs.
+    scene.own("db", "v");
+    scene.event("db", "Synced", &[]);
+    eventually("it is claimed again", || {
+        let metadata = scene.doc("db").metadata()["custom_metadata"].clone();
+        check(metadata.get("released").is_none(), metadata)
+    });
+    scene.doc("db").is_at_version(1);
+}
+
+#[test]
+fn deletes_that_wait_for_a_sealed_vault_outlive_the_source_and_the_operator() {
+    let scene = Scene::on(Testbed::private());
+    scene.own("db", "v");
+    let first = scene.run().flag("cleanup-timeout", "1s").start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.settle();
+    scene.bed.seal();
+    scene.delete("Secret", "db");
+    scene.vanishes("Secret", "db");
+    scene.entry_is("db", Some("deleting"));
+    first.counts("vault_sync_operator_ledger_pending_deletes", &[], 1.0);
+    assert_eq!(first.stop().code(), Some(0));
+    let second = scene.start();
+    second.says(&["ledger loaded"]);
+    scene.entry_is("db", Some("deleting"));
+    scene.bed.unseal();
+    scene.doc("db").goes();
+    scene.entry_is("db", None);
+}
+
+#[test]
+fn a_delete_that_waited_is_dropped_when_a_live_source_wants_the_path_by_then() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let _operator = scene.run().flag("cleanup-timeout", "1s").start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.settle();
+    scene.vault.cut();
+    scene.delete("Secret", "db");
+    scene.vanishes("Secret", "db");
+    scene.entry_is("db", Some("deleting"));
+    let heir = ours(&[("path", &scene.path("db"))]);
+    scene.create_secret("heir", heir, &[("k", b"v")]);
+    scene.vault.restore();
+    scene.event("heir", "Synced", &["/db"]);
+    scene.settle();
+    scene.doc("db").holds(json!({"k": "v"})).is_at_version(1);
+    eventually("the ledger gives it to the heir", || {
+        let entries = scene.entries();
+        let entry = &entries["db"];
+        check(entry["name"] == "heir" && entry["state"] == "written", entry)
+    });
+}
+
+#[test]
+fn a_namespace_does_not_hang_although_vault_is_away_and_its_documents_go_later() {
+    let scene = Scene::new();
+    scene.bind("operator", "it-sources");
+    scene.secret("db", &[("k", "v")]);
+    scene.app("app", &["db"]);
+    scene.own("own", "v");
+    let _operator = scene.run().flag("cleanup-timeout", "1s").start();
+    scene.doc("app/db").becomes(json!({"k": "v"}));
+    scene.doc("own").becomes(json!({"k": "v"}));
+    scene.settle();
+    scene.vault.cut();
+    let namespace = format!("/api/v1/namespaces/{}", scene.ns);
+    scene.bed.kube.delete(&namespace).ok();
+    eventually("the namespace is gone", || {
+        let reply = scene.bed.kube.get(&namespace);
+        check(reply.status == 404, reply.text)
+    });
+    scene.doc("app/db").holds(json!({"k": "v"}));
+    scene.vault.restore();
+    scene.doc("app/db").goes();
+    scene.doc("own").goes();
+    scene.entry_is("app/db", None);
+    scene.entry_is("own", None);
+}
+
+/// The first words of the request that writes a document.
+fn writes_of(scene: &Scene, name: &str) -> String {
+    format!("/v1/secret/data/{}/{name} HTTP", scene.ns)
+}
+
+#[test]
+fn a_creation_whose_reply_was_lost_is_found_and_claimed() {
+    let scene = Scene::new();
+    scene
+        .vault
+        .lose_replies_to(&format!("POST {}", writes_of(&scene, "db")));
+    let _operator = scene.run().env("VAULT_CLIENT_TIMEOUT", "1s").start();
+    scene.own("db", "v");
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.vault.behave();
+    eventually("the claim is on it", || {
+        let metadata = scene.doc("db").metadata()["custom_metadata"].clone();
+        check(metadata["name"] == "db", metadata)
+    });
+    scene.entry_is("db", Some("written"));
+    scene.doc("db").holds(json!({"k": "v"})).is_at_version(1);
+}
+
+#[test]
+fn a_creation_whose_reply_was_lost_is_no_orphan_when_its_source_goes_meanwhile() {
+    let scene = Scene::new();
+    scene
+        .vault
+        .lose_replies_to(&format!("POST {}", writes_of(&scene, "db")));
+    let _operator = scene.run().env("VAULT_CLIENT_TIMEOUT", "1s").start();
+    scene.own("db", "v");
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.delete("Secret", "db");
+    scene.vault.behave();
+    scene.vanishes("Secret", "db");
+    scene.doc("db").goes();
+    scene.entry_is("db", None);
+}
+
+#[test]
+fn a_creation_that_lands_after_its_source_has_gone_is_no_orphan() {
+    let scene = Scene::new();
+    scene.vault.hold(&format!("POST {}", writes_of(&scene, "db")));
+    // What got no answer may land for two client timeouts.
+    let _operator = scene
+        .run()
+        .env("VAULT_CLIENT_TIMEOUT", "3s")
+        .flag("cleanup-timeout", "1s")
+        .start();
+    scene.own("db", "v");
+    scene.vault.holds(1);
+    scene.delete("Secret", "db");
+    scene.vault.behave();
+    scene.vanishes("Secret", "db");
+    assert_eq!(scene.doc("db").data(), None);
+    assert!(scene.entries().contains_key("db"), "it is not forgotten yet");
+    assert_eq!(scene.vault.land(), ["HTTP/1.1 200 OK"]);
+    scene.doc("db").holds(json!({"k": "v"}));
+    scene.doc("db").goes();
+    scene.entry_is("db", None);
+}
+
+#[test]
+fn a_creation_that_lands_after_a_crash_is_no_orphan() {
+    let scene = Scene::new();
+    scene.vault.hold(&format!("POST {}", writes_of(&scene, "db")));
+    let first = scene.run().env("VAULT_CLIENT_TIMEOUT", "3s").start();
+    scene.own("db", "v");
+    scene.vault.holds(1);
+    scene.entry_is("db", Some("creating"));
+    first.kill();
+    scene.vault.behave();
+    scene.delete("Secret", "db");
+    let second = scene
+        .run()
+        .env("VAULT_CLIENT_TIMEOUT", "3s")
+        .flag("cleanup-timeout", "1s")
+        .start();
+    scene.vanishes("Secret", "db");
+    second.says(&["ledger loaded", "\"unclean\":true"]);
+    assert_eq!(scene.vault.land(), ["HTTP/1.1 200 OK"]);
+    scene.doc("db").holds(json!({"k": "v"}));
+    scene.doc("db").goes();
+    scene.entry_is("db", None);
+}
+
+#[test]
+fn an_update_that_lands_late_never_puts_an_old_value_over_a_newer_one() {
+    let scene = Scene::new();
+    scene.own("db", "one");
+    let _operator = scene.run().env("VAULT_CLIENT_TIMEOUT", "1s").start();
+    scene.doc("db").becomes(json!({"k": "one"}));
+    scene.settle();
+    scene.vault.hold(&format!("POST {}", writes_of(&scene, "db")));
+    scene.set_key("db", "k", "two");
+    scene.vault.holds(1);
+    scene.vault.behave();
+    scene.set_key("db", "k", "three");
+    scene.doc("db").becomes(json!({"k": "three"}));
+    let version = scene.doc("db").version();
+    assert_eq!(scene.vault.land(), ["HTTP/1.1 400 Bad Request"]);
+    scene.settle();
+    scene
+        .doc("db")
+        .holds(json!({"k": "three"}))
+        .is_at_version(version);
+}
+
+#[test]
+fn a_predecessors_finalizer_without_a_ledger_entry_goes_and_nothing_is_deleted() {
+    let scene = Scene::new();
+    // As the predecessor left it: a document without claim, and an object with its finalizer and annotation.
+    scene.doc("db").write(json!({"k": "v"}));
+    let annotations = ours(&[("path", &scene.path("db")), ("secret-versions", r#"{"db":"1"}"#)]);
+    scene.create_secret("db", annotations, &[("k", b"v")]);
+    scene.patch("Secret", "db", json!({"metadata": {"finalizers": [FINALIZER]}}));
+    scene.delete("Secret", "db");
+    let _operator = scene.start();
+    scene.vanishes("Secret", "db");
+    scene.settle();
+    scene.doc("db").holds(json!({"k": "v"})).is_at_version(1);
+}
+
+#[test]
+fn a_policy_without_the_right_to_delete_versions_still_deletes_the_latest() {
+    let scene = Scene::new();
+    scene.own("db", "one");
+    scene.set_policy(&format!(
+        "path \"secret/data/{0}/*\" {{ capabilities = [\"create\", \"read\", \"update\", \"delete\"] }}\n\
+         path \"secret/metadata/{0}/*\" {{ capabilities = [\"create\", \"read\", \"update\", \"patch\", \"list\"] }}\n",
+        scene.ns
+    ));
+    let _operator = scene.start();
+    scene.doc("db").becomes(json!({"k": "one"}));
+    scene.set_key("db", "k", "two");
+    scene.doc("db").becomes(json!({"k": "two"})).is_at_version(2);
+    scene.delete("Secret", "db");
+    scene.vanishes("Secret", "db");
+    assert_eq!(scene.doc("db").data(), None);
+    scene.doc("db").undelete(2);
+    scene.doc("db").holds(json!({"k": "two"})).is_at_version(2);
+}
+
+#[test]
+fn documents_of_a_paused_source_stay_when_it_is_deleted() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "v")]);
+    scene.app("app", &["db"]);
+    scene.own("own", "v");
+    let _operator = scene.start();
+    scene.doc("app/db").becomes(json!({"k": "v"}));
+    scene.doc("own").becomes(json!({"k": "v"}));
+    for (kind, name) in [("Deployment", "app"), ("Secret", "own")] {
+        scene.annotate(kind, name, &[("paused", Some("true"))]);
+    }
+    scene.settle();
+    scene.delete("Deployment", "app");
+    scene.delete("Secret", "own");
+    scene.vanishes("Deployment", "app");
+    scene.vanishes("Secret", "own");
+    scene.settle();
+    scene.doc("app/db").holds(json!({"k": "v"})).is_at_version(1);
+    scene.doc("own").holds(json!({"k": "v"})).is_at_version(1);
+}
+
+#[test]
+fn a_document_over_the_limit_of_integrated_storage_is_told_and_its_last_good_content_stays() {
+    let scene = Scene::on(Testbed::with_integrated_storage());
+    let half = "x".repeat(600 * 1024);
+    scene.secret("a", &[("a", "small")]);
+    scene.secret("b", &[("b", &half)]);
+    scene.listing("big", r#"[{"name": "a"}, {"name": "b"}]"#);
+    scene.own("other", "one");
+    let _operator = scene.start();
+    scene.doc("big").becomes(json!({"a": "small", "b": half}));
+    scene.set_key("a", "a", &half);
+    scene.event(
+        "big",
+        "SyncFailed",
+        &["/big", "too large", "bytes", "split the document"],
+    );
+    scene.set_key("other", "k", "two");
+    scene.doc("other").becomes(json!({"k": "two"}));
+    scene
+        .doc("big")
+        .holds(json!({"a": "small", "b": half}))
+        .is_at_version(1);
+    scene.set_key("a", "a", "small again");
+    scene
+        .doc("big")
+        .becomes(json!({"a": "small again", "b": half}))
+        .is_at_version(2);
+}
+
+#[test]
+fn without_finalizers_a_source_deleted_while_the_operator_was_down_leaves_no_document() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "v")]);
+    scene.app("app", &["db"]);
+    let first = scene.run().flag("finalizers", "false").start();
+    scene.doc("app/db").becomes(json!({"k": "v"}));
+    scene.entry_is("app/db", Some("written"));
+    first.stop();
+    scene.delete("Deployment", "app");
+    scene.vanishes("Deployment", "app");
+    let _second = scene.run().flag("finalizers", "false").start();
+    scene.doc("app/db").goes();
+    scene.entry_is("app/db", None);
+}
+
+#[test]
+fn purge_and_retain_reach_documents_whose_path_has_changed() {
+    let scene = Scene::new();
+    for policy in ["purge", "retain"] {
+        let annotations = ours(&[
+            ("path", &scene.path(&format!("{policy}/old"))),
+            ("deletion-policy", policy),
+        ]);
+        scene.create_secret(policy, annotations, &[("k", b"v")]);
+    }
+    let _operator = scene.start();
+    for policy in ["purge", "retain"] {
+        scene.doc(&format!("{policy}/old")).becomes(json!({"k": "v"}));
+        let moved = scene.path(&format!("{policy}/new"));
+        scene.annotate("Secret", policy, &[("path", Some(&moved))]);
+        scene.doc(&format!("{policy}/new")).becomes(json!({"k": "v"}));
+        scene.entry_is(&format!("{policy}/old"), None);
+    }
+    assert!(scene.doc("purge/old").metadata().is_null());
+    scene.doc("retain/old").holds(json!({"k": "v"})).is_at_version(1);
+}
+
+#[test]
+fn an_update_whose_reply_was_lost_is_followed_by_no_second_one() {
+    let scene = Scene::new();
+    scene.own("db", "one");
+    let _operator = scene.run().env("VAULT_CLIENT_TIMEOUT", "1s").start();
+    scene.doc("db").becomes(json!({"k": "one"}));
+    scene.settle();
+    scene
+        .vault
+        .lose_replies_to(&format!("POST {}", writes_of(&scene, "db")));
+    scene.set_key("db", "k", "two");
+    scene.doc("db").becomes(json!({"k": "two"}));
+    scene.vault.behave();
+    scene.event("db", "Synced", &[]);
+    scene.settle();
+    scene.doc("db").holds(json!({"k": "two"})).is_at_version(2);
+}
+
+#[test]
+fn a_delete_whose_reply_was_lost_is_done_once() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let _operator = scene.run().env("VAULT_CLIENT_TIMEOUT", "1s").start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.settle();
+    let delete = format!("/v1/secret/delete/{}/db HTTP", scene.ns);
+    scene.vault.lose_replies_to(&delete);
+    scene.delete("Secret", "db");
+    scene.doc("db").goes();
+    scene.vault.behave();
+    scene.vanishes("Secret", "db");
+    scene.entry_is("db", None);
+    scene.doc("db").is_at_version(1);
+}
+
+#[test]
+fn a_delete_that_vault_denies_holds_nobody_up_and_is_done_when_it_may_be() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let deny = format!(
+        "path \"secret/data/{0}/*\" {{ capabilities = [\"create\", \"read\", \"update\"] }}\n\
+         path \"secret/metadata/{0}/*\" {{ capabilities = [\"create\", \"read\", \"update\", \"patch\", \"list\"] }}\n",
+        scene.ns
+    );
+    scene.set_policy(&deny);
+    let first = scene.run().flag("cleanup-timeout", "1s").start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    scene.delete("Secret", "db");
+    scene.event("db", "SyncFailed", &["permission denied", "/db"]);
+    scene.vanishes("Secret", "db");
+    scene.entry_is("db", Some("deleting"));
+    scene.doc("db").holds(json!({"k": "v"}));
+    first.stop();
+    scene.set_policy(&deny.replace("\"update\"] }\npath", "\"update\", \"delete\"] }\npath"));
+    let _second = scene.start();
+    scene.doc("db").goes();
+    scene.entry_is("db", None);
 }

@@ -1,10 +1,12 @@
 //! No value of a Secret, and no credential, anywhere but in Vault.
 
 use std::fs;
+use std::process::Command;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
+use vault_sync_operator::telemetry::{Format, Level, Logs};
 
 use crate::harness::{Operator, Scene, env_from, ours};
 
@@ -174,5 +176,71 @@ fn a_secret_that_kubernetes_or_vault_refuses_is_not_quoted() {
     for spelling in spellings(TEXT.as_bytes()) {
         assert!(!operator.log().contains(&spelling));
         assert!(!format!("{:?}", scene.events("own")).contains(&spelling));
+    }
+}
+
+#[test]
+fn an_error_of_vaults_that_quotes_the_request_tells_no_value_and_no_token() {
+    // A proxy, a plugin, or a version of Vault to come could answer so.
+    let scene = Scene::new();
+    let jwt = fs::read_to_string(scene.dir.join("token")).unwrap();
+    scene.vault.quote("POST /v1/auth/kubernetes/login HTTP");
+    let operator = scene.run().env("RUST_LOG", "trace").start();
+    operator.says(&["log in"]);
+    scene.vault.behave();
+    operator.ready();
+    scene
+        .vault
+        .quote(&format!("/v1/secret/data/{}/own HTTP", scene.ns));
+    scene.own("own", TEXT);
+    scene.event("own", "SyncFailed", &["Vault refused"]);
+    scene.delete("Secret", "own");
+    scene.vanishes("Secret", "own");
+    let mut secret = spellings(TEXT.as_bytes());
+    secret.extend(scene.tokens());
+    secret.push(jwt.clone());
+    // A part of a secret is one too many.
+    secret.push(TEXT[..14].to_owned());
+    secret.push(jwt[..24].to_owned());
+    for (place, text) in [
+        ("log", operator.log()),
+        ("Events", format!("{:?}", scene.events("own"))),
+        ("metrics", operator.metrics().0),
+        ("readyz", operator.health.get("/readyz?verbose").text),
+    ] {
+        for secret in &secret {
+            assert!(
+                !text.contains(secret.as_str()),
+                "{secret:?} is in the {place}:\n{text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_panic_tells_where_it_was_and_not_what_it_held() {
+    // The operator takes over what its process prints, so that this test is run again in one of its own.
+    const CHILD: &str = "VAULT_SYNC_IT_PANICS";
+    if std::env::var_os(CHILD).is_some() {
+        Logs::new(Format::Json, Level::Trace, Some("trace"))
+            .unwrap()
+            .install();
+        // What a failed `unwrap` of a parser's error would be.
+        let read = TEXT.parse::<u8>().map_err(|_| TEXT.to_owned());
+        read.unwrap();
+    }
+    let name = "leaks::a_panic_tells_where_it_was_and_not_what_it_held";
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture"])
+        .env(CHILD, "1")
+        .env("RUST_BACKTRACE", "full")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{text}");
+    assert!(text.contains(r#""message":"panic""#), "{text}");
+    assert!(text.contains("tests/it/leaks.rs"), "{text}");
+    for spelling in spellings(TEXT.as_bytes()) {
+        assert!(!text.contains(&spelling), "{text}");
     }
 }

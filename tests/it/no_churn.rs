@@ -283,3 +283,32 @@ fn an_absent_optional_secret_costs_no_write_to_the_ledger() {
     scene.settle();
     assert_eq!(ledger(), before);
 }
+
+#[test]
+fn a_new_leader_writes_nothing() {
+    let scene = scene();
+    let run = |name: &str| {
+        scene
+            .run()
+            .flag("leader-elect", "true")
+            .env("POD_NAME", name)
+            .start()
+    };
+    let first = run("first");
+    synced(&scene);
+    let second = run("second");
+    second.says(&["waiting for the lease"]);
+    let versions = || {
+        [("Deployment", "app"), ("Secret", "own"), ("Secret", "db")]
+            .map(|(kind, name)| version_of(&scene.get(kind, name)))
+    };
+    let before = (versions(), scene.vault_writes(), kube_writes(&scene));
+    first.stop();
+    for name in ["app", "own"] {
+        second.counts(ATTEMPTS, &[("namespace", &*scene.ns), ("resource", name)], 1.0);
+    }
+    scene.settle();
+    scene.doc("app/db").holds(json!({"k": "v"})).is_at_version(1);
+    scene.doc("own").holds(json!({"k": "v"})).is_at_version(1);
+    assert_eq!((versions(), scene.vault_writes(), kube_writes(&scene)), before);
+}

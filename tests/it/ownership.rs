@@ -265,3 +265,54 @@ fn our_finalizer_and_anothers_path_delete_nothing_of_theirs() {
     scene.settle();
     scene.doc("theirs").holds(json!({"k": "theirs"})).is_at_version(1);
 }
+
+#[test]
+fn two_operators_that_do_not_know_of_each_other_put_no_older_value_over_a_newer_one() {
+    const CHANGES: u64 = 25;
+    let scene = Scene::new();
+    // A home of its own for the second: neither shares ledger nor lease with the other.
+    let elsewhere = format!("{}-elsewhere", scene.ns);
+    let kube = &scene.bed.kube;
+    kube.post("/api/v1/namespaces", &json!({"metadata": {"name": elsewhere}}))
+        .ok();
+    let binding = json!({
+        "metadata": {"name": "operator"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "it-home"},
+        "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": scene.home}],
+    });
+    let bindings = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{elsewhere}/rolebindings");
+    kube.post(&bindings, &binding).ok();
+    // Versions in Vault count the values, so that none may be skipped over for want of room.
+    let metadata = format!("/v1/secret/metadata/{}/db", scene.ns);
+    scene
+        .bed
+        .vault
+        .post(&metadata, &json!({"max_versions": 100}))
+        .ok();
+    scene.own("db", "1000");
+    let _one = scene.start();
+    let _other = scene
+        .run()
+        .env("POD_NAMESPACE", &elsewhere)
+        .env("POD_NAME", "elsewhere-0")
+        .start();
+    scene.doc("db").becomes(json!({"k": "1000"}));
+    for change in 1..=CHANGES {
+        scene.set_key("db", "k", &(1000 + change).to_string());
+    }
+    let last = (1000 + CHANGES).to_string();
+    scene.doc("db").becomes(json!({"k": last}));
+    scene.settle();
+    scene.doc("db").holds(json!({"k": last}));
+    let held: Vec<String> = (1..=scene.doc("db").version())
+        .map(|version| {
+            let path = format!("/v1/secret/data/{}/db?version={version}", scene.ns);
+            let document = scene.bed.vault.get(&path).ok();
+            document["data"]["data"]["k"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert!(
+        held.is_sorted_by(|earlier, later| earlier < later),
+        "each version holds a newer value than the one before: {held:?}"
+    );
+}

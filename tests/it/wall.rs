@@ -48,7 +48,15 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("cli", &["domain", "telemetry", "vault"]),
     (
         "controller",
-        &["backoff", "domain", "kube", "metrics", "reconcile", "vault"],
+        &[
+            "backoff",
+            "domain",
+            "kube",
+            "metrics",
+            "mounts",
+            "reconcile",
+            "vault",
+        ],
     ),
     (
         "reconcile",

@@ -145,6 +145,7 @@ impl Turn<'_> {
                 adopted: false,
                 creating: run.creating,
             },
+            revives: false,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The promises, in every state that can be reached.
 //!
-//! A model checker ([stateright]) starts from one state, makes every move that is possible in it, and
+//! A model checker (stateright) starts from one state, makes every move that is possible in it, and
 //! goes on from each state that it has not seen yet, until there is no new one. In every state it
 //! checks the promises ([`promises`]); where one is broken, it has the moves that lead there.
 //!
@@ -23,13 +23,17 @@
 //! show nothing when it shows none.
 //!
 //! What is left out: mounts without claims and KV v1, adoption, several documents for one source (so
-//! that one of them fails and others do not), `paused`, `force-sync`, policies of paths, two operators with
-//! different scopes, failures of Kubernetes other than the end of the operator, edits of Vault by hand,
+//! that one of them fails and others do not), `paused`, `force-sync`, policies of paths, a ledger that was
+//! lost, operators with different scopes, failures of Kubernetes other than the end of the operator,
+//! changes in Vault by hand, documents that another cluster has deleted, `--cleanup-timeout`, the resync,
 //! and time: `since` and `created` are the same moment, and two client timeouts are over when no late
 //! call is under way any more and no old leader is left.
-//! Two holes are known, which Vault's API leaves: metadata know no check-and-set, so that a claim or
-//! a purge that arrives late can hit what became another cluster's in that moment; and with
-//! `retain`, an old leader can put a claim on a document that the new one has just released.
+//!
+//! What is known and not excluded: metadata know no check-and-set. A claim, a release or a purge that
+//! was sent, or decided on without a write, a moment before another cluster creates the
+//! document, hits that one; the model keeps the two apart. With `retain`, an old leader can put a claim on a document
+//! that the new one has just released; that pair of bounds is not explored. And what is seen while
+//! a late call may land is believed until that time is over, and then looked at again.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)]
 
 mod apply;
@@ -132,8 +136,8 @@ impl Rules {
         let checker = checker.spawn_bfs().join();
         let (states, took) = (checker.unique_state_count(), begun.elapsed());
         eprintln!("{:?}: {states} states in {took:?}", self.budget);
-        for (promise, path) in checker.discoveries() {
-            panic!("{promise}: {:#?}", path.into_actions());
+        if let Some((promise, path)) = checker.discoveries().into_iter().next() {
+            panic!("{promise}: {:?}", path.into_actions());
         }
         assert!(states >= at_least, "{states} states are too few");
         for deed in deeds {
@@ -143,7 +147,7 @@ impl Rules {
     }
 
     /// Puts a fault into the operator, and shows that this promise does not survive it.
-    fn is_caught(self, mutation: Mutation, promise: &'static str) {
+    fn shows(self, mutation: Mutation, promise: &'static str) {
         let rules = Self { mutation, ..self };
         let checker = rules
             .checker()
@@ -292,22 +296,19 @@ fn mutations_are_caught() {
     let lost = edits(budget(2, 0, 1, 0, 0));
     let leaders = edits(budget(2, 0, 0, 1, 0));
     let others = edits(budget(2, 1, 0, 0, 1));
-    crash.clone().is_caught(Mutation::LedgerAfterWrite, "no orphan");
-    crash
-        .clone()
-        .is_caught(Mutation::StruckBeforeDeleted, "no orphan");
-    crash.is_caught(Mutation::DeleteBeforeNewStands, "new stands before old goes");
+    crash.clone().shows(Mutation::LedgerAfterWrite, "no orphan");
+    crash.clone().shows(Mutation::StruckBeforeDeleted, "no orphan");
+    crash.shows(Mutation::DeleteBeforeNewStands, "new stands before old goes");
     others
         .clone()
-        .is_caught(Mutation::ClaimNotCheckedBeforeDelete, "no theft");
-    others.is_caught(Mutation::NoCheckAndSet, "no theft");
-    lost.clone().is_caught(Mutation::NoCheckAndSet, "no rollback");
-    lost.clone()
-        .is_caught(Mutation::LateWritesForgotten, "convergence");
-    lost.is_caught(Mutation::LateWritesForgotten, "no orphan");
+        .shows(Mutation::ClaimNotCheckedBeforeDelete, "no theft");
+    others.shows(Mutation::NoCheckAndSet, "no theft");
+    lost.clone().shows(Mutation::NoCheckAndSet, "no rollback");
+    lost.clone().shows(Mutation::LateWritesForgotten, "convergence");
+    lost.shows(Mutation::LateWritesForgotten, "no orphan");
     leaders
         .clone()
-        .is_caught(Mutation::VaultReadAfterKubernetes, "no rollback");
-    leaders.is_caught(Mutation::OldLeaderNotFenced, "no orphan");
-    edits(budget(3, 0, 1, 0, 0)).is_caught(Mutation::MemoryOutlivesPath, "convergence");
+        .shows(Mutation::VaultReadAfterKubernetes, "no rollback");
+    leaders.shows(Mutation::OldLeaderNotFenced, "no orphan");
+    edits(budget(3, 0, 1, 0, 0)).shows(Mutation::MemoryOutlivesPath, "convergence");
 }

@@ -70,14 +70,11 @@ impl Model for Rules {
 
     fn actions(&self, world: &World, moves: &mut Vec<Move>) {
         for (at, operator) in world.operators.iter().enumerate() {
-            match operator {
-                Some(operator) => self.of_operator(world, at, operator, moves),
-                None => {
-                    let others = world.operators.iter().flatten().count();
-                    if (others == 0 && at == 0) || (others == 1 && world.budget.changes > 0) {
-                        moves.push(Move::Load(at));
-                    }
-                }
+            let others = world.operators.iter().flatten().count();
+            if let Some(operator) = operator {
+                self.of_operator(world, at, operator, moves);
+            } else if (others == 0 && at == 0) || (others == 1 && world.budget.changes > 0) {
+                moves.push(Move::Load(at));
             }
         }
         if let Some((at, operator)) = resting(world) {
@@ -152,12 +149,12 @@ impl Rules {
         if !self.synced {
             world.objects[1] = None;
         }
-        for who in 0..if self.synced { SOURCES } else { 0 } {
+        for (who, text) in secrets.into_iter().enumerate().filter(|_| self.synced) {
             world.documents[who] = Document {
                 version: 1,
                 live: true,
                 mark: Mark::Source(small(who)),
-                text: secrets[who],
+                text,
             };
             world.stored[who] = Some(Entry {
                 holder: small(who),
@@ -332,11 +329,11 @@ impl Rules {
                     ..Document::ABSENT
                 };
             }
-            edit => self.edit(world, edit),
+            edit => Self::edit(world, edit),
         }
     }
 
-    fn edit(&self, world: &mut World, edit: Move) {
+    fn edit(world: &mut World, edit: Move) {
         world.budget.edits -= 1;
         match edit {
             Move::Rotate(who) => {
@@ -412,16 +409,12 @@ fn hear(rules: &Rules, world: &mut World, at: usize, who: usize) {
     let Some(operator) = &mut world.operators[at] else {
         return;
     };
-    match object {
-        Some(object) => {
-            let wake = observe(rules, operator, who, object);
-            operator.dirty |= wake;
-        }
-        None => {
-            operator.dirty |= names::forget(operator.sights, who);
-            operator.sights[who] = None;
-            operator.memory[who] = None;
-        }
+    if let Some(object) = object {
+        operator.dirty |= observe(rules, operator, who, object);
+    } else {
+        operator.dirty |= names::forget(operator.sights, who);
+        operator.sights[who] = None;
+        operator.memory[who] = None;
     }
 }
 

@@ -204,18 +204,14 @@ impl Turn<'_> {
         let live = run.object.is_some_and(|object| object.wants().is_some());
         me.runs[who] = None;
         me.appointed &= !bit(who);
-        match run.object {
-            Some(object) if live || object.finalizer || !idle => {
-                if me.sights[who].is_some_and(same) {
-                    me.memory[who] = run.memory;
-                }
-            }
-            _ if idle => {
-                me.sights[who] = None;
-                me.memory[who] = None;
-                return;
-            }
-            _ => {}
+        let kept = run.object.is_some_and(|object| live || object.finalizer);
+        if idle && !kept {
+            me.sights[who] = None;
+            me.memory[who] = None;
+            return;
+        }
+        if run.object.is_some() && me.sights[who].is_some_and(same) {
+            me.memory[who] = run.memory;
         }
         let unsettled = (run.locked | held(me, who)) & me.unsettled;
         let again = run.unsettled | unsettled != 0;

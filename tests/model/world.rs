@@ -84,7 +84,7 @@ impl Document {
 
     /// What a read shows of it. Every write of the model is younger than every intention that the
     /// ledger holds, and what was there at the beginning is older.
-    pub fn seen(&self) -> Seen {
+    pub fn seen(self) -> Seen {
         let mark = match self.mark {
             Mark::Unclaimed | Mark::Released => DomainMark::Unclaimed,
             Mark::Source(who) => DomainMark::Claimed(NAMES.identity.claim(&NAMES.keys[usize::from(who)])),
@@ -103,7 +103,7 @@ impl Document {
         }
     }
 
-    pub fn is_ours(&self) -> bool {
+    pub fn is_ours(self) -> bool {
         self.live && self.text.author != Author::Foreign
     }
 }
@@ -227,6 +227,10 @@ pub enum Stage {
 
 /// A reconcile that is under way.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that do not depend on each other"
+)]
 pub struct Run {
     pub next: Stage,
     pub recheck: bool,

@@ -228,6 +228,13 @@ impl Operator<'_> {
         })
     }
 
+    /// Waits until it ends by itself.
+    pub fn ends(&mut self) -> ExitStatus {
+        eventually("the operator ends by itself", || {
+            self.child.try_wait().unwrap().ok_or_else(|| "it runs".to_owned())
+        })
+    }
+
     /// The end without a warning: what a crash is.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

@@ -1,5 +1,6 @@
 //! One test's corner of the testbed.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
@@ -94,12 +95,7 @@ impl Scene {
             scene.bed.kube.post(&path, &scene.binding("operator", role)).ok();
         }
         fs::write(scene.dir.join("token"), scene.jwt("operator")).unwrap();
-        let policy = format!("/v1/sys/policies/acl/{}", scene.ns);
-        scene
-            .bed
-            .vault
-            .send("PUT", &policy, Some(&json!({"policy": scene.policy()})))
-            .ok();
+        scene.set_policy(&scene.policy());
         scene.set_role(json!({}));
         scene
     }
@@ -298,6 +294,47 @@ impl Scene {
         list["items"].as_array().cloned().unwrap_or_default()
     }
 
+    /// The ledger's ConfigMaps.
+    pub fn ledger(&self) -> Vec<Value> {
+        let mut maps = self.at_home("configmaps");
+        maps.retain(|map| {
+            map["metadata"]["name"]
+                .as_str()
+                .is_some_and(|name| name.contains("ledger"))
+        });
+        maps
+    }
+
+    /// The ledger's entries but for the marker's, by the document's path below this scene's prefix.
+    pub fn entries(&self) -> BTreeMap<String, Value> {
+        let prefix = format!("{}/", self.ns);
+        let maps = self.ledger();
+        let lines = maps.iter().filter_map(|map| map["data"].as_object()).flatten();
+        lines
+            .filter_map(|(_, line)| serde_json::from_str::<Value>(line.as_str()?).ok())
+            .map(|entry| {
+                let path = entry["path"].as_str().unwrap_or_default();
+                (path.strip_prefix(&prefix).unwrap_or(path).to_owned(), entry)
+            })
+            .filter(|(path, _)| path != "marker")
+            .collect()
+    }
+
+    /// Waits until the ledger says this of a document; `None`: nothing.
+    #[track_caller]
+    pub fn entry_is(&self, document: &str, state: Option<&str>) {
+        eventually(format!("the ledger says {state:?} of {document}"), || {
+            let entries = self.entries();
+            let seen = entries.get(document).and_then(|entry| entry["state"].as_str());
+            check(seen == state, format!("{entries:#?}"))
+        });
+    }
+
+    /// Where a ConfigMap of the operator's is.
+    pub fn configmap(&self, name: &str) -> String {
+        format!("/api/v1/namespaces/{}/configmaps/{name}", self.home)
+    }
+
     pub fn events(&self, source: &str) -> Vec<Event> {
         let path = format!(
             "/api/v1/namespaces/{}/events?fieldSelector=involvedObject.name%3D{source}",
@@ -411,6 +448,15 @@ impl Scene {
                 && !request.ends_with("/marker")
         });
         requests
+    }
+
+    /// Gives the operator these rights in Vault instead of the usual ones.
+    pub fn set_policy(&self, policy: &str) {
+        let path = format!("/v1/sys/policies/acl/{}", self.ns);
+        self.bed
+            .vault
+            .send("PUT", &path, Some(&json!({"policy": policy})))
+            .ok();
     }
 
     /// What design.md lists under "Rights on a v2 mount", for this scene's prefix.

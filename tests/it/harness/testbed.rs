@@ -38,7 +38,11 @@ impl Testbed {
     /// The one that all tests of this process share. Nothing in it may be stopped or sealed.
     pub fn shared() -> Arc<Self> {
         static SHARED: OnceLock<Option<Arc<Testbed>>> = OnceLock::new();
-        let shared = SHARED.get_or_init(|| std::panic::catch_unwind(Self::start).ok().map(Arc::new));
+        let shared = SHARED.get_or_init(|| {
+            std::panic::catch_unwind(|| Self::start(Storage::Memory))
+                .ok()
+                .map(Arc::new)
+        });
         Arc::clone(
             shared
                 .as_ref()
@@ -48,10 +52,15 @@ impl Testbed {
 
     /// One for a test that does things to Vault which others would feel.
     pub fn private() -> Arc<Self> {
-        Arc::new(Self::start())
+        Arc::new(Self::start(Storage::Memory))
     }
 
-    fn start() -> Self {
+    /// One whose Vault keeps its data in integrated storage, with that one's limits.
+    pub fn with_integrated_storage() -> Arc<Self> {
+        Arc::new(Self::start(Storage::Raft))
+    }
+
+    fn start(storage: Storage) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let bin = binaries();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -64,6 +73,7 @@ impl Testbed {
             janitor: Janitor::start(&dir),
             bin,
             dir,
+            storage,
         };
         starting.run()
     }
@@ -127,11 +137,19 @@ fn binaries() -> PathBuf {
         .into()
 }
 
+/// Where Vault keeps its data.
+#[derive(Clone, Copy)]
+enum Storage {
+    Memory,
+    Raft,
+}
+
 /// A testbed half way up.
 struct Starting {
     dir: PathBuf,
     bin: PathBuf,
     janitor: Janitor,
+    storage: Storage,
 }
 
 impl Starting {
@@ -279,6 +297,13 @@ impl Starting {
     }
 
     fn vault(&self, port: u16, tls_port: u16) -> Child {
+        let storage = match self.storage {
+            Storage::Memory => json!({"inmem": {}}),
+            Storage::Raft => {
+                fs::create_dir(self.dir.join("raft")).unwrap();
+                json!({"raft": {"path": self.path("raft"), "node_id": "testbed"}})
+            }
+        };
         let config = json!({
             "disable_mlock": true,
             "plugin_directory": self.bin,
@@ -291,7 +316,7 @@ impl Starting {
                     "cluster_address": format!("127.0.0.1:{}", free_port()),
                     "tls_cert_file": self.path("tls.crt"), "tls_key_file": self.path("tls.key")}},
             ],
-            "storage": {"inmem": {}},
+            "storage": storage,
         });
         fs::write(self.dir.join("vault.json"), config.to_string()).unwrap();
         self.spawn(

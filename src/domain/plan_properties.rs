@@ -1,0 +1,181 @@
+//! What holds of every decision, whatever the scene.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::source::Kind;
+use crate::domain::value::{Content, Value};
+
+const ME: &str = "web";
+
+fn key(name: &str) -> SourceKey {
+    SourceKey {
+        kind: Kind::Deployment,
+        namespace: "shop".into(),
+        name: name.into(),
+    }
+}
+
+fn contender(name: &str, created: i64, annotated: bool) -> Contender {
+    Contender {
+        key: key(name),
+        created,
+        uid: name.into(),
+        annotated,
+    }
+}
+
+fn identity() -> Identity {
+    Identity {
+        cluster: Some("c1".into()),
+        cluster_id: "id-1".into(),
+        also: vec!["id-old".into()],
+    }
+}
+
+fn digest(text: &str) -> Digest {
+    static DIGESTER: std::sync::LazyLock<Digester> = std::sync::LazyLock::new(Digester::default);
+    DIGESTER.content(&Content::from([("k".to_owned(), Value::from(text))]))
+}
+
+fn marks() -> impl Strategy<Value = Mark> {
+    let claim = (
+        prop_oneof!["id-1", "id-old", "id-2"],
+        prop_oneof![Just(ME), Just("api"), Just("gone")],
+    );
+    prop_oneof![
+        Just(Mark::Unclaimed),
+        Just(Mark::Garbled),
+        claim.prop_map(|(cluster_id, holder)| Mark::Claimed(Claim {
+            cluster: None,
+            cluster_id,
+            holder: key(holder)
+        })),
+    ]
+}
+
+fn seen() -> impl Strategy<Value = Seen> {
+    prop_oneof![
+        Just(Seen::Absent),
+        (1..4u64, marks()).prop_map(|(version, mark)| Seen::Deleted { version, mark }),
+        (
+            1..4u64,
+            90..110i64,
+            prop_oneof![Just("old"), Just("new")],
+            marks()
+        )
+            .prop_map(|(version, created, text, mark)| Seen::Live {
+                version,
+                created,
+                content: Some(digest(text)),
+                mark
+            }),
+    ]
+}
+
+fn entries() -> impl Strategy<Value = Option<LedgerEntry>> {
+    let entry = (
+        prop_oneof![Just(ME), Just("api"), Just("gone")],
+        0..State::ALL.len(),
+        any::<bool>(),
+    );
+    proptest::option::of(entry.prop_map(|(holder, state, adopted)| LedgerEntry {
+        holder: key(holder),
+        uid: holder.into(),
+        state: State::ALL[state],
+        since: 100,
+        deletion: DeletionPolicy::Soft,
+        adopted,
+        paused: false,
+    }))
+}
+
+fn adopts() -> impl Strategy<Value = Adopt> {
+    prop_oneof![
+        Just(Adopt::Never),
+        Just(Adopt::Equal),
+        Just(Adopt::Annotated),
+        Just(Adopt::All)
+    ]
+}
+
+proptest! {
+    /// A step that was carried out leaves nothing to do: no decision leads to a second write of the same.
+    #[test]
+    fn a_step_carried_out_is_the_last(
+        seen in seen(), entry in entries(), adopt in adopts(), claims: bool, annotated: bool, rival: bool,
+    ) {
+        let (identity, me) = (identity(), contender(ME, 10, annotated));
+        let rivals: Vec<_> = rival.then(|| contender("api", 5, false)).into_iter().collect();
+        let scene = Scene {
+            identity: &identity, me: &me, rivals: &rivals, entry: entry.as_ref(), seen: &seen,
+            version: KvVersion::V2, claims, adopt,
+        };
+        let Ok(step) = decide(&scene, digest("new")) else { return Ok(()) };
+        let wish = Wish { holder: &me.key, uid: "u", deletion: DeletionPolicy::Soft, now: 100 };
+        let entry = step.title.settled(&wish, entry.as_ref());
+        let mark = match (claims, &seen) {
+            (true, _) => Mark::Claimed(identity.claim(&me.key)),
+            (false, Seen::Live { mark, .. } | Seen::Deleted { mark, .. }) => mark.clone(),
+            (false, Seen::Absent) => Mark::Unclaimed,
+        };
+        let version = seen.version() + u64::from(step.write.is_some());
+        let after = Seen::Live { version, created: 100, content: Some(digest("new")), mark };
+        let scene = Scene { entry: Some(&entry), seen: &after, ..scene };
+        if let Ok(again) = decide(&scene, digest("new")) {
+            prop_assert_eq!((again.write, again.claim), (None, false));
+        } else {
+            // Without claims somebody else's mark may be left on it, which binds again.
+            prop_assert!(!claims);
+        }
+    }
+
+    /// Another cluster's live document, and one whose claim cannot be read, is written only if everything may be.
+    #[test]
+    fn what_others_claim_is_theirs(
+        seen in seen(), entry in entries(), adopt in adopts(), claims: bool, annotated: bool,
+    ) {
+        let theirs = match &seen {
+            Seen::Live { mark: Mark::Claimed(claim), .. } => claim.cluster_id == "id-2",
+            Seen::Live { mark: Mark::Garbled, .. } => true,
+            _ => false,
+        };
+        let (identity, me) = (identity(), contender(ME, 10, annotated));
+        let scene = Scene {
+            identity: &identity, me: &me, rivals: &[], entry: entry.as_ref(), seen: &seen,
+            version: KvVersion::V2, claims, adopt,
+        };
+        if theirs && adopt != Adopt::All {
+            prop_assert!(decide(&scene, digest("new")).is_err());
+        }
+    }
+
+    /// A removal never touches what another cluster claims, what cannot be read, or a version that was not seen.
+    #[test]
+    fn only_what_was_seen_and_is_ours_is_removed(
+        seen in seen(), entry in entries(), wanted: bool, claimant_watched: bool, unsettled: bool,
+        policy in prop_oneof![Just(DeletionPolicy::Soft), Just(DeletionPolicy::Purge), Just(DeletionPolicy::Retain)],
+    ) {
+        let Some(entry) = entry else { return Ok(()) };
+        let identity = identity();
+        let removal = remove(&Departure {
+            identity: &identity, entry: &entry, seen: &seen, version: KvVersion::V2, wanted, claimant_watched,
+            deletion: policy, unsettled,
+        });
+        let deletes = matches!(removal, Removal::DeleteVersion(_) | Removal::Purge | Removal::Delete);
+        match &seen {
+            Seen::Live { mark: Mark::Garbled, .. } => prop_assert!(!deletes),
+            Seen::Live { mark: Mark::Claimed(claim), .. } if claim.cluster_id == "id-2" => prop_assert!(!deletes),
+            Seen::Live { version, .. } => {
+                if let Removal::DeleteVersion(deleted) = removal {
+                    prop_assert_eq!(deleted, *version);
+                }
+            }
+            Seen::Absent => prop_assert!(!deletes),
+            Seen::Deleted { .. } => prop_assert!(!matches!(removal, Removal::DeleteVersion(_) | Removal::Delete)),
+        }
+        prop_assert!(!(wanted && deletes));
+        prop_assert!(!(policy == DeletionPolicy::Retain && deletes));
+        prop_assert!(!(entry.adopted && removal == Removal::Purge));
+    }
+}
