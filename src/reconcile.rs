@@ -22,6 +22,7 @@ use crate::domain::index::{Index, Memory};
 use crate::domain::path;
 use crate::domain::plan::{Contender, Identity, Standing, leaving, may_clean};
 use crate::domain::policy::Policy;
+use crate::domain::problem::Problem;
 use crate::domain::settings::{DeletionPolicy, Settings};
 use crate::domain::source::{Source, SourceKey};
 use crate::domain::value::Digester;

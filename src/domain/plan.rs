@@ -316,7 +316,7 @@ pub struct Step {
     pub claim: bool,
     /// The right that it rests on.
     pub title: Title,
-    /// Whether the write brings back a deleted document on which no claim of this cluster is left.
+    /// Whether the write brings back a deleted document on which another cluster's claim is left.
     pub revives: bool,
 }
 
@@ -469,9 +469,11 @@ pub fn decide(scene: &Scene, content: Digest) -> Result<Step, Owner> {
         claim: scene.claims && scene.seen.mark() != Some(&claim),
         title,
         revives: match scene.seen {
-            Seen::Deleted { mark, .. } => {
-                !matches!(mark, Mark::Claimed(claim) if scene.identity.is_ours(claim))
-            }
+            Seen::Deleted {
+                mark: Mark::Claimed(claim),
+                ..
+            } => !scene.identity.is_ours(claim),
+            Seen::Deleted { mark, .. } => *mark == Mark::Garbled,
             Seen::Absent | Seen::Live { .. } => false,
         },
     })

@@ -117,7 +117,7 @@ fn step(write: Option<Cas>, claim: bool, adopted: bool, creating: bool) -> Resul
     })
 }
 
-/// The same, of a deleted document that was no source's of this cluster.
+/// The same, of a deleted document that was another cluster's.
 fn reviving(step: Result<Step, Owner>) -> Result<Step, Owner> {
     step.map(|step| Step {
         revives: true,
