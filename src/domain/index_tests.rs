@@ -1,0 +1,137 @@
+use super::*;
+use crate::domain::annotations;
+use crate::domain::document::{KvVersion, Mount};
+use crate::domain::settings::tests::settings;
+use crate::domain::value::Digester;
+
+fn key(name: &str) -> SourceKey {
+    SourceKey {
+        kind: Kind::Deployment,
+        namespace: "shop".into(),
+        name: name.into(),
+    }
+}
+
+/// One for all, since digests compare only within one.
+static DIGESTER: std::sync::LazyLock<Digester> = std::sync::LazyLock::new(Digester::default);
+
+/// Notes a source with these annotations; whom that wakes.
+fn observe(index: &mut Index, name: &str, annotations: &[(&str, &str)]) -> Vec<SourceKey> {
+    let source = Source {
+        key: key(name),
+        uid: name.into(),
+        created: 1,
+        deleting: None,
+        finalizer: false,
+        annotations: annotations
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect(),
+        references: Vec::new(),
+    };
+    let ask = annotations::parse(&source.annotations);
+    let print = format!("{annotations:?}");
+    index.observe(&source, &ask, DIGESTER.fields([print.as_bytes()].into_iter()))
+}
+
+fn listing(index: &mut Index, name: &str, list: &str) -> Vec<SourceKey> {
+    observe(index, name, &[("path", "secret/app"), ("secrets", list)])
+}
+
+fn index() -> Index {
+    let scope = Scope {
+        kinds: vec![Kind::Deployment],
+        namespaces: vec!["shop".into()],
+    };
+    Index::new(NamespaceIsolation::Off, scope)
+}
+
+#[test]
+fn a_secret_that_one_source_fetches_first_still_wakes_those_that_wait_for_it() {
+    let mut index = index();
+    listing(&mut index, "waits", r#"[{"name": "db"}]"#);
+    index.learn_secret("shop", "db", None);
+    listing(&mut index, "comes", r#"[{"name": "db"}]"#);
+    index.learn_secret("shop", "db", Some("7"));
+    assert_eq!(
+        index.observe_secret("shop", "db", Some("7")),
+        [key("waits"), key("comes")]
+    );
+}
+
+#[test]
+fn a_deletion_that_the_watch_shows_during_a_fetch_is_not_undone_by_it() {
+    let mut index = index();
+    listing(&mut index, "app", r#"[{"name": "db"}]"#);
+    assert_eq!(index.observe_secret("shop", "db", None), [key("app")]);
+    index.learn_secret("shop", "db", Some("7"));
+    assert!(index.is_missing("shop", "db"));
+}
+
+#[test]
+fn our_own_patch_wakes_nobody_and_hides_nobody_elses() {
+    let mut index = index();
+    listing(&mut index, "app", r#"[{"name": "db"}]"#);
+    let woken = [key("app")];
+    for (shown, answered, wakes) in [
+        (None, Some("8"), false),
+        (Some("8"), Some("8"), false),
+        (Some("9"), Some("8"), true),
+        (Some("9"), None, true),
+        (None, None, false),
+    ] {
+        index.observe_secret("shop", "db", Some("7"));
+        index.patching("shop", "db");
+        if shown.is_some() {
+            assert_eq!(index.observe_secret("shop", "db", shown), []);
+        }
+        let found = index.patched("shop", "db", answered);
+        assert_eq!(
+            found,
+            if wakes { woken.as_slice() } else { &[] },
+            "{shown:?} {answered:?}"
+        );
+        let expected = if wakes { shown } else { answered };
+        assert_eq!(index.observe_secret("shop", "db", expected.or(Some("7"))), []);
+    }
+}
+
+/// Found by the model: another source wrote to the document meanwhile, and nobody looked.
+#[test]
+fn what_a_source_did_not_want_for_a_moment_is_not_remembered() {
+    let mut index = index();
+    let remembers = |index: &Index| !index.get(&key("app")).unwrap().memory.documents.is_empty();
+    listing(&mut index, "app", r#"[{"name": "db"}]"#);
+    let mut memory = Memory::default();
+    let nothing = Digester::default().fields(std::iter::empty());
+    let known = Remembered {
+        version: 1,
+        content: nothing,
+        inputs: nothing,
+    };
+    memory.documents.insert(DocumentId::new("secret", "app"), known);
+    let uid = index.get(&key("app")).unwrap().uid.clone();
+    index.remember(&key("app"), &uid, memory);
+    listing(&mut index, "app", r#"[{"name": "db", "keys": ["user"]}]"#);
+    assert!(remembers(&index));
+    listing(&mut index, "app", r#"[{"name": "other"}]"#);
+    assert!(!remembers(&index));
+}
+
+#[test]
+fn a_source_whose_list_cannot_be_read_loses_nothing_to_another() {
+    let mut index = index();
+    listing(&mut index, "holds", r#"[{"name": "db"}]"#);
+    listing(&mut index, "waits", r#"[{"name": "db"}]"#);
+    listing(&mut index, "holds", r#"[{"name": "db"]"#);
+    let (id, holder, settings) = (DocumentId::new("secret", "app"), key("holds"), settings());
+    let mount = Mount {
+        path: "secret".into(),
+        version: KvVersion::V2,
+    };
+    let rivals = index.rivals(&key("waits"), &id, &[&holder], |key, hint| {
+        hint.places(key, &mount, &settings)
+    });
+    assert_eq!(rivals.len(), 1);
+    assert_eq!(rivals[0].key, holder);
+}
