@@ -1,7 +1,7 @@
 //! Deciding: what is to be done about one document, when a source wants it and when it does not.
 //!
 //! Three questions, each a function from plain data to an answer: whose is the document
-//! ([`title`]), what must be written ([`decide`]), what may be taken away ([`remove`]).
+//! ([`title`]), what must be written ([`decide`]), what may be taken away ([`remove()`]).
 
 mod remove;
 
