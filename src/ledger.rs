@@ -51,6 +51,8 @@ pub struct Ledger {
     epoch: String,
     inner: Mutex<Store>,
     wake: Notify,
+    /// Told after each try to store changes.
+    changed: Notify,
     /// What the last operator left in the ledger without saying good-bye.
     unclean: HashSet<DocumentId>,
     /// Whether this operator may not say good-bye either.
@@ -100,6 +102,7 @@ impl Ledger {
             epoch: epoch.to_owned(),
             inner: Mutex::new(inner),
             wake: Notify::new(),
+            changed: Notify::new(),
             unclean,
             unsettled: AtomicBool::new(false),
         };
@@ -184,6 +187,11 @@ impl Ledger {
         }
     }
 
+    /// Waits for a change since the last call. For one waiter.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
     /// Stores changes until told to stop, then what is left, and takes our epoch off: good-bye.
     /// Ends with an error when another operator has taken the ledger over.
     pub async fn keep(&self, stop: CancellationToken) -> Result<(), CommitError> {
@@ -193,7 +201,9 @@ impl Ledger {
                 () = self.wake.notified() => {}
                 () = stop.cancelled() => break,
             }
-            match self.flush().await {
+            let flushed = self.flush().await;
+            self.changed.notify_one();
+            match flushed {
                 Ok(()) => backoff.reset(),
                 Err(fenced @ CommitError::Fenced(_)) => return Err(fenced),
                 Err(error) => {

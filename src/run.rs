@@ -437,6 +437,6 @@ async fn count_ledger(ledger: Arc<Ledger>, metrics: Metrics) -> Result<(), Error
                 metrics.ledger_pending_deletes(count);
             }
         }
-        tokio::time::sleep(Duration::from_secs(5)).await;
+        ledger.changed().await;
     }
 }

@@ -159,10 +159,10 @@ impl Scope<'_> {
                             Event::Init => unseen = self.known(),
                             Event::InitApply(object) => {
                                 unseen.strike(self.kind, &object);
-                                self.applied(&object, &reduce, &noted);
+                                self.shown(&object, false, &reduce, &noted);
                             }
-                            Event::Apply(object) => self.applied(&object, &reduce, &noted),
-                            Event::Delete(object) => self.deleted(&object, &reduce, &noted),
+                            Event::Apply(object) => self.shown(&object, false, &reduce, &noted),
+                            Event::Delete(object) => self.shown(&object, true, &reduce, &noted),
                             Event::InitDone => {
                                 self.controller
                                     .index()
@@ -180,41 +180,28 @@ impl Scope<'_> {
         }
     }
 
-    fn applied<K: Resource>(
+    /// The watch shows an object: as it is, or as it was last (`gone`).
+    fn shown<K: Resource>(
         &self,
         object: &K,
+        gone: bool,
         reduce: impl Fn(&K) -> Option<Source>,
         noted: impl Fn(Seen<'_>),
     ) {
         let meta = object.meta();
         if let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) {
+            let version = meta.resource_version.as_deref().filter(|_| !gone);
             noted(Seen {
                 namespace,
                 name,
-                version: meta.resource_version.as_deref(),
+                version,
             });
         }
-        if let Some(source) = reduce(object) {
-            self.controller.source_seen(&source);
-        }
-    }
-
-    fn deleted<K: Resource>(
-        &self,
-        object: &K,
-        reduce: impl Fn(&K) -> Option<Source>,
-        noted: impl Fn(Seen<'_>),
-    ) {
-        let meta = object.meta();
-        if let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) {
-            noted(Seen {
-                namespace,
-                name,
-                version: None,
-            });
-        }
-        if let Some(source) = reduce(object) {
-            self.controller.source_ended(&source);
+        let Some(source) = reduce(object) else { return };
+        // It may have been changed and deleted within one breath: its last word counts.
+        self.controller.source_seen(&source);
+        if gone {
+            self.controller.source_gone(&source.key);
         }
     }
 
@@ -292,13 +279,6 @@ impl Controller {
         let wake = index.observe(source, &ask, fingerprint(source, &self.digester));
         drop(index);
         self.enqueue(wake);
-    }
-
-    /// A watch shows the end of an object, as it was last.
-    fn source_ended(&self, last: &Source) {
-        // It may have been changed and deleted within one breath: its last word counts.
-        self.source_seen(last);
-        self.source_gone(&last.key);
     }
 
     fn source_gone(&self, key: &SourceKey) {

@@ -86,10 +86,10 @@ impl Store {
         for (id, entry) in changes {
             if self.entries.get(&id) == entry.as_ref() {
                 // It may wait to be stored all the same; whoever asks now wants that settled too.
-                news |= self
-                    .places
-                    .get(&id)
-                    .is_some_and(|&at| self.shards[at].pending.contains_key(&data_key(&id)));
+                // (Most have nothing that waits, and need no key made.)
+                let waits =
+                    |shard: &Shard| !shard.pending.is_empty() && shard.pending.contains_key(&data_key(&id));
+                news |= self.places.get(&id).is_some_and(|&at| waits(&self.shards[at]));
                 continue;
             }
             news = true;
