@@ -60,6 +60,11 @@ pub fn shortened(period: Duration) -> Duration {
     period.mul_f64(1.0 - fraction() / 10.0)
 }
 
+/// A period lengthened at random by at most a tenth: for one that must have passed.
+pub fn lengthened(period: Duration) -> Duration {
+    period.mul_f64(1.0 + fraction() / 10.0)
+}
+
 /// A random number from 0 to 1. Good for spreading things out, and for nothing else.
 pub fn fraction() -> f64 {
     use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -102,6 +107,8 @@ mod tests {
         for _ in 0..100 {
             let period = shortened(MS(1000));
             assert!(period >= MS(900) && period <= MS(1000), "{period:?}");
+            let period = lengthened(MS(1000));
+            assert!(period >= MS(1000) && period <= MS(1100), "{period:?}");
             assert!(delay(1) <= MS(751) && delay(2) <= MS(1501) && delay(99) >= MS(40_000));
         }
     }

@@ -5,11 +5,12 @@ mod outage;
 mod watch;
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,6 +24,9 @@ use crate::metrics::Metrics;
 use crate::reconcile::Reconciler;
 
 pub use watch::WatchEnded;
+
+/// A reconcile takes milliseconds. One that has taken so long waits for an answer that may not come.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
 
 /// Index and queue: what watches, workers and reconciles share.
 pub struct Controller {
@@ -41,12 +45,12 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Watches nothing yet.
-    pub fn new(kube: Kube, index: Index, metrics: Metrics) -> Self {
+    /// Watches nothing yet. `concurrency`: how many sources are reconciled at a time.
+    pub fn new(kube: Kube, index: Index, metrics: Metrics, concurrency: usize) -> Self {
         Self {
             kube,
             index: Arc::new(Mutex::new(index)),
-            queue: Mutex::default(),
+            queue: Mutex::new(Queue::new(concurrency)),
             born: Instant::now(),
             wake: Notify::new(),
             digester: Digester::default(),
@@ -75,32 +79,19 @@ impl Controller {
         }
     }
 
-    /// Reconciles what the queue holds, `concurrency` sources at a time, until told to stop; then
-    /// waits for what runs.
-    pub async fn work(
-        self: Arc<Self>,
-        reconciler: Arc<Reconciler>,
-        concurrency: usize,
-        stop: CancellationToken,
-    ) {
+    /// Reconciles what the queue holds until told to stop; then waits for what runs.
+    pub async fn work(self: Arc<Self>, reconciler: Arc<Reconciler>, stop: CancellationToken) {
         // What is watched no longer is left as it is: nothing would tell us what it wants.
         let mut holders = reconciler.ledger.holders();
         holders.retain(|holder| self.index().watches(holder));
         self.enqueue(holders);
-        let places = Arc::new(Semaphore::new(concurrency));
         let running = TaskTracker::new();
         let prober = self.outage.probe(&self, &reconciler.vault, &reconciler.mounts);
         let dispatch = async {
             loop {
-                let Ok(place) = places.clone().acquire_owned().await else {
-                    return;
-                };
                 let key = self.take().await;
                 let (controller, reconciler) = (Arc::clone(&self), Arc::clone(&reconciler));
-                running.spawn(async move {
-                    controller.run(&reconciler, key).await;
-                    drop(place);
-                });
+                running.spawn(async move { controller.run(&reconciler, key).await });
             }
         };
         tokio::select! {
@@ -112,7 +103,7 @@ impl Controller {
         running.wait().await;
     }
 
-    /// The next source whose turn it is.
+    /// The next source whose turn it is, when there is a place for it.
     async fn take(&self) -> (SourceKey, bool) {
         loop {
             let woken = self.wake.notified();
@@ -138,11 +129,11 @@ impl Controller {
         let deleting = self.index().get(&key).is_some_and(|tracked| tracked.deleting);
         if !deleting && self.outage.park(&key, recheck) {
             self.queue().done(&key);
+            self.wake.notify_one();
             return;
         }
-        let outcome = AssertUnwindSafe(reconciler.reconcile(&key, recheck))
-            .catch_unwind()
-            .await;
+        let reconcile = AssertUnwindSafe(reconciler.reconcile(&key, recheck)).catch_unwind();
+        let outcome = self.watch_over(&key, reconcile).await;
         let outcome = outcome.unwrap_or_else(|_| {
             tracing::error!(source = %key, "a reconcile has panicked, which is a bug; it is tried again");
             crate::reconcile::Outcome {
@@ -164,6 +155,17 @@ impl Controller {
         queue.done(&key);
         drop(queue);
         self.wake.notify_one();
+    }
+
+    /// Waits for a reconcile; one that takes long holds up nobody else.
+    async fn watch_over<T>(&self, key: &SourceKey, reconcile: impl Future<Output = T>) -> T {
+        let mut reconcile = pin!(reconcile);
+        if let Ok(outcome) = tokio::time::timeout(STALLED_AFTER, reconcile.as_mut()).await {
+            return outcome;
+        }
+        self.queue().stall(key);
+        self.wake.notify_one();
+        reconcile.await
     }
 
     fn enqueue(&self, keys: Vec<SourceKey>) {

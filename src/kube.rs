@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use crate::domain::annotations::{FINALIZER, PREFIX, SECRET_VERSIONS};
 use crate::domain::discovery::{PodSpec, references};
+use crate::domain::problem::Retry;
 use crate::domain::settings::Discover;
 use crate::domain::source::{Kind, Source, SourceKey};
 use crate::domain::value::{Payload, Value};
@@ -81,9 +82,12 @@ impl Error {
         }
     }
 
-    /// Whether trying again may help without anybody's doing.
-    pub fn transient(&self) -> bool {
-        matches!(self, Self::Conflict(_) | Self::Unavailable { .. })
+    /// When the call is tried again. Rights are given, and objects made acceptable, where nobody tells us.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Conflict(_) | Self::Unavailable { .. } => Retry::Backoff,
+            Self::Denied { .. } | Self::Refused { .. } => Retry::Slowly,
+        }
     }
 
     /// What to do about it.
@@ -91,7 +95,7 @@ impl Error {
         match self {
             Self::Conflict(_) | Self::Unavailable { .. } => "it is tried again",
             Self::Denied { .. } => {
-                "check the operator's Roles in this namespace; it is tried again at the next change or resync"
+                "check the operator's Roles in this namespace; it is tried again in a few minutes"
             }
             Self::Refused { .. } => "see the message of the API server",
         }

@@ -2,14 +2,21 @@
 //! [`crate::domain::election`].
 //!
 //! Every write carries the resourceVersion that was read, so of two candidates one wins. The hold
-//! ends by our own clock, a good while before another may take the Lease over.
+//! ends by our own clock, a good while before another may take the Lease over. Candidates watch the
+//! Lease, so that one which is given up finds its next holder at once.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use futures_util::{Stream, StreamExt as _};
 
 use k8s_openapi::api::coordination::v1::{Lease as Object, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Api, PostParams};
+use kube::runtime::watcher;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +61,46 @@ pub fn identity(instance: &str) -> String {
     format!("{instance}_{:016x}{:016x}", random(), random())
 }
 
+/// Until when this process may write: what every writer asks before it does. It ends by itself, also
+/// when nobody runs who could say so, as after a process was stopped and went on.
+#[derive(Clone)]
+pub struct Tenure(Option<Arc<Term>>);
+
+struct Term {
+    epoch: Instant,
+    /// Milliseconds since `epoch`.
+    until: AtomicU64,
+}
+
+impl Tenure {
+    /// One that never ends: there is no election.
+    pub fn forever() -> Self {
+        Self(None)
+    }
+
+    fn since(epoch: Instant) -> Self {
+        Self(Some(Arc::new(Term {
+            epoch,
+            until: AtomicU64::new(0),
+        })))
+    }
+
+    fn extend(&self, until: Duration) {
+        if let Some(term) = &self.0 {
+            let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
+            term.until.store(until, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether we may write now.
+    pub fn lasts(&self) -> bool {
+        let within = |term: &Arc<Term>| {
+            term.epoch.elapsed() < Duration::from_millis(term.until.load(Ordering::Relaxed))
+        };
+        self.0.as_ref().is_none_or(within)
+    }
+}
+
 /// On whose behalf a step is taken.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
@@ -73,25 +120,34 @@ pub struct Lease {
     seen: Option<Sighting>,
     /// When the request was sent by which we last renewed.
     renewed: Duration,
+    tenure: Tenure,
 }
 
 impl Lease {
     /// A candidate called `identity` (see [`identity`]) for the Lease in `namespace`.
     pub fn new(client: kube::Client, namespace: &str, identity: String, timing: Timing) -> Self {
+        let epoch = Instant::now();
         Self {
             api: Api::namespaced(client, namespace),
             me: identity,
             timing,
-            epoch: Instant::now(),
+            epoch,
             object: None,
             seen: None,
             renewed: Duration::ZERO,
+            tenure: Tenure::since(epoch),
         }
+    }
+
+    /// Until when we may write, as far as this lease goes.
+    pub fn tenure(&self) -> Tenure {
+        self.tenure.clone()
     }
 
     /// Waits until the Lease is ours: true; or until `stop`: false. Errors are logged and outwaited.
     pub async fn acquire(&mut self, stop: &CancellationToken) -> bool {
         let mut rival = None;
+        let mut news = pin!(self.news());
         loop {
             // A step is not cut off half way: a Lease that was taken unnoticed would lie idle.
             let wait = match self.step(Role::Candidate).await {
@@ -118,10 +174,26 @@ impl Lease {
                     self.timing.retry
                 }
             };
-            if stop.run_until_cancelled(sleep(wait)).await.is_none() {
-                return false;
+            // A leader that gives the Lease up need not be waited for.
+            tokio::select! {
+                () = sleep(wait) => {}
+                _ = news.next() => {}
+                () = stop.cancelled() => return false,
             }
         }
+    }
+
+    /// Something each time that somebody changes the Lease. Where watching fails, candidates look now and
+    /// then, as they do in any case.
+    fn news(&self) -> impl Stream<Item = ()> + use<> {
+        let only = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
+        let retry = self.timing.retry;
+        watcher::watcher(self.api.clone(), only).filter_map(move |event| async move {
+            if event.is_err() {
+                sleep(retry).await;
+            }
+            event.is_ok().then_some(())
+        })
     }
 
     /// Renews until `stop`; returns [`Lost`] at once when that was not possible in time.
@@ -226,6 +298,7 @@ impl Lease {
         };
         self.object = Some(written?);
         self.renewed = now;
+        self.tenure.extend(election::may_act_until(now, &self.timing));
         Ok(decision)
     }
 

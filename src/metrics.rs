@@ -31,15 +31,6 @@ const SYNC_SECONDS: [f64; 12] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
 ];
 
-/// `error_type` of `vault_write_errors_total`.
-pub const WRITE_ERRORS: [&str; 5] = [
-    "auth_failed",
-    "permission_denied",
-    "invalid_path",
-    "connection_failed",
-    "unknown",
-];
-
 const SUCCESS: &str = "success";
 const FAILED: &str = "failed";
 
@@ -113,13 +104,6 @@ impl Metrics {
         // Series whose labels are known stand from the start: a rate needs the zero before the one.
         for result in [SUCCESS, FAILED] {
             drop(metrics.auth_attempts.get_or_create(&ByResult { result }));
-        }
-        for error_type in WRITE_ERRORS {
-            drop(
-                metrics
-                    .vault_write_errors
-                    .get_or_create(&ByErrorType { error_type }),
-            );
         }
         for state in State::ALL.map(State::as_str) {
             drop(metrics.ledger_documents.get_or_create(&ByState { state }));
@@ -285,7 +269,17 @@ impl Metrics {
             .inc();
     }
 
-    /// Vault did not take a write; `error_type` is one of [`WRITE_ERRORS`].
+    /// The values of `error_type` that there can be: their series stand from the start.
+    pub fn expect_vault_errors(&self, error_types: &[&'static str]) {
+        for &error_type in error_types {
+            drop(
+                self.vault_write_errors
+                    .get_or_create(&ByErrorType { error_type }),
+            );
+        }
+    }
+
+    /// Vault did not do what it was asked; `error_type` is its kind.
     pub fn vault_write_error(&self, error_type: &'static str) {
         self.vault_write_errors
             .get_or_create(&ByErrorType { error_type })

@@ -22,12 +22,13 @@ use crate::domain::index::{Index, Memory};
 use crate::domain::path;
 use crate::domain::plan::{Contender, Identity, Standing, leaving, may_clean};
 use crate::domain::policy::Policy;
-use crate::domain::problem::Problem;
+use crate::domain::problem::{Problem, Retry};
 use crate::domain::settings::{DeletionPolicy, Settings};
 use crate::domain::source::{Source, SourceKey};
 use crate::domain::value::Digester;
 use crate::events::Events;
 use crate::kube::Kube;
+use crate::lease::Tenure;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::mounts::Mounts;
@@ -52,7 +53,7 @@ pub struct Outcome {
     pub again: Option<(Duration, bool)>,
     /// Other sources that may want what this one has given up.
     pub wake: Vec<SourceKey>,
-    /// Vault did not answer: there is no use in trying before it does.
+    /// Vault does not answer, not even whether it is up: there is no use in trying before it does.
     pub vault_down: bool,
 }
 
@@ -86,6 +87,8 @@ pub struct Reconciler {
     pub locks: Locks,
     /// Writes without an answer, and mounts without claims.
     pub notes: Notes,
+    /// Until when we may write.
+    pub tenure: Tenure,
     /// `--cleanup-timeout`.
     pub cleanup_timeout: Duration,
     /// `--resync-interval`.
@@ -102,6 +105,8 @@ pub struct Notes {
     claimless: Mutex<HashMap<String, Instant>>,
     /// How often in a row a source has failed, one that is gone too.
     failures: Mutex<HashMap<SourceKey, u32>>,
+    /// Objects that are being deleted: their UID, and when we first saw that.
+    deleting: Mutex<HashMap<SourceKey, (String, Instant)>>,
 }
 
 impl Default for Notes {
@@ -111,6 +116,7 @@ impl Default for Notes {
             late: Mutex::default(),
             claimless: Mutex::default(),
             failures: Mutex::default(),
+            deleting: Mutex::default(),
         }
     }
 }
@@ -134,6 +140,25 @@ impl Notes {
         let count = failures.entry(key.clone()).or_default();
         *count = count.saturating_add(1);
         *count
+    }
+}
+
+impl Notes {
+    /// For how long we have known that this object is being deleted.
+    fn seen_deleting(&self, source: &Source) -> Duration {
+        let mut deleting = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || (source.uid.clone(), Instant::now());
+        let seen = deleting.entry(source.key.clone()).or_insert_with(new);
+        if seen.0 != source.uid {
+            *seen = new();
+        }
+        seen.1.elapsed()
+    }
+
+    /// It is gone, or needs us no more.
+    fn seen_gone(&self, key: &SourceKey) {
+        let mut deleting = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
+        deleting.remove(key);
     }
 }
 
@@ -214,6 +239,19 @@ impl Reconciler {
             || inherited.is_some_and(|at| at.elapsed() < self.late_window)
     }
 
+    /// To be asked before each change in Vault: whether we may still make it. Where there is a
+    /// check-and-set, that would keep a late write from harm; this keeps those to KV v1 from it too.
+    fn ensure_leading(&self) -> Result<(), Problem> {
+        if self.tenure.lasts() {
+            return Ok(());
+        }
+        Err(Problem::Kubernetes {
+            message: "the lease has not been renewed in time; nothing is written to Vault".into(),
+            hint: "another replica takes over; see whether the API server answers".into(),
+            retry: Retry::Backoff,
+        })
+    }
+
     /// Notes that a call which changes this document got no answer, and may still arrive.
     fn note_late(&self, id: &DocumentId) {
         self.notes.late().insert(id.clone(), Instant::now());
@@ -292,7 +330,7 @@ impl<'a> Run<'a> {
             self.report.problem(None, problem);
             return Ok(());
         }
-        match self.gathered.source.take() {
+        let result = match self.gathered.source.take() {
             Some(source) if source.deleting.is_none() && self.gathered.ask.path.is_some() => {
                 let result = self.live(&source).await;
                 self.gathered.source = Some(source);
@@ -303,7 +341,9 @@ impl<'a> Run<'a> {
                 self.gathered.source = source;
                 result
             }
-        }
+        };
+        self.look_whether_vault_is_down().await;
+        result
     }
 
     /// A source that is there and asks for something.
@@ -358,7 +398,7 @@ impl<'a> Run<'a> {
             .annotations
             .contains_key(crate::domain::annotations::SECRET_VERSIONS)
             && let Err(error) = self.on.kube.drop_predecessors_annotation(source).await
-            && !error.transient()
+            && error.retry() == Retry::Slowly
         {
             tracing::debug!(source = %source.key, %error, "the predecessor's annotation stays");
         }
@@ -371,7 +411,7 @@ impl<'a> Run<'a> {
         let doubts = self.report.doubts_vault();
         if doubts > self.doubts && !self.vault_is_down {
             self.doubts = doubts;
-            self.vault_is_down = self.on.vault.health().await.is_err();
+            self.vault_is_down = self.on.vault.health(tokio::time::Instant::now()).await.is_err();
         }
     }
 

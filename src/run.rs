@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Checks, KubernetesReviewer};
@@ -26,12 +27,12 @@ use crate::domain::policy::{Policy, Rule};
 use crate::domain::source::{Kind, Scope};
 use crate::events::Events;
 use crate::kube::{self, Kube};
-use crate::lease::{self, Lease};
+use crate::lease::{self, Lease, Tenure};
 use crate::ledger::{CommitError, Ledger};
 use crate::metrics::Metrics;
 use crate::mounts::Mounts;
 use crate::reconcile::{Budget, Locks, Notes, Reconciler};
-use crate::vault::Vault;
+use crate::vault::{self, Vault};
 
 /// Why the operator has ended, other than by a signal. Each says what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +65,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
 
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
+    metrics.expect_vault_errors(&vault::ERROR_TYPES);
     metrics.runtime_info(config.runtime.max_procs, config.runtime.memory_limit);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -116,7 +118,7 @@ async fn operate(
         namespaces: config.watch_namespaces.clone(),
     };
     let index = Index::new(config.settings.isolation, scope);
-    let controller = Arc::new(Controller::new(kube.clone(), index, metrics.clone()));
+    let controller = Arc::new(Controller::new(kube.clone(), index, metrics.clone(), config.concurrency));
     let mut tasks = Tasks::new();
     let (events, writer) = Events::new(client.clone(), &config.instance, metrics.clone());
     // It ends when the last of those who publish is gone, after what they have published is written.
@@ -181,6 +183,7 @@ async fn operate(
         budget: Budget::new(config.runtime.memory_limit),
         locks: Locks::default(),
         notes: Notes::default(),
+        tenure: lease.as_ref().map_or_else(Tenure::forever, Lease::tenure),
         cleanup_timeout: config.cleanup_timeout,
         resync: config.resync_interval,
         late_window: config.vault.timeout * 2,
@@ -227,7 +230,7 @@ async fn lead(
         async move { ledger.keep(stop).await }
     });
     let working = async {
-        let working = controller.work(Arc::clone(&reconciler), config.concurrency, stop.clone());
+        let working = controller.work(Arc::clone(&reconciler), stop.clone());
         tokio::pin!(working);
         tokio::select! {
             () = &mut working => return true,
@@ -386,24 +389,34 @@ async fn serve(
 
 struct Probe(Vault);
 
+/// Probes come from several sides, and strangers can ask too: an answer serves all of a second.
+const PROBED_WITHIN: Duration = Duration::from_secs(1);
+
+fn a_moment_ago() -> Instant {
+    let now = Instant::now();
+    now.checked_sub(PROBED_WITHIN).unwrap_or(now)
+}
+
 impl Checks for Probe {
     async fn vault(&self) -> Result<(), String> {
-        self.0.health().await.map_err(|error| error.to_string())
+        let answer = self.0.health(a_moment_ago()).await;
+        answer.map_err(|error| error.to_string())
     }
 
     async fn token(&self) -> Result<(), String> {
-        self.0.lookup_self().await.map_err(|error| error.to_string())
+        let answer = self.0.lookup_self(a_moment_ago()).await;
+        answer.map_err(|error| error.to_string())
     }
 }
 
 struct VaultMetrics(Metrics);
 
-impl crate::vault::Observer for VaultMetrics {
+impl vault::Observer for VaultMetrics {
     fn auth_attempt(&self, success: bool) {
         self.0.auth_attempt(success);
     }
 
-    fn reachable(&self, up: bool) {
+    fn up(&self, up: bool) {
         self.0.vault_up(up);
     }
 }

@@ -3,12 +3,13 @@
 //! The only module that knows Vault's HTTP API. It decides nothing about documents and remembers
 //! none; its callers do not see HTTP, tokens or JSON. Behind this facade:
 //! `setup` (settings → HTTP client) → `transport` (requests and replies) → `session` and `token` (the login) →
-//! `kv` and `mounts` (what is asked, and what replies mean), with `error` beside them.
+//! `kv` and `mounts` (what is asked, and what replies mean), with `error`, `pace` and `pulse` (how often) beside them.
 
 mod error;
 mod kv;
 mod mounts;
 mod pace;
+mod pulse;
 mod session;
 mod setup;
 #[cfg(test)]
@@ -18,18 +19,17 @@ mod transport;
 
 use std::sync::Arc;
 
-use serde::Deserialize;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use vaultrs::api::kv1::requests::DeleteSecretRequest;
 use vaultrs::api::kv2::requests::{
     DeleteLatestSecretVersionRequest, DeleteSecretMetadataRequest, DeleteSecretVersionsRequest,
 };
-use vaultrs::api::sys::requests::ReadHealthRequest;
 
 use crate::domain::document::{Cas, DocumentId, KvVersion, MetadataPatch, Mount, Observed};
 use crate::domain::value::Content;
 use error::Call;
-pub use error::{Error, ErrorKind, Operation};
+pub use error::{ERROR_TYPES, Error, ErrorKind, Operation};
 pub use mounts::MountAnswer;
 use session::Session;
 pub use setup::{Settings, SetupError};
@@ -39,8 +39,8 @@ use transport::{Plain, Reply, Transport};
 pub trait Observer: Send + Sync {
     /// A login has succeeded or failed.
     fn auth_attempt(&self, success: bool);
-    /// Vault has answered a request, or has not: no connection, a timeout, sealed, a server error.
-    fn reachable(&self, up: bool);
+    /// Vault has said that it is up, or has not: no connection, a timeout, sealed, a server error.
+    fn up(&self, up: bool);
 }
 
 /// Vault. Cheap to clone; all clones share one session.
@@ -145,29 +145,30 @@ impl Vault {
     }
 
     /// Whether Vault is up: unsealed, and active or a standby that forwards. Needs no login.
+    ///
+    /// All who ask share one question. A Vault that was away is not asked again for two seconds, so
+    /// that an outage costs one probe; a good answer is one that was asked for after `since`.
     /// <https://developer.hashicorp.com/vault/api-docs/system/health>
-    pub async fn health(&self) -> Result<(), Error> {
-        #[derive(Deserialize)]
-        struct Health {
-            #[serde(rename = "sealed")]
-            _sealed: bool,
-        }
-        let call = Call::new(Operation::Health, "");
-        let request = ReadHealthRequest {
-            standbyok: Some(true),
-            perfstandbyok: Some(true),
-            ..ReadHealthRequest::default()
-        };
-        let reply = self.0.transport.send(&call, &request, None).await?;
-        // A gateway's cheerful page is no health.
-        reply.ok(&call)?.parse::<Health>(&call).map(drop)
+    pub async fn health(&self, since: Instant) -> Result<(), Error> {
+        self.0.health(since).await
+    }
+
+    /// Waits until Vault is up. The one prober of an outage, with whoever else waits.
+    pub async fn up(&self) {
+        self.0.up().await;
     }
 
     /// Whether Vault knows the token. A dead one is replaced; where there is none yet, that is
-    /// the error.
+    /// the error. Shared as [`Vault::health`] is, which is asked first.
     /// <https://developer.hashicorp.com/vault/api-docs/auth/token#lookup-a-token-self>
-    pub async fn lookup_self(&self) -> Result<(), Error> {
-        self.0.check().await
+    pub async fn lookup_self(&self, since: Instant) -> Result<(), Error> {
+        self.0.check(since).await
+    }
+
+    /// The time by Vault's own clock, in seconds since 1970, as its last reply told it: never later
+    /// than now. `None`: no reply has told it.
+    pub fn clock(&self) -> Option<i64> {
+        self.0.transport.clock()
     }
 
     /// The session: logs in, renews, logs in again. Returns after `stop`, with the token revoked

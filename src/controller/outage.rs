@@ -2,17 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::Controller;
 use crate::domain::source::SourceKey;
 use crate::mounts::Mounts;
 use crate::vault::Vault;
-
-/// Between two questions whether Vault is back.
-const PROBE: Duration = Duration::from_secs(2);
 
 /// Whether Vault is away, and who waits for it.
 pub(super) struct Outage {
@@ -59,14 +56,11 @@ impl Outage {
         vault.ready().await;
         loop {
             let mut away = false;
-            while let Err(error) = vault.health().await {
-                if !std::mem::replace(&mut away, true) {
-                    tracing::warn!(%error, "Vault does not answer; all sources wait until it does");
-                    controller.metrics.vault_up(false);
-                }
-                tokio::time::sleep(PROBE).await;
+            if let Err(error) = vault.health(Instant::now()).await {
+                away = true;
+                tracing::warn!(%error, "Vault does not answer; all sources wait until it does");
+                vault.up().await;
             }
-            controller.metrics.vault_up(true);
             let back: Vec<_> = self.parked().take().into_iter().flatten().collect();
             if away {
                 tracing::info!(sources = back.len(), "Vault answers again");

@@ -52,7 +52,7 @@ pub struct LedgerEntry {
     pub uid: String,
     /// How far it has come.
     pub state: State,
-    /// When it came so far, in seconds since 1970.
+    /// When it came so far, in seconds since 1970; by Vault's clock where it was about to be created.
     pub since: i64,
     /// What happens to it when it is no longer wanted, as its source last said: remembered here,
     /// since the annotation may be gone by then.

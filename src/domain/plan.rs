@@ -234,9 +234,9 @@ fn unclaimed(scene: &Scene, version: u64, created: i64) -> Result<Title, Owner> 
     }
 }
 
-/// By how many seconds Vault's clock may be behind ours before a document of ours looks older than our
-/// intention. Nothing was there when we looked, just before it; so this can let in nobody else's.
-const CLOCK_SKEW: i64 = 300;
+/// By how many seconds the clocks of one Vault's nodes may differ. The intention is dated by Vault's own
+/// clock; nothing was there when we looked, just before it, so this can let in nobody else's.
+const CLOCK_SKEW: i64 = 5;
 
 /// Whether the ledger gives us an unclaimed document. One that we were about to create is ours when
 /// it is at version 1 and younger than our intention: the promise's one exception. One that we were
@@ -444,7 +444,7 @@ pub struct Wish<'a> {
     pub uid: &'a str,
     /// What happens to the document when it is no longer wanted.
     pub deletion: DeletionPolicy,
-    /// Seconds since 1970.
+    /// Seconds since 1970, by Vault's clock where it is known.
     pub now: i64,
 }
 

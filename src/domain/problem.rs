@@ -3,8 +3,23 @@
 //! A source with a problem asks for nothing new and loses nothing. Nothing in here can hold a
 //! secret value.
 
+use std::time::Duration;
+
 use super::document::DocumentId;
 use super::source::SourceKey;
+
+/// When something that failed is tried again without anybody's doing.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Retry {
+    /// At once: somebody was faster, and what they did must be read.
+    AtOnce,
+    /// Soon, then later and later: it passes by itself.
+    Backoff,
+    /// Every few minutes: what cures it (a policy, a mount, a Role) is changed where nobody tells us.
+    Slowly,
+    /// Never: only a change of the source or of its Secrets cures it, and that wakes us.
+    OnChange,
+}
 
 /// Reasons of the Events that a source carries.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -137,9 +152,11 @@ pub enum Problem {
         message: String,
         /// What to do.
         hint: String,
-        /// Whether trying again may help without anybody's doing.
-        transient: bool,
-        /// Whether Vault as a whole does not answer: then nothing else need be tried.
+        /// When it is tried again.
+        retry: Retry,
+        /// How long Vault asks to be left alone.
+        after: Option<Duration>,
+        /// Whether Vault as a whole may not answer: then nothing else need be tried.
         down: bool,
     },
     /// Kubernetes did not do what it was asked.
@@ -149,8 +166,8 @@ pub enum Problem {
         message: String,
         /// What to do.
         hint: String,
-        /// Whether trying again may help without anybody's doing.
-        transient: bool,
+        /// When it is tried again.
+        retry: Retry,
     },
 }
 
@@ -272,22 +289,24 @@ impl Problem {
         }
     }
 
-    /// Whether trying again may help without anybody's doing.
-    pub fn transient(&self) -> bool {
-        matches!(
-            self,
-            Self::Vault { transient: true, .. } | Self::Kubernetes { transient: true, .. }
-        )
+    /// When it is looked at again by itself.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Vault { retry, .. } | Self::Kubernetes { retry, .. } => *retry,
+            Self::Conflict { .. }
+            | Self::Path(PathFault::Hidden(_) | PathFault::NoMount(_) | PathFault::NotKv { .. }) => {
+                Retry::Slowly
+            }
+            _ => Retry::OnChange,
+        }
     }
 
-    /// Whether the cure may lie in Vault, of whose changes nobody tells us: its mounts, its policies.
-    pub fn is_vaults_to_cure(&self) -> bool {
-        matches!(
-            self,
-            Self::Vault { .. }
-                | Self::Conflict { .. }
-                | Self::Path(PathFault::Hidden(_) | PathFault::NoMount(_) | PathFault::NotKv { .. })
-        )
+    /// How long it is to be left alone at least.
+    pub fn after(&self) -> Option<Duration> {
+        match self {
+            Self::Vault { after, .. } => *after,
+            _ => None,
+        }
     }
 
     /// What to do about it.

@@ -1,6 +1,12 @@
-//! Who is reconciled next: one source at a time each, in turns between namespaces.
+//! Who is reconciled next: each source once at a time, in turns between namespaces.
 //!
-//! A namespace with a thousand failing sources delays another namespace's one source by one turn.
+//! Two bounds keep one slow or broken source from delaying another. Those who are **at work** are as
+//! many as `--concurrency`; one that has been waiting for an answer for a while counts as **stalled**
+//! instead, and its place goes to the next. All together have four times as many places, and no
+//! namespace may have more of them than are left free (the dynamic threshold of Choudhury and Hahne,
+//! "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", IEEE/ACM ToN 6(2), 1998): a
+//! namespace whose sources all hang fills half of the places; and while fewer namespaces hang than there
+//! are places, there is one for another.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -10,8 +16,10 @@ use super::source::SourceKey;
 /// A moment: the time since some beginning, the same for all calls.
 pub type Moment = Duration;
 
+/// Places for all, for each source that may be at work.
+const PLACES: usize = 4;
+
 /// The queue. Time comes in as an argument.
-#[derive(Default)]
 pub struct Queue {
     /// The namespaces that have somebody ready, in the order of their turns.
     turns: VecDeque<String>,
@@ -20,17 +28,18 @@ pub struct Queue {
     /// The same appointments as in `slots`, by time.
     agenda: BTreeSet<(Moment, SourceKey)>,
     waiting: usize,
+    concurrency: usize,
+    at_work: usize,
+    stalled: usize,
+    /// How many of each namespace run, stalled or not.
+    running: HashMap<String, usize>,
 }
 
 /// What the queue knows of one source.
 #[derive(Default)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "four facts that do not depend on each other"
-)]
 struct Slot {
     ready: bool,
-    running: bool,
+    run: Run,
     /// It was added while it ran: it runs again.
     again: bool,
     /// Vault is to be read again, whatever is remembered.
@@ -38,21 +47,44 @@ struct Slot {
     appointment: Option<(Moment, bool)>,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum Run {
+    #[default]
+    No,
+    AtWork,
+    Stalled,
+}
+
 /// What to do now.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Next {
     /// Reconcile this source; the flag says whether Vault is to be read again.
     Run(SourceKey, bool),
-    /// Nothing is ready; look again at this time, or when something is added.
+    /// Nobody is ready, or has a place; look again at this time, or when something has happened.
     Wait(Option<Moment>),
 }
 
 impl Queue {
+    /// An empty one, for so many sources at work at a time.
+    pub fn new(concurrency: usize) -> Self {
+        Self {
+            turns: VecDeque::new(),
+            ready: HashMap::new(),
+            slots: HashMap::new(),
+            agenda: BTreeSet::new(),
+            waiting: 0,
+            concurrency,
+            at_work: 0,
+            stalled: 0,
+            running: HashMap::new(),
+        }
+    }
+
     /// Makes a source ready, once however often it is added. One that runs will run again.
     pub fn add(&mut self, key: &SourceKey, recheck: bool) {
         let slot = self.slots.entry(key.clone()).or_default();
         slot.recheck |= recheck;
-        if slot.running {
+        if slot.run != Run::No {
             slot.again = true;
         } else if !slot.ready {
             slot.ready = true;
@@ -81,8 +113,24 @@ impl Queue {
         }
     }
 
-    /// Takes the next source whose turn it is. Whoever runs it says [`Queue::done`].
+    /// Takes the next source whose turn it is. Whoever runs it says [`Queue::stall`] when it takes long, and
+    /// [`Queue::done`].
     pub fn next(&mut self, now: Moment) -> Next {
+        self.keep_appointments(now);
+        let Some(key) = self.take_turn() else {
+            return Next::Wait(self.agenda.first().map(|(at, _)| *at));
+        };
+        self.waiting -= 1;
+        self.at_work += 1;
+        *self.running.entry(key.namespace.clone()).or_default() += 1;
+        let slot = self.slots.entry(key.clone()).or_default();
+        slot.ready = false;
+        slot.run = Run::AtWork;
+        let recheck = std::mem::take(&mut slot.recheck);
+        Next::Run(key, recheck)
+    }
+
+    fn keep_appointments(&mut self, now: Moment) {
         while let Some((at, key)) = self.agenda.first().filter(|(at, _)| *at <= now).cloned() {
             self.agenda.remove(&(at, key.clone()));
             let recheck = self
@@ -92,25 +140,34 @@ impl Queue {
                 .is_some_and(|(_, r)| r);
             self.add(&key, recheck);
         }
-        let Some(namespace) = self.turns.pop_front() else {
-            return Next::Wait(self.agenda.first().map(|(at, _)| *at));
-        };
-        let Some(mut line) = self.ready.remove(&namespace) else {
-            return self.next(now);
-        };
-        let Some(key) = line.pop_front() else {
-            return self.next(now);
-        };
-        if !line.is_empty() {
-            self.ready.insert(namespace.clone(), line);
+    }
+
+    /// The first of the namespace whose turn it is, of those that may have a place.
+    fn take_turn(&mut self) -> Option<SourceKey> {
+        if self.at_work >= self.concurrency {
+            return None;
+        }
+        let free = (PLACES * self.concurrency).saturating_sub(self.at_work + self.stalled);
+        let has_place = |namespace: &String| self.running.get(namespace).copied().unwrap_or(0) < free;
+        let turn = self.turns.iter().position(has_place)?;
+        let namespace = self.turns.remove(turn)?;
+        let line = self.ready.get_mut(&namespace)?;
+        let key = line.pop_front();
+        if line.is_empty() {
+            self.ready.remove(&namespace);
+        } else {
             self.turns.push_back(namespace);
         }
-        self.waiting -= 1;
-        let slot = self.slots.entry(key.clone()).or_default();
-        slot.ready = false;
-        slot.running = true;
-        let recheck = std::mem::take(&mut slot.recheck);
-        Next::Run(key, recheck)
+        key
+    }
+
+    /// The source has been waiting for an answer for a while: its place at work goes to another.
+    pub fn stall(&mut self, key: &SourceKey) {
+        if let Some(slot) = self.slots.get_mut(key).filter(|slot| slot.run == Run::AtWork) {
+            slot.run = Run::Stalled;
+            self.at_work -= 1;
+            self.stalled += 1;
+        }
     }
 
     /// The source has been reconciled.
@@ -118,7 +175,17 @@ impl Queue {
         let Some(slot) = self.slots.get_mut(key) else {
             return;
         };
-        slot.running = false;
+        match std::mem::take(&mut slot.run) {
+            Run::No => return,
+            Run::AtWork => self.at_work -= 1,
+            Run::Stalled => self.stalled -= 1,
+        }
+        if let Some(running) = self.running.get_mut(&key.namespace) {
+            *running -= 1;
+            if *running == 0 {
+                self.running.remove(&key.namespace);
+            }
+        }
         if std::mem::take(&mut slot.again) {
             self.add(key, false);
         }
@@ -135,11 +202,16 @@ impl Queue {
         self.waiting == 0
     }
 
+    /// How many sources are stalled.
+    pub fn stalled(&self) -> usize {
+        self.stalled
+    }
+
     fn forget_if_idle(&mut self, key: &SourceKey) {
         if self
             .slots
             .get(key)
-            .is_some_and(|s| !s.ready && !s.running && s.appointment.is_none())
+            .is_some_and(|s| !s.ready && s.run == Run::No && s.appointment.is_none())
         {
             self.slots.remove(key);
         }
@@ -147,71 +219,5 @@ impl Queue {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::source::Kind;
-
-    fn key(namespace: &str, name: &str) -> SourceKey {
-        SourceKey {
-            kind: Kind::Deployment,
-            namespace: namespace.into(),
-            name: name.into(),
-        }
-    }
-
-    fn drain(queue: &mut Queue, now: Moment) -> Vec<String> {
-        let mut names = Vec::new();
-        while let Next::Run(key, _) = queue.next(now) {
-            names.push(format!("{}/{}", key.namespace, key.name));
-            queue.done(&key);
-        }
-        names
-    }
-
-    #[test]
-    fn namespaces_take_turns() {
-        let (mut queue, now) = (Queue::default(), Moment::from_secs(1000));
-        for name in ["1", "2", "3"] {
-            queue.add(&key("busy", name), false);
-        }
-        queue.add(&key("calm", "1"), false);
-        assert_eq!(queue.len(), 4);
-        assert_eq!(drain(&mut queue, now), ["busy/1", "calm/1", "busy/2", "busy/3"]);
-        assert_eq!(queue.slots.len(), 0);
-    }
-
-    #[test]
-    fn a_source_never_runs_twice_at_once_and_no_change_is_lost() {
-        let (mut queue, now) = (Queue::default(), Moment::from_secs(1000));
-        let a = key("n", "a");
-        queue.add(&a, false);
-        queue.add(&a, true);
-        assert_eq!(queue.next(now), Next::Run(a.clone(), true));
-        queue.add(&a, false);
-        queue.add(&a, true);
-        assert_eq!(queue.next(now), Next::Wait(None));
-        queue.done(&a);
-        assert_eq!(queue.next(now), Next::Run(a.clone(), true));
-        queue.done(&a);
-        assert_eq!(queue.next(now), Next::Wait(None));
-    }
-
-    #[test]
-    fn appointments_come_due_once_and_the_last_word_counts() {
-        let (mut queue, now) = (Queue::default(), Moment::from_secs(1000));
-        let later = |s| now + Duration::from_secs(s);
-        let (a, b) = (key("n", "a"), key("n", "b"));
-        queue.schedule(&a, Some((later(10), true)));
-        queue.schedule(&b, Some((later(5), false)));
-        queue.schedule(&a, Some((later(20), true)));
-        assert_eq!(queue.next(now), Next::Wait(Some(later(5))));
-        assert_eq!(queue.next(later(5)), Next::Run(b.clone(), false));
-        queue.done(&b);
-        assert_eq!(queue.next(later(10)), Next::Wait(Some(later(20))));
-        assert_eq!(queue.next(later(20)), Next::Run(a.clone(), true));
-        queue.schedule(&a, None);
-        queue.done(&a);
-        assert_eq!(queue.next(later(99)), Next::Wait(None));
-        assert_eq!(queue.slots.len(), 0);
-    }
-}
+#[path = "queue_tests.rs"]
+mod tests;

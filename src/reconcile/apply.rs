@@ -230,7 +230,8 @@ impl Run<'_> {
             holder: &source.key,
             uid: &source.uid,
             deletion: self.deletion(ask),
-            now: now(),
+            // By Vault's clock, with whose time of a document's creation it will be compared.
+            now: self.on.vault.clock().unwrap_or_else(now),
         }
     }
 
@@ -243,6 +244,9 @@ impl Run<'_> {
         title: Title,
     ) -> Result<Result<u64, Problem>, Moved> {
         let (on, id) = (self.on, &wanted.id);
+        if let Err(problem) = on.ensure_leading() {
+            return Ok(Err(problem));
+        }
         let mount = Mount {
             path: id.mount.clone(),
             version: wanted.version,
@@ -271,8 +275,9 @@ impl Run<'_> {
                 if matches!(
                     error.kind,
                     ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Bug
-                ) {
-                    on.mounts.doubt(&id.mount);
+                ) && on.is_another(&mount).await
+                {
+                    return Err(Moved);
                 }
                 let mut problem = on.vault_failed(&error);
                 if let Problem::Vault { message, .. } = &mut problem
@@ -290,6 +295,7 @@ impl Run<'_> {
     /// goes on, and rests on the ledger.
     async fn claim(&mut self, source: &Source, id: &DocumentId) -> Result<(), Problem> {
         let on = self.on;
+        on.ensure_leading()?;
         let claim: Claim = on.identity.claim(&source.key);
         match on.vault.patch_metadata(id, &claim.patch()).await {
             Ok(()) => Ok(()),

@@ -8,7 +8,7 @@ use crate::domain::document::{Claim, DocumentId, KvVersion, Mount};
 use crate::domain::index::LastWord;
 use crate::domain::ledger::{LedgerEntry, State};
 use crate::domain::plan::{Departure, Removal, remove};
-use crate::domain::problem::{PathFault, Problem};
+use crate::domain::problem::{PathFault, Problem, Retry};
 use crate::domain::settings::DeletionPolicy;
 use crate::domain::source::{Source, SourceKey};
 use crate::mounts::Fault;
@@ -85,10 +85,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// How long an object's deletion may still wait for Vault; `None`: it is not being deleted.
+    /// How long an object's deletion may still wait for Vault; `None`: it is not being deleted. The time
+    /// counts from its deletion by the API server's clock; should that differ from ours, from when we first
+    /// saw it, so that nobody waits longer.
     fn deadline(&self, source: &Source) -> Option<Duration> {
         let begun = source.deleting?;
-        let waited = Duration::from_secs(u64::try_from(now() - begun).unwrap_or(0));
+        let by_clocks = Duration::from_secs(u64::try_from(now() - begun).unwrap_or(0));
+        let waited = by_clocks.max(self.on.notes.seen_deleting(source));
         Some(self.on.cleanup_timeout.saturating_sub(waited))
     }
 
@@ -212,6 +215,7 @@ impl Run<'_> {
                     return self.strike(id).await;
                 }
                 Removal::Release => {
+                    on.ensure_leading()?;
                     match on.vault.patch_metadata(id, &Claim::release()).await {
                         Ok(()) => {}
                         // Without the right to release it, it was never claimed in earnest.
@@ -232,12 +236,14 @@ impl Run<'_> {
         Err(Problem::Vault {
             message: format!("{id} is written again by somebody as often as it is deleted"),
             hint: "find out who else writes it; it is tried again".into(),
-            transient: true,
+            retry: Retry::Backoff,
+            after: None,
             down: false,
         })
     }
 
     async fn delete(&self, mount: &Mount, id: &DocumentId, removal: &Removal) -> Result<(), Problem> {
+        self.on.ensure_leading()?;
         let vault = &self.on.vault;
         let result = match removal {
             Removal::Purge => vault.purge(id).await,

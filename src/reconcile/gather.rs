@@ -123,12 +123,8 @@ impl Reconciler {
                 .into_iter()
                 .filter(|id| !(trust && memory.documents.contains_key(id)));
             seen = self.look_at_all(mount, unknown).await;
-            if self.doubts_mount(mount, &seen) {
-                self.mounts.doubt(&mount.path);
-                let now = self.mounts.resolve(&mount.path, false).await;
-                if !matches!(&now, Ok(same) if same == mount) {
-                    return Err(Moved);
-                }
+            if self.doubts_mount(mount, &seen) && self.is_another(mount).await {
+                return Err(Moved);
             }
         }
 
@@ -231,13 +227,19 @@ impl Reconciler {
             };
             if let Err(problem @ Problem::Vault { down: true, .. }) = &looked
                 && down.is_none()
-                && self.vault.health().await.is_err()
+                && self.vault.health(tokio::time::Instant::now()).await.is_err()
             {
                 down = Some(problem.clone());
             }
             seen.insert(id, looked);
         }
         seen
+    }
+
+    /// Asks Vault again about a mount whose replies do not fit: whether it is not what it was.
+    pub(super) async fn is_another(&self, mount: &Mount) -> bool {
+        self.mounts.doubt(&mount.path);
+        !matches!(self.mounts.resolve(&mount.path, false).await, Ok(same) if same == *mount)
     }
 
     /// Whether a mount shows nothing where something of ours should be: it may have been made anew, with

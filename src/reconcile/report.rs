@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use super::{Outcome, Run};
 use crate::domain::document::DocumentId;
-use crate::domain::problem::{Problem, Reason, Warning};
+use crate::domain::problem::{Problem, Reason, Retry, Warning};
 use crate::domain::source::SourceKey;
 use crate::events::Note;
 use crate::ledger::CommitError;
-use crate::vault::{self, ErrorKind};
+use crate::vault;
 
 /// Vault's refusals that a change of its policy or mounts would cure, which nobody tells us of.
 const SLOW_RETRY: Duration = Duration::from_mins(5);
@@ -62,8 +62,10 @@ impl Report {
             .count()
     }
 
-    fn any(&self, is: impl Fn(&Problem) -> bool) -> bool {
-        self.problems.iter().any(|(_, problem)| is(problem))
+    /// Whether one of the problems may pass by itself.
+    fn retries_soon(&self) -> bool {
+        let soon = |problem: &Problem| matches!(problem.retry(), Retry::AtOnce | Retry::Backoff);
+        self.problems.iter().any(|(_, problem)| soon(problem))
     }
 
     /// What is wrong, in words that stay the same while it stays the same.
@@ -90,8 +92,9 @@ pub(super) fn of_vault(error: &vault::Error) -> Problem {
     Problem::Vault {
         message: error.to_string(),
         hint: error.kind.hint().to_owned(),
-        transient: error.kind.transient(),
-        down: matches!(error.kind, ErrorKind::Unreachable | ErrorKind::Sealed),
+        retry: error.kind.retry(),
+        after: error.retry_after,
+        down: error.kind.is_down(),
     }
 }
 
@@ -100,7 +103,7 @@ pub(super) fn of_kubernetes(error: &crate::kube::Error) -> Problem {
     Problem::Kubernetes {
         message: error.to_string(),
         hint: error.hint().to_owned(),
-        transient: error.transient(),
+        retry: error.retry(),
     }
 }
 
@@ -110,7 +113,7 @@ pub(super) fn of_ledger(error: &CommitError) -> Problem {
         message: error.to_string(),
         hint: "nothing new is written to Vault until the ledger is; documents that exist are still updated"
             .to_owned(),
-        transient: true,
+        retry: Retry::Backoff,
     }
 }
 
@@ -122,8 +125,7 @@ impl Run<'_> {
         let asks = source.as_ref().is_some_and(|s| s.deleting.is_none()) && self.gathered.ask.path.is_some();
         self.count(&key, took);
         self.tell_all(&key);
-        let transient = self.report.any(Problem::transient);
-        let failures = self.on.notes.count_failure(&key, transient);
+        let failures = self.on.notes.count_failure(&key, self.report.retries_soon());
         if source.is_some() || self.unread {
             self.memory.healthy = Some(self.report.problems.is_empty());
         }
@@ -137,7 +139,7 @@ impl Run<'_> {
         }
         self.appoint_second_look(&key);
         wake.append(&mut self.wake);
-        let vault_down = self.report.doubts_vault() > 0;
+        let vault_down = self.vault_is_down;
         let idle = self.on.ledger.of(&key).is_empty();
         match source {
             Some(source) if asks || self.has_finalizer || !idle => {
@@ -151,6 +153,7 @@ impl Run<'_> {
             // It is no source any more, or not there any more; nothing is left to be done for it.
             _ if idle => {
                 self.on.metrics.forget(&key);
+                self.on.notes.seen_gone(&key);
                 self.on.index().bury(&key);
                 self.again = None;
             }
@@ -163,15 +166,17 @@ impl Run<'_> {
         }
     }
 
-    /// When to try again by itself what has failed.
+    /// When to try again by itself what has failed. Never before Vault said that it may be asked again.
     fn retry(&self, failures: u32) -> Option<Duration> {
-        if self.report.any(Problem::transient) {
-            Some(crate::backoff::delay(failures))
-        } else if self.report.any(Problem::is_vaults_to_cure) {
-            Some(crate::backoff::shortened(SLOW_RETRY))
-        } else {
-            None
-        }
+        let problems = || self.report.problems.iter().map(|(_, problem)| problem);
+        let wait = match problems().map(Problem::retry).min()? {
+            // At once it has been tried already.
+            Retry::AtOnce | Retry::Backoff => crate::backoff::delay(failures),
+            Retry::Slowly => crate::backoff::shortened(SLOW_RETRY),
+            Retry::OnChange => return None,
+        };
+        let after = problems().filter_map(Problem::after).max();
+        Some(wait.max(crate::backoff::lengthened(after.unwrap_or_default())))
     }
 
     /// Looks again at documents to which a write without an answer could still be under way when this

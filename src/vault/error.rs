@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::domain::problem::Retry;
+
 /// Longest text of Vault's that an error repeats, in characters.
 const DETAIL_LIMIT: usize = 300;
 
@@ -38,48 +40,126 @@ pub enum ErrorKind {
     Bug,
 }
 
+/// What follows from a kind of error.
+#[derive(Clone, Copy, Debug)]
+struct Rule {
+    kind: ErrorKind,
+    /// Value of the metric label `error_type`; the predecessor's names where it had one.
+    label: &'static str,
+    /// When the call is tried again.
+    retry: Retry,
+    /// Whether Vault as a whole may be away: then it is asked, and everybody waits for it if it is.
+    down: bool,
+    /// How its Event and its log line begin: when Vault has answered, and when it has not.
+    begins: [&'static str; 2],
+    /// What a person can do about it; the end of the Event.
+    hint: &'static str,
+}
+
+/// All that is done and said about errors of Vault, a line a kind, in the order of [`ErrorKind`].
+#[rustfmt::skip]
+const RULES: [Rule; 10] = [
+    Rule {
+        kind: ErrorKind::Unreachable, label: "connection_failed", retry: Retry::Backoff, down: true,
+        begins: ["Vault failed to ", "cannot reach Vault to "],
+        hint: "check --vault-addr, network policies, proxy and CA; it is tried again",
+    },
+    Rule {
+        kind: ErrorKind::Sealed, label: "sealed", retry: Retry::Backoff, down: true,
+        begins: ["Vault failed to ", "cannot "],
+        hint: "unseal Vault, or wait for its active node; it is tried again",
+    },
+    Rule {
+        kind: ErrorKind::Throttled, label: "throttled", retry: Retry::Backoff, down: false,
+        begins: ["Vault refused to ", "cannot "],
+        hint: "raise Vault's quota, or wait; it is tried again when Vault says",
+    },
+    Rule {
+        kind: ErrorKind::Denied, label: "permission_denied", retry: Retry::Slowly, down: false,
+        begins: ["Vault refused to ", "cannot "],
+        hint: "let the policies of the operator's role allow this path",
+    },
+    // It is cured in Vault, where nothing tells us; and nothing else works before.
+    Rule {
+        kind: ErrorKind::Auth, label: "auth_failed", retry: Retry::Backoff, down: false,
+        begins: ["Vault refused to ", "cannot "],
+        hint: "check --vault-role, --vault-auth-path and the role's bound service account and audience",
+    },
+    Rule {
+        kind: ErrorKind::Invalid, label: "invalid", retry: Retry::OnChange, down: false,
+        begins: ["Vault refused to ", "cannot "],
+        hint: "correct what Vault complains about",
+    },
+    Rule {
+        kind: ErrorKind::TooLarge, label: "too_large", retry: Retry::OnChange, down: false,
+        begins: ["Vault refused to ", "cannot "],
+        hint: "split the document: list fewer Secrets or keys for this path",
+    },
+    Rule {
+        kind: ErrorKind::Mismatch, label: "mismatch", retry: Retry::AtOnce, down: false,
+        begins: ["Vault refused to ", "cannot "],
+        hint: "somebody else wrote at the same time; it is read again",
+    },
+    Rule {
+        kind: ErrorKind::NotFound, label: "invalid_path", retry: Retry::Slowly, down: false,
+        begins: ["Vault refused to ", "cannot "],
+        hint: "check that a KV secrets engine is mounted at the beginning of the path",
+    },
+    // A gateway in between may have given it.
+    Rule {
+        kind: ErrorKind::Bug, label: "unknown", retry: Retry::Backoff, down: false,
+        begins: ["Vault's reply does not fit when asked to ", "Vault's reply does not fit when asked to "],
+        hint: "check that --vault-addr names Vault itself and not another server",
+    },
+];
+
+const _: () = {
+    let mut at = 0;
+    while at < RULES.len() {
+        assert!(RULES[at].kind as usize == at, "a line stands in another's place");
+        at += 1;
+    }
+};
+
+/// The values of the metric label `error_type`, for series that stand from the start.
+pub const ERROR_TYPES: [&str; RULES.len()] = {
+    let mut labels = [""; RULES.len()];
+    let mut at = 0;
+    while at < RULES.len() {
+        labels[at] = RULES[at].label;
+        at += 1;
+    }
+    labels
+};
+
 impl ErrorKind {
-    /// Whether trying again after a while can help although nobody changes the source. A refused
-    /// login counts: it is cured in Vault, where nothing tells us. So does a reply that does not
-    /// fit: a gateway in between may have given it.
-    pub fn transient(self) -> bool {
-        matches!(
-            self,
-            Self::Unreachable | Self::Sealed | Self::Throttled | Self::Auth | Self::Mismatch | Self::Bug
-        )
+    fn rule(self) -> &'static Rule {
+        &RULES[self as usize]
     }
 
-    /// The value of the metric label `error_type`. The predecessor's names where it had one.
+    /// When a call that failed so is tried again.
+    pub fn retry(self) -> Retry {
+        self.rule().retry
+    }
+
+    /// Whether it passes by itself.
+    pub fn transient(self) -> bool {
+        matches!(self.retry(), Retry::AtOnce | Retry::Backoff)
+    }
+
+    /// Whether it may mean that Vault as a whole is away.
+    pub fn is_down(self) -> bool {
+        self.rule().down
+    }
+
+    /// The value of the metric label `error_type`.
     pub fn label(self) -> &'static str {
-        match self {
-            Self::Unreachable => "connection_failed",
-            Self::Sealed => "sealed",
-            Self::Throttled => "throttled",
-            Self::Denied => "permission_denied",
-            Self::Auth => "auth_failed",
-            Self::TooLarge => "too_large",
-            Self::Mismatch => "mismatch",
-            Self::NotFound => "invalid_path",
-            Self::Invalid | Self::Bug => "unknown",
-        }
+        self.rule().label
     }
 
     /// What a person can do about it.
     pub fn hint(self) -> &'static str {
-        match self {
-            Self::Unreachable => "check --vault-addr, network policies, proxy and CA; it is tried again",
-            Self::Sealed => "unseal Vault, or wait for its active node; it is tried again",
-            Self::Throttled => "raise Vault's quota, or wait; it is tried again",
-            Self::Denied => "let the policies of the operator's role allow this path",
-            Self::Auth => {
-                "check --vault-role, --vault-auth-path and the role's bound service account and audience"
-            }
-            Self::Invalid => "correct what Vault complains about",
-            Self::TooLarge => "split the document: list fewer Secrets or keys for this path",
-            Self::Mismatch => "somebody else wrote at the same time; it is read again",
-            Self::NotFound => "check that a KV secrets engine is mounted at the beginning of the path",
-            Self::Bug => "check that --vault-addr names Vault itself and not another server",
-        }
+        self.rule().hint
     }
 }
 
@@ -232,13 +312,8 @@ impl Error {
 /// One line: what was asked, and why it was not done.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match (self.kind, self.status) {
-            (ErrorKind::Unreachable, None) => "cannot reach Vault to ",
-            (ErrorKind::Unreachable | ErrorKind::Sealed, Some(_)) => "Vault failed to ",
-            (ErrorKind::Bug, _) => "Vault's reply does not fit when asked to ",
-            (_, Some(_)) => "Vault refused to ",
-            (_, None) => "cannot ",
-        })?;
+        let [answered, unanswered] = self.kind.rule().begins;
+        f.write_str(if self.status.is_some() { answered } else { unanswered })?;
         write!(f, "{}", self.operation)?;
         if !self.target.is_empty() {
             write!(f, " {}", self.target)?;

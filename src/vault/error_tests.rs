@@ -210,3 +210,25 @@ fn what_quotes_the_request_is_told_from_what_does_not() {
     let long = said(&format!("{}{}", "x".repeat(295), "hunter2 password"));
     assert!(!quotes(long.as_bytes(), b"hunter2 password"));
 }
+
+#[test]
+fn each_kind_has_its_rule() {
+    use ErrorKind::{
+        Auth, Bug, Denied, Invalid, Mismatch, NotFound, Sealed, Throttled, TooLarge, Unreachable,
+    };
+    for (kind, label, retry, down) in [
+        (Unreachable, "connection_failed", Retry::Backoff, true),
+        (Sealed, "sealed", Retry::Backoff, true),
+        (Throttled, "throttled", Retry::Backoff, false),
+        (Denied, "permission_denied", Retry::Slowly, false),
+        (Auth, "auth_failed", Retry::Backoff, false),
+        (Invalid, "invalid", Retry::OnChange, false),
+        (TooLarge, "too_large", Retry::OnChange, false),
+        (Mismatch, "mismatch", Retry::AtOnce, false),
+        (NotFound, "invalid_path", Retry::Slowly, false),
+        (Bug, "unknown", Retry::Backoff, false),
+    ] {
+        assert_eq!((kind.label(), kind.retry(), kind.is_down()), (label, retry, down));
+        assert!(!kind.hint().is_empty());
+    }
+}

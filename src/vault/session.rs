@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use rustify::endpoint::Endpoint;
 use tokio::sync::{Mutex, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use vaultrs::api::token::requests::LookupTokenSelfRequest;
 
 use super::error::{Call, Error, ErrorKind, Operation, says_dead_token};
+use super::pulse::{Pulse, REST};
 use super::token::{self, Lease, Token, next_renewal};
 use super::transport::{Reply, Transport};
 use crate::backoff::{Backoff, fraction};
@@ -49,6 +50,10 @@ pub(super) struct Session {
     login: Mutex<Patience>,
     /// Held during a lookup; when the last good one began, and of which generation.
     proof: Mutex<Option<(u64, Instant)>>,
+    /// Whether Vault is up, as far as anybody has asked.
+    health: Pulse,
+    /// Whether the token is good, as probes have asked.
+    token_health: Pulse,
 }
 
 impl Session {
@@ -61,11 +66,22 @@ impl Session {
                 until: Instant::now(),
             }),
             proof: Mutex::new(None),
+            health: Pulse::default(),
+            token_health: Pulse::default(),
         }
     }
 
-    /// Sends a request with the token, and once more with a new one if the token turns out dead.
+    /// Sends a request with the token, and once more with a new one if the token turns out dead. To a
+    /// Vault that was away it sends nothing before that has said that it is back.
     pub(super) async fn call<E: Endpoint>(&self, call: &Call, endpoint: &E) -> Result<Reply, Error> {
+        if self.health.is_bad() {
+            let answer = self.health(Instant::now()).await;
+            answer.map_err(|away| Error {
+                operation: call.operation,
+                target: call.target.clone(),
+                ..away
+            })?;
+        }
         let token = self.token(call).await?;
         let reply = self.transport.send(call, endpoint, Some(&token.header)).await?;
         if reply.status != 403 || self.lives(&token, &reply).await? {
@@ -76,15 +92,35 @@ impl Session {
     }
 
     /// Whether there is a token and Vault knows it.
-    pub(super) async fn check(&self) -> Result<(), Error> {
+    pub(super) async fn check(&self, since: Instant) -> Result<(), Error> {
         let call = token::lookup();
         if self.current().is_none() {
             return Err(self.absent(&call));
         }
-        self.call(&call, &LookupTokenSelfRequest {})
-            .await?
-            .ok(&call)
-            .map(drop)
+        self.health(since).await?;
+        let question = async {
+            let reply = self.call(&call, &LookupTokenSelfRequest {}).await?;
+            reply.ok(&call).map(drop)
+        };
+        self.token_health.feel(since, &call, question).await
+    }
+
+    /// Whether Vault is up.
+    pub(super) async fn health(&self, since: Instant) -> Result<(), Error> {
+        let call = token::health();
+        let question = async {
+            let answer = token::ask_health(&self.transport).await;
+            self.transport.observer.up(answer.is_ok());
+            answer
+        };
+        self.health.feel(since, &call, question).await
+    }
+
+    /// Waits until Vault is up.
+    pub(super) async fn up(&self) {
+        while self.health(Instant::now()).await.is_err() {
+            sleep_until(self.health.rested().await + REST.mul_f64(fraction() / 10.0)).await;
+        }
     }
 
     /// Waits for the first login to succeed.
@@ -129,6 +165,7 @@ impl Session {
             } else {
                 let until = self.login.lock().await.until;
                 sleep_until(until).await;
+                self.up().await;
             }
         }
     }
@@ -159,12 +196,16 @@ impl Session {
                     tracing::debug!(ttl_seconds = lease.ttl.as_secs(), "token renewed");
                 }
                 Err(error) => {
-                    let again = Instant::now() + backoff.next();
-                    if !error.kind.transient() || again >= lease.since + lease.ttl {
+                    let pause = async {
+                        sleep(backoff.next()).await;
+                        self.up().await;
+                    };
+                    let end = lease.since + lease.ttl;
+                    if !error.kind.transient() || timeout_at(end, pause).await.is_err() {
                         tracing::warn!(%error, "token not renewed; logging in again");
                         return;
                     }
-                    next = Some(again);
+                    next = Some(Instant::now());
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Logins: one at a time, none for a true denial, none after the end.
 
 use std::sync::Mutex as Lock;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use super::super::setup::tests::settings;
 use super::super::test_server::{Asked, Count, Told, read, server, told};
@@ -107,7 +107,7 @@ async fn dead_tokens_are_replaced_by_one_login() {
                 granted(login.fetch_add(1, SeqCst) + 1, 3600)
             }
             _ if asked.token.as_deref() == Some("t1") => told(403, refusal),
-            _ => told(200, "{}"),
+            _ => told(200, r#"{"sealed":false}"#),
         })
         .await;
         bed.session.ready().await;
@@ -119,7 +119,7 @@ async fn dead_tokens_are_replaced_by_one_login() {
         }
         assert_eq!(bed.calls(30).await, [Ok(200); 30]);
         assert_eq!(bed.logins(), 2);
-        assert!(bed.session.check().await.is_ok());
+        assert!(bed.session.check(Instant::now()).await.is_ok());
         bed.end().await;
     }
 }
@@ -147,6 +147,34 @@ async fn true_denials_never_log_in() {
 }
 
 #[tokio::test]
+async fn a_vault_that_was_away_is_asked_by_one_for_all() {
+    let (away, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (is_away, counter) = (away.clone(), asked.clone());
+    let bed = bed("away", move |asked| {
+        counter.fetch_add(1, SeqCst);
+        match asked.line.as_str() {
+            _ if is_away.load(SeqCst) => told(503, r#"{"errors":["Vault is sealed"]}"#),
+            "POST /v1/auth/kubernetes/login" => granted(1, 3600),
+            _ => told(200, r#"{"sealed":false}"#),
+        }
+    })
+    .await;
+    assert_eq!(bed.calls(3).await, [Ok(200); 3]);
+    away.store(true, SeqCst);
+    assert!(bed.session.health(Instant::now()).await.is_err());
+    asked.store(0, SeqCst);
+    assert_eq!(bed.calls(500).await, [Err(ErrorKind::Sealed); 500]);
+    assert_eq!(asked.load(SeqCst), 0, "the answer rests");
+    let error = bed.session.check(Instant::now()).await.unwrap_err();
+    assert_eq!(error.to_string(), "Vault failed to tell its health: Vault is sealed (503)");
+    away.store(false, SeqCst);
+    bed.session.up().await;
+    assert_eq!(bed.calls(3).await, [Ok(200); 3]);
+    assert_eq!(asked.load(SeqCst), 4, "one probe, three calls");
+    bed.end().await;
+}
+
+#[tokio::test]
 async fn a_refused_login_is_not_asked_for_by_every_call() {
     let bed = bed("refused", |_| {
         told(400, r#"{"errors":["cannot parse eyJh.eyJz.c2ln"]}"#)
@@ -154,7 +182,7 @@ async fn a_refused_login_is_not_asked_for_by_every_call() {
     .await;
     assert_eq!(bed.calls(50).await, [Err(ErrorKind::Auth); 50]);
     assert!(bed.logins() <= 2, "{}", bed.logins());
-    let error = bed.session.check().await.unwrap_err();
+    let error = bed.session.check(Instant::now()).await.unwrap_err();
     assert!(!format!("{error} {error:?}").contains("eyJ"), "{error}");
     bed.end().await;
 }

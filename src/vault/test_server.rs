@@ -71,7 +71,7 @@ impl Observer for Count {
     fn auth_attempt(&self, _: bool) {
         self.0.fetch_add(1, SeqCst);
     }
-    fn reachable(&self, _: bool) {}
+    fn up(&self, _: bool) {}
 }
 
 /// A read, as errors name it.

@@ -1,5 +1,5 @@
-//! Tokens: how one is got, renewed, looked up and given back. Owns those requests, and the reading
-//! of the service-account token; keeps no state.
+//! Tokens: how one is got, renewed, looked up and given back; and whether Vault is up at all. Owns
+//! those requests, and the reading of the service-account token; keeps no state.
 //! <https://developer.hashicorp.com/vault/api-docs/auth/kubernetes#login>
 //! <https://developer.hashicorp.com/vault/api-docs/auth/token>
 
@@ -9,6 +9,7 @@ use reqwest::header::HeaderValue;
 use rustify::enums::RequestMethod;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use vaultrs::api::sys::requests::ReadHealthRequest;
 use vaultrs::api::token::requests::{LookupTokenSelfRequest, RenewTokenSelfRequest, RevokeTokenSelfRequest};
 use zeroize::Zeroizing;
 
@@ -107,6 +108,29 @@ pub(super) async fn look_up(transport: &Transport, token: &Token) -> Result<Repl
     transport
         .send(&lookup(), &LookupTokenSelfRequest {}, Some(&token.header))
         .await
+}
+
+/// Asks whether Vault is up; a standby that forwards is.
+pub(super) async fn ask_health(transport: &Transport) -> Result<(), Error> {
+    #[derive(Deserialize)]
+    struct Health {
+        #[serde(rename = "sealed")]
+        _sealed: bool,
+    }
+    let request = ReadHealthRequest {
+        standbyok: Some(true),
+        perfstandbyok: Some(true),
+        ..ReadHealthRequest::default()
+    };
+    let call = health();
+    let reply = transport.send(&call, &request, None).await?;
+    // A gateway's cheerful page is no health.
+    reply.ok(&call)?.parse::<Health>(&call).map(drop)
+}
+
+/// What [`ask_health`]'s errors are about.
+pub(super) fn health() -> Call {
+    Call::new(Operation::Health, "")
 }
 
 /// What [`look_up`]'s errors are about.

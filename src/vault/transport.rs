@@ -5,11 +5,12 @@
 //! `Endpoint::exec`: that drops the body of an error reply, which holds the version of a deleted
 //! document, and logs each failure itself.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, Url};
 use rustify::endpoint::Endpoint;
 use rustify::enums::{RequestMethod, RequestType, ResponseType};
@@ -37,6 +38,8 @@ pub(super) struct Transport {
     namespace: Option<HeaderValue>,
     pace: Pace,
     client: RwLock<(Client, Vec<Option<SystemTime>>)>,
+    /// The latest time that a reply told, in seconds since 1970; 0: none has.
+    clock: AtomicI64,
 }
 
 impl Transport {
@@ -49,7 +52,13 @@ impl Transport {
             client: RwLock::new((setup::client(&settings)?, stamp)),
             settings,
             observer,
+            clock: AtomicI64::new(0),
         })
+    }
+
+    /// See [`super::Vault::clock`].
+    pub(super) fn clock(&self) -> Option<i64> {
+        Some(self.clock.load(Ordering::Relaxed)).filter(|&seconds| seconds != 0)
     }
 
     /// Sends a request, and brings the reply whatever its status. Reads are tried again a few
@@ -74,7 +83,6 @@ impl Transport {
                 Ok(reply) => matches!(reply.status, 500 | 502..),
                 Err(error) => error.kind == ErrorKind::Unreachable,
             };
-            self.observer.reachable(!failed);
             // A sealed Vault stays so for a while, and a timeout has been long enough.
             let hopeless = timed_out || outcome.as_ref().is_ok_and(|reply| reply.status == 503);
             if !failed || hopeless || tried == retries {
@@ -116,13 +124,18 @@ impl Transport {
                 }
                 (Err(lost(&error)), error.is_timeout())
             }
-            Ok(response) => match read(call, response).await {
+            Ok(response) => {
+                if let Some(date) = date(&response) {
+                    self.clock.store(date, Ordering::Relaxed);
+                }
+                match read(call, response).await {
                 Ok(reply) => {
                     let reply = reply.map(|reply| reply.watched_for([token, confidential(call, &body)]));
                     (reply, false)
                 }
                 Err(error) => (Err(lost(&error)), error.is_timeout()),
-            },
+                }
+            }
         }
     }
 
@@ -215,6 +228,13 @@ impl Transport {
 fn with_query(mut url: Url, query: Option<&str>) -> Url {
     url.set_query(query.filter(|query| !query.is_empty()));
     url
+}
+
+/// When the server says that it answered, in whole seconds since 1970.
+/// <https://www.rfc-editor.org/rfc/rfc9110#name-date>
+fn date(response: &reqwest::Response) -> Option<i64> {
+    let date = response.headers().get(DATE)?.to_str().ok()?;
+    Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp().as_second())
 }
 
 /// Reads a reply, within limits.

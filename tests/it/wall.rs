@@ -61,7 +61,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     (
         "reconcile",
         &[
-            "backoff", "domain", "events", "kube", "ledger", "metrics", "mounts", "vault",
+            "backoff", "domain", "events", "kube", "lease", "ledger", "metrics", "mounts", "vault",
         ],
     ),
     ("mounts", &["domain", "vault"]),

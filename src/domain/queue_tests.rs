@@ -1,0 +1,154 @@
+//! Turns, appointments, places.
+
+use super::*;
+use crate::domain::source::Kind;
+
+fn key(namespace: &str, name: &str) -> SourceKey {
+    SourceKey {
+        kind: Kind::Deployment,
+        namespace: namespace.into(),
+        name: name.into(),
+    }
+}
+
+fn drain(queue: &mut Queue, now: Moment) -> Vec<String> {
+    let mut names = Vec::new();
+    while let Next::Run(key, _) = queue.next(now) {
+        names.push(format!("{}/{}", key.namespace, key.name));
+        queue.done(&key);
+    }
+    names
+}
+
+#[test]
+fn namespaces_take_turns() {
+    let (mut queue, now) = (Queue::new(16), Moment::from_secs(1000));
+    for name in ["1", "2", "3"] {
+        queue.add(&key("busy", name), false);
+    }
+    queue.add(&key("calm", "1"), false);
+    assert_eq!(queue.len(), 4);
+    assert_eq!(drain(&mut queue, now), ["busy/1", "calm/1", "busy/2", "busy/3"]);
+    assert_eq!(queue.slots.len(), 0);
+}
+
+#[test]
+fn a_source_never_runs_twice_at_once_and_no_change_is_lost() {
+    let (mut queue, now) = (Queue::new(16), Moment::from_secs(1000));
+    let a = key("n", "a");
+    queue.add(&a, false);
+    queue.add(&a, true);
+    assert_eq!(queue.next(now), Next::Run(a.clone(), true));
+    queue.add(&a, false);
+    queue.add(&a, true);
+    assert_eq!(queue.next(now), Next::Wait(None));
+    queue.done(&a);
+    assert_eq!(queue.next(now), Next::Run(a.clone(), true));
+    queue.done(&a);
+    assert_eq!(queue.next(now), Next::Wait(None));
+}
+
+#[test]
+fn appointments_come_due_once_and_the_last_word_counts() {
+    let (mut queue, now) = (Queue::new(16), Moment::from_secs(1000));
+    let later = |s| now + Duration::from_secs(s);
+    let (a, b) = (key("n", "a"), key("n", "b"));
+    queue.schedule(&a, Some((later(10), true)));
+    queue.schedule(&b, Some((later(5), false)));
+    queue.schedule(&a, Some((later(20), true)));
+    assert_eq!(queue.next(now), Next::Wait(Some(later(5))));
+    assert_eq!(queue.next(later(5)), Next::Run(b.clone(), false));
+    queue.done(&b);
+    assert_eq!(queue.next(later(10)), Next::Wait(Some(later(20))));
+    assert_eq!(queue.next(later(20)), Next::Run(a.clone(), true));
+    queue.schedule(&a, None);
+    queue.done(&a);
+    assert_eq!(queue.next(later(99)), Next::Wait(None));
+    assert_eq!(queue.slots.len(), 0);
+}
+
+/// Those that may run now, as many as there are; they go on running.
+fn started(queue: &mut Queue) -> Vec<SourceKey> {
+    let mut keys = Vec::new();
+    while let Next::Run(key, _) = queue.next(Moment::from_secs(1000)) {
+        keys.push(key);
+    }
+    keys
+}
+
+fn of<'a>(keys: &'a [SourceKey], namespace: &str) -> Vec<&'a SourceKey> {
+    keys.iter().filter(|key| key.namespace == namespace).collect()
+}
+
+#[test]
+fn as_many_are_at_work_as_concurrency_says() {
+    let mut queue = Queue::new(3);
+    for name in ["1", "2", "3", "4", "5"] {
+        queue.add(&key("n", name), false);
+    }
+    let running = started(&mut queue);
+    assert_eq!(running.len(), 3);
+    assert_eq!(queue.next(Moment::from_secs(1000)), Next::Wait(None));
+    queue.done(&running[1]);
+    assert_eq!(started(&mut queue), [key("n", "4")]);
+    assert_eq!(queue.len(), 1);
+}
+
+#[test]
+fn a_namespace_whose_sources_all_hang_leaves_places_for_others() {
+    let mut queue = Queue::new(16);
+    for number in 0..1000 {
+        queue.add(&key("hung", &number.to_string()), false);
+    }
+    let mut hung = 0;
+    loop {
+        let running = started(&mut queue);
+        if running.is_empty() {
+            break;
+        }
+        hung += running.len();
+        running.iter().for_each(|key| queue.stall(key));
+    }
+    assert_eq!((hung, queue.stalled()), (32, 32), "half of 64 places");
+    for number in 0..100 {
+        queue.add(&key("calm", &number.to_string()), false);
+    }
+    assert_eq!(started(&mut queue).len(), 16, "as if there were no other");
+}
+
+#[test]
+fn while_fewer_namespaces_hang_than_there_are_places_there_is_one_for_another() {
+    let mut queue = Queue::new(4);
+    for namespace in 0..15 {
+        for number in 0..20 {
+            queue.add(&key(&format!("hung{namespace}"), &number.to_string()), false);
+        }
+    }
+    loop {
+        let running = started(&mut queue);
+        if running.is_empty() {
+            break;
+        }
+        running.iter().for_each(|key| queue.stall(key));
+    }
+    assert_eq!(queue.stalled(), 15, "of 16 places");
+    queue.add(&key("calm", "1"), false);
+    assert_eq!(of(&started(&mut queue), "calm"), [&key("calm", "1")]);
+}
+
+#[test]
+fn places_come_back() {
+    let mut queue = Queue::new(1);
+    let (a, b) = (key("n", "a"), key("n", "b"));
+    queue.add(&a, false);
+    queue.add(&b, false);
+    assert_eq!(started(&mut queue), [a.clone()]);
+    queue.stall(&a);
+    queue.stall(&a);
+    assert_eq!(started(&mut queue), [b.clone()]);
+    queue.done(&b);
+    queue.done(&a);
+    queue.done(&a);
+    assert_eq!((queue.at_work, queue.stalled, queue.running.len()), (0, 0, 0));
+    assert_eq!(queue.slots.len(), 0);
+}
