@@ -18,7 +18,8 @@ use prometheus_client::registry::{Metric, Registry};
 use crate::domain::ledger::State;
 use crate::domain::source::SourceKey;
 use labels::{
-    Attempt, ByErrorType, ByName, ByNamespace, ByResult, ByState, ConfigError, Numbers, Setting, Sources,
+    Attempt, ByErrorKind, ByErrorType, ByName, ByNamespace, ByResult, ByState, ConfigError, Numbers, Setting,
+    Sources,
 };
 
 /// What [`encode`] gives. <https://prometheus.io/docs/instrumenting/content_negotiation/>
@@ -41,6 +42,7 @@ pub struct Metrics {
     sync_duration: Family<ByName, Histogram>,
     auth_attempts: Family<ByResult, Counter>,
     secrets_discovered: Family<ByName, Gauge>,
+    vault_errors: Family<ByErrorKind, Counter>,
     vault_write_errors: Family<ByErrorType, Counter>,
     secret_not_found: Family<ByNamespace, Counter>,
     secret_key_missing: Family<ByNamespace, Counter>,
@@ -74,7 +76,11 @@ impl Metrics {
             ),
             auth_attempts: registry.add("auth_attempts", "Logins to Vault, by their result"),
             secrets_discovered: registry.add("secrets_discovered", "Secrets that a source uses"),
-            vault_write_errors: registry.add("vault_write_errors", "Writes that Vault did not take"),
+            vault_errors: registry.add(
+                "vault_errors",
+                "Calls that Vault did not answer as asked, by their kind",
+            ),
+            vault_write_errors: registry.add("vault_write_errors", "The same, in the predecessor's words"),
             secret_not_found: registry.add("secret_not_found_errors", "Referenced Secrets that do not exist"),
             secret_key_missing: registry
                 .add("secret_key_missing_errors", "Listed keys that their Secret lacks"),
@@ -269,18 +275,17 @@ impl Metrics {
             .inc();
     }
 
-    /// The values of `error_type` that there can be: their series stand from the start.
-    pub fn expect_vault_errors(&self, error_types: &[&'static str]) {
-        for &error_type in error_types {
-            drop(
-                self.vault_write_errors
-                    .get_or_create(&ByErrorType { error_type }),
-            );
+    /// The values of `kind` and `error_type` that there can be: their series stand from the start.
+    pub fn expect_vault_errors(&self, labels: &[(&'static str, &'static str)]) {
+        for &(kind, error_type) in labels {
+            drop(self.vault_errors.get_or_create(&ByErrorKind { kind }));
+            drop(self.vault_write_errors.get_or_create(&ByErrorType { error_type }));
         }
     }
 
-    /// Vault did not do what it was asked; `error_type` is its kind.
-    pub fn vault_write_error(&self, error_type: &'static str) {
+    /// Vault did not do what it was asked: the error's kind, and the predecessor's word for it.
+    pub fn vault_error(&self, (kind, error_type): (&'static str, &'static str)) {
+        self.vault_errors.get_or_create(&ByErrorKind { kind }).inc();
         self.vault_write_errors
             .get_or_create(&ByErrorType { error_type })
             .inc();

@@ -65,7 +65,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
 
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
-    metrics.expect_vault_errors(&vault::ERROR_TYPES);
+    metrics.expect_vault_errors(&vault::LABELS);
     metrics.runtime_info(config.runtime.max_procs, config.runtime.memory_limit);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -118,7 +118,12 @@ async fn operate(
         namespaces: config.watch_namespaces.clone(),
     };
     let index = Index::new(config.settings.isolation, scope);
-    let controller = Arc::new(Controller::new(kube.clone(), index, metrics.clone(), config.concurrency));
+    let controller = Arc::new(Controller::new(
+        kube.clone(),
+        index,
+        metrics.clone(),
+        config.concurrency,
+    ));
     let mut tasks = Tasks::new();
     let (events, writer) = Events::new(client.clone(), &config.instance, metrics.clone());
     // It ends when the last of those who publish is gone, after what they have published is written.

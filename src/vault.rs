@@ -29,7 +29,7 @@ use vaultrs::api::kv2::requests::{
 use crate::domain::document::{Cas, DocumentId, KvVersion, MetadataPatch, Mount, Observed};
 use crate::domain::value::Content;
 use error::Call;
-pub use error::{ERROR_TYPES, Error, ErrorKind, Operation};
+pub use error::{Error, ErrorKind, LABELS, Operation};
 pub use mounts::MountAnswer;
 use session::Session;
 pub use setup::{Settings, SetupError};

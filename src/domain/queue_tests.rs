@@ -107,7 +107,9 @@ fn a_namespace_whose_sources_all_hang_leaves_places_for_others() {
             break;
         }
         hung += running.len();
-        running.iter().for_each(|key| queue.stall(key));
+        for key in &running {
+            queue.stall(key);
+        }
     }
     assert_eq!((hung, queue.stalled()), (32, 32), "half of 64 places");
     for number in 0..100 {
@@ -129,7 +131,9 @@ fn while_fewer_namespaces_hang_than_there_are_places_there_is_one_for_another() 
         if running.is_empty() {
             break;
         }
-        running.iter().for_each(|key| queue.stall(key));
+        for key in &running {
+            queue.stall(key);
+        }
     }
     assert_eq!(queue.stalled(), 15, "of 16 places");
     queue.add(&key("calm", "1"), false);
@@ -142,10 +146,10 @@ fn places_come_back() {
     let (a, b) = (key("n", "a"), key("n", "b"));
     queue.add(&a, false);
     queue.add(&b, false);
-    assert_eq!(started(&mut queue), [a.clone()]);
+    assert_eq!(started(&mut queue), std::slice::from_ref(&a));
     queue.stall(&a);
     queue.stall(&a);
-    assert_eq!(started(&mut queue), [b.clone()]);
+    assert_eq!(started(&mut queue), std::slice::from_ref(&b));
     queue.done(&b);
     queue.done(&a);
     queue.done(&a);

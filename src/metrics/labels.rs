@@ -39,6 +39,11 @@ pub(super) struct ByResult {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub(super) struct ByErrorKind {
+    pub(super) kind: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 pub(super) struct ByErrorType {
     pub(super) error_type: &'static str,
 }

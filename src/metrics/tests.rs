@@ -53,7 +53,7 @@ fn every_name_and_label_is_the_contracts() {
     metrics.secret_key_missing("shop");
     metrics.document_written("shop");
     metrics.document_deleted("shop");
-    metrics.vault_write_error("permission_denied");
+    metrics.vault_error(("denied", "permission_denied"));
     metrics.auth_attempt(true);
     metrics.ledger_documents(State::Written, 7);
     metrics.ledger_pending_deletes(2);
@@ -92,7 +92,8 @@ fn every_name_and_label_is_the_contracts() {
         r#"vault_sync_operator_sync_duration_seconds_count{namespace="shop",resource="web"} 2"#,
         r#"vault_sync_operator_sync_duration_seconds_sum{namespace="shop",resource="web"} 0.5"#,
         "vault_sync_operator_vault_up 1",
-                    r#"vault_sync_operator_vault_write_errors_total{error_type="permission_denied"} 1"#,
+                    r#"vault_sync_operator_vault_errors_total{kind="denied"} 1"#,
+        r#"vault_sync_operator_vault_write_errors_total{error_type="permission_denied"} 1"#,
         ]
     .map(str::to_owned)
     .to_vec();

@@ -271,7 +271,7 @@ impl Reconciler {
 
     /// Counts an error of Vault, and says it in words for people.
     pub(super) fn vault_failed(&self, error: &crate::vault::Error) -> Problem {
-        self.metrics.vault_write_error(error.kind.label());
+        self.metrics.vault_error(error.kind.labels());
         of_vault(error)
     }
 }

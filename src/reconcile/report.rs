@@ -135,7 +135,7 @@ impl Run<'_> {
         }
         // What could not be read is not gone: it may ask for as much as before.
         if asks || self.unread {
-            self.appoint_recheck(retry);
+            self.appoint_recheck(retry.filter(|_| failures > 0));
         }
         self.appoint_second_look(&key);
         wake.append(&mut self.wake);
@@ -197,14 +197,14 @@ impl Run<'_> {
     }
 
     /// The next comparison of all of it with Vault: a period after the last one, however often the
-    /// source has changed since; and if that is overdue, with the next retry.
+    /// source has changed since; and if that is overdue, with the next of the retries that come soon.
     fn appoint_recheck(&mut self, retry: Option<Duration>) {
         let periods = [self.gathered.ask.recheck, self.on.resync];
         let Some(period) = periods.into_iter().flatten().min() else {
             return;
         };
         let now = self.on.notes.started.elapsed();
-        // What only a change of the source can cure has been looked at as well as it can be.
+        // What does not pass by itself has been looked at as well as it can be.
         if retry.is_none() && (self.recheck || self.memory.checked.is_none()) {
             self.memory.checked = Some(now);
         }

@@ -44,8 +44,10 @@ pub enum ErrorKind {
 #[derive(Clone, Copy, Debug)]
 struct Rule {
     kind: ErrorKind,
-    /// Value of the metric label `error_type`; the predecessor's names where it had one.
+    /// Value of the metric label `kind`.
     label: &'static str,
+    /// Value of the metric label `error_type`: the predecessor's five words.
+    error_type: &'static str,
     /// When the call is tried again.
     retry: Retry,
     /// Whether Vault as a whole may be away: then it is asked, and everybody waits for it if it is.
@@ -60,54 +62,54 @@ struct Rule {
 #[rustfmt::skip]
 const RULES: [Rule; 10] = [
     Rule {
-        kind: ErrorKind::Unreachable, label: "connection_failed", retry: Retry::Backoff, down: true,
+        kind: ErrorKind::Unreachable, label: "unreachable", error_type: "connection_failed", retry: Retry::Backoff, down: true,
         begins: ["Vault failed to ", "cannot reach Vault to "],
         hint: "check --vault-addr, network policies, proxy and CA; it is tried again",
     },
     Rule {
-        kind: ErrorKind::Sealed, label: "sealed", retry: Retry::Backoff, down: true,
+        kind: ErrorKind::Sealed, label: "sealed", error_type: "connection_failed", retry: Retry::Backoff, down: true,
         begins: ["Vault failed to ", "cannot "],
         hint: "unseal Vault, or wait for its active node; it is tried again",
     },
     Rule {
-        kind: ErrorKind::Throttled, label: "throttled", retry: Retry::Backoff, down: false,
+        kind: ErrorKind::Throttled, label: "throttled", error_type: "unknown", retry: Retry::Backoff, down: false,
         begins: ["Vault refused to ", "cannot "],
         hint: "raise Vault's quota, or wait; it is tried again when Vault says",
     },
     Rule {
-        kind: ErrorKind::Denied, label: "permission_denied", retry: Retry::Slowly, down: false,
+        kind: ErrorKind::Denied, label: "denied", error_type: "permission_denied", retry: Retry::Slowly, down: false,
         begins: ["Vault refused to ", "cannot "],
         hint: "let the policies of the operator's role allow this path",
     },
     // It is cured in Vault, where nothing tells us; and nothing else works before.
     Rule {
-        kind: ErrorKind::Auth, label: "auth_failed", retry: Retry::Backoff, down: false,
+        kind: ErrorKind::Auth, label: "auth", error_type: "auth_failed", retry: Retry::Backoff, down: false,
         begins: ["Vault refused to ", "cannot "],
         hint: "check --vault-role, --vault-auth-path and the role's bound service account and audience",
     },
     Rule {
-        kind: ErrorKind::Invalid, label: "invalid", retry: Retry::OnChange, down: false,
+        kind: ErrorKind::Invalid, label: "invalid", error_type: "unknown", retry: Retry::OnChange, down: false,
         begins: ["Vault refused to ", "cannot "],
         hint: "correct what Vault complains about",
     },
     Rule {
-        kind: ErrorKind::TooLarge, label: "too_large", retry: Retry::OnChange, down: false,
+        kind: ErrorKind::TooLarge, label: "too_large", error_type: "unknown", retry: Retry::OnChange, down: false,
         begins: ["Vault refused to ", "cannot "],
         hint: "split the document: list fewer Secrets or keys for this path",
     },
     Rule {
-        kind: ErrorKind::Mismatch, label: "mismatch", retry: Retry::AtOnce, down: false,
+        kind: ErrorKind::Mismatch, label: "mismatch", error_type: "unknown", retry: Retry::AtOnce, down: false,
         begins: ["Vault refused to ", "cannot "],
         hint: "somebody else wrote at the same time; it is read again",
     },
     Rule {
-        kind: ErrorKind::NotFound, label: "invalid_path", retry: Retry::Slowly, down: false,
+        kind: ErrorKind::NotFound, label: "not_found", error_type: "invalid_path", retry: Retry::Slowly, down: false,
         begins: ["Vault refused to ", "cannot "],
         hint: "check that a KV secrets engine is mounted at the beginning of the path",
     },
     // A gateway in between may have given it.
     Rule {
-        kind: ErrorKind::Bug, label: "unknown", retry: Retry::Backoff, down: false,
+        kind: ErrorKind::Bug, label: "bug", error_type: "unknown", retry: Retry::Backoff, down: false,
         begins: ["Vault's reply does not fit when asked to ", "Vault's reply does not fit when asked to "],
         hint: "check that --vault-addr names Vault itself and not another server",
     },
@@ -121,12 +123,12 @@ const _: () = {
     }
 };
 
-/// The values of the metric label `error_type`, for series that stand from the start.
-pub const ERROR_TYPES: [&str; RULES.len()] = {
-    let mut labels = [""; RULES.len()];
+/// The values of the metric labels `kind` and `error_type`, for series that stand from the start.
+pub const LABELS: [(&str, &str); RULES.len()] = {
+    let mut labels = [("", ""); RULES.len()];
     let mut at = 0;
     while at < RULES.len() {
-        labels[at] = RULES[at].label;
+        labels[at] = (RULES[at].label, RULES[at].error_type);
         at += 1;
     }
     labels
@@ -152,9 +154,9 @@ impl ErrorKind {
         self.rule().down
     }
 
-    /// The value of the metric label `error_type`.
-    pub fn label(self) -> &'static str {
-        self.rule().label
+    /// The values of the metric labels `kind` and `error_type`.
+    pub fn labels(self) -> (&'static str, &'static str) {
+        (self.rule().label, self.rule().error_type)
     }
 
     /// What a person can do about it.
@@ -313,7 +315,11 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [answered, unanswered] = self.kind.rule().begins;
-        f.write_str(if self.status.is_some() { answered } else { unanswered })?;
+        f.write_str(if self.status.is_some() {
+            answered
+        } else {
+            unanswered
+        })?;
         write!(f, "{}", self.operation)?;
         if !self.target.is_empty() {
             write!(f, " {}", self.target)?;

@@ -216,19 +216,26 @@ fn each_kind_has_its_rule() {
     use ErrorKind::{
         Auth, Bug, Denied, Invalid, Mismatch, NotFound, Sealed, Throttled, TooLarge, Unreachable,
     };
-    for (kind, label, retry, down) in [
-        (Unreachable, "connection_failed", Retry::Backoff, true),
-        (Sealed, "sealed", Retry::Backoff, true),
-        (Throttled, "throttled", Retry::Backoff, false),
-        (Denied, "permission_denied", Retry::Slowly, false),
-        (Auth, "auth_failed", Retry::Backoff, false),
-        (Invalid, "invalid", Retry::OnChange, false),
-        (TooLarge, "too_large", Retry::OnChange, false),
-        (Mismatch, "mismatch", Retry::AtOnce, false),
-        (NotFound, "invalid_path", Retry::Slowly, false),
-        (Bug, "unknown", Retry::Backoff, false),
+    for (kind, label, error_type, retry, down) in [
+        (
+            Unreachable,
+            "unreachable",
+            "connection_failed",
+            Retry::Backoff,
+            true,
+        ),
+        (Sealed, "sealed", "connection_failed", Retry::Backoff, true),
+        (Throttled, "throttled", "unknown", Retry::Backoff, false),
+        (Denied, "denied", "permission_denied", Retry::Slowly, false),
+        (Auth, "auth", "auth_failed", Retry::Backoff, false),
+        (Invalid, "invalid", "unknown", Retry::OnChange, false),
+        (TooLarge, "too_large", "unknown", Retry::OnChange, false),
+        (Mismatch, "mismatch", "unknown", Retry::AtOnce, false),
+        (NotFound, "not_found", "invalid_path", Retry::Slowly, false),
+        (Bug, "bug", "unknown", Retry::Backoff, false),
     ] {
-        assert_eq!((kind.label(), kind.retry(), kind.is_down()), (label, retry, down));
+        assert_eq!(kind.labels(), (label, error_type));
+        assert_eq!((kind.retry(), kind.is_down()), (retry, down), "{kind:?}");
         assert!(!kind.hint().is_empty());
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustify::endpoint::Endpoint;
 use tokio::sync::{Mutex, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use vaultrs::api::token::requests::LookupTokenSelfRequest;
 
@@ -116,6 +116,13 @@ impl Session {
         self.health.feel(since, &call, question).await
     }
 
+    /// Waits, while Vault is known to be away: logins and renewals are no probes.
+    async fn not_away(&self) {
+        if self.health.is_bad() {
+            self.up().await;
+        }
+    }
+
     /// Waits until Vault is up.
     pub(super) async fn up(&self) {
         while self.health(Instant::now()).await.is_err() {
@@ -159,13 +166,13 @@ impl Session {
     async fn keep(&self) {
         let mut generation = 0;
         loop {
+            self.not_away().await;
             if let Ok(token) = self.login_after(generation).await {
                 generation = token.generation;
                 self.tend(&token).await;
             } else {
                 let until = self.login.lock().await.until;
                 sleep_until(until).await;
-                self.up().await;
             }
         }
     }
@@ -183,6 +190,10 @@ impl Session {
             if !lease.renewable {
                 return;
             }
+            let end = lease.since + lease.ttl;
+            if timeout_at(end, self.not_away()).await.is_err() {
+                return;
+            }
             match token::renew(&self.transport, token).await {
                 // Nearer to its greatest TTL than to the one that was asked for.
                 Ok(renewed) if renewed.ttl.is_zero() => return,
@@ -196,16 +207,12 @@ impl Session {
                     tracing::debug!(ttl_seconds = lease.ttl.as_secs(), "token renewed");
                 }
                 Err(error) => {
-                    let pause = async {
-                        sleep(backoff.next()).await;
-                        self.up().await;
-                    };
-                    let end = lease.since + lease.ttl;
-                    if !error.kind.transient() || timeout_at(end, pause).await.is_err() {
+                    let again = Instant::now() + backoff.next();
+                    if !error.kind.transient() || again >= end {
                         tracing::warn!(%error, "token not renewed; logging in again");
                         return;
                     }
-                    next = Some(Instant::now());
+                    next = Some(again);
                 }
             }
         }

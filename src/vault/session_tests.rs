@@ -166,7 +166,10 @@ async fn a_vault_that_was_away_is_asked_by_one_for_all() {
     assert_eq!(bed.calls(500).await, [Err(ErrorKind::Sealed); 500]);
     assert_eq!(asked.load(SeqCst), 0, "the answer rests");
     let error = bed.session.check(Instant::now()).await.unwrap_err();
-    assert_eq!(error.to_string(), "Vault failed to tell its health: Vault is sealed (503)");
+    assert_eq!(
+        error.to_string(),
+        "Vault failed to tell its health: Vault is sealed (503)"
+    );
     away.store(false, SeqCst);
     bed.session.up().await;
     assert_eq!(bed.calls(3).await, [Ok(200); 3]);

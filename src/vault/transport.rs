@@ -129,11 +129,11 @@ impl Transport {
                     self.clock.store(date, Ordering::Relaxed);
                 }
                 match read(call, response).await {
-                Ok(reply) => {
-                    let reply = reply.map(|reply| reply.watched_for([token, confidential(call, &body)]));
-                    (reply, false)
-                }
-                Err(error) => (Err(lost(&error)), error.is_timeout()),
+                    Ok(reply) => {
+                        let reply = reply.map(|reply| reply.watched_for([token, confidential(call, &body)]));
+                        (reply, false)
+                    }
+                    Err(error) => (Err(lost(&error)), error.is_timeout()),
                 }
             }
         }

@@ -121,48 +121,6 @@ fn the_ledger_is_a_configmap_in_the_operators_namespace_and_holds_no_value() {
 }
 
 #[test]
-fn of_two_operators_one_leads_and_the_other_takes_over_when_it_ends() {
-    let scene = Scene::new();
-    scene.own("db", "one");
-    let holder = || -> String {
-        let leases = scene.at_home("leases");
-        let lease = leases
-            .iter()
-            .find(|lease| lease["metadata"]["name"] == "vault-sync-operator.io");
-        lease
-            .and_then(|lease| lease["spec"]["holderIdentity"].as_str())
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let leads = |prefix: &str| {
-        eventually(format!("{prefix} leads"), || {
-            check(holder().starts_with(prefix), holder())
-        });
-    };
-    let first = scene
-        .run()
-        .flag("leader-elect", "true")
-        .env("POD_NAME", "first")
-        .start();
-    leads("first");
-    scene.doc("db").becomes(json!({"k": "one"}));
-    let second = scene
-        .run()
-        .flag("leader-elect", "true")
-        .env("POD_NAME", "second")
-        .start();
-    second.ready();
-    scene.set_key("db", "k", "two");
-    scene.doc("db").becomes(json!({"k": "two"})).is_at_version(2);
-    assert!(holder().starts_with("first"), "{}", holder());
-
-    assert_eq!(first.stop().code(), Some(0));
-    leads("second");
-    scene.set_key("db", "k", "three");
-    scene.doc("db").becomes(json!({"k": "three"})).is_at_version(3);
-}
-
-#[test]
 fn every_log_line_is_one_json_object() {
     let scene = Scene::new();
     scene.own("db", "v");

@@ -274,6 +274,10 @@ fn an_absent_optional_secret_costs_no_write_to_the_ledger() {
     let operator = scene.start();
     scene.doc("app/db").becomes(json!({"k": "v"}));
     scene.settle();
+    eventually("what was created is noted as written", || {
+        let ledger = format!("{:?}", scene.ledger());
+        check(!ledger.contains("creating"), ledger)
+    });
     let ledger = || -> Vec<String> { scene.at_home("configmaps").iter().map(version_of).collect() };
     let before = ledger();
     let labels = [("namespace", &*scene.ns), ("resource", "app")];

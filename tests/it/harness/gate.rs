@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::{check, eventually, free_port, runtime};
@@ -27,6 +28,8 @@ struct Wire {
     trick: Mutex<Option<(String, Trick)>>,
     /// Requests that were held up.
     held: Mutex<Vec<Vec<u8>>>,
+    /// Nothing gets through, and nobody is told.
+    stalled: watch::Sender<bool>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,6 +43,12 @@ enum Trick {
 }
 
 impl Wire {
+    /// Waits while the wire is stalled.
+    async fn flow(&self) {
+        // It cannot be closed: we hold the sender.
+        let _ = self.stalled.subscribe().wait_for(|stalled| !stalled).await;
+    }
+
     fn trick_on(&self, sent: &[u8]) -> Option<Trick> {
         let trick = self.trick.lock().unwrap();
         let (words, trick) = trick.as_ref()?;
@@ -97,6 +106,16 @@ impl Gate {
     /// From now on requests with these words are refused by an error that quotes them.
     pub fn quote(&self, words: &str) {
         self.play(words, Trick::Quote);
+    }
+
+    /// From now on nothing gets through, and no connection breaks: a network that swallows packets.
+    pub fn stall(&self) {
+        self.wire.stalled.send_replace(true);
+    }
+
+    /// What was swallowed arrives.
+    pub fn flow(&self) {
+        self.wire.stalled.send_replace(false);
     }
 
     fn play(&self, words: &str, trick: Trick) {
@@ -202,6 +221,7 @@ async fn forward(client: TcpStream, target: u16, wire: Arc<Wire>) -> std::io::Re
                 return to_server.shutdown().await;
             }
             wire.heard.lock().unwrap()[index].extend_from_slice(&buffer[..n]);
+            wire.flow().await;
             match wire.trick_on(&buffer[..n]) {
                 None => {}
                 Some(Trick::LoseReply) => lost.store(true, std::sync::atomic::Ordering::SeqCst),
@@ -226,6 +246,7 @@ async fn forward(client: TcpStream, target: u16, wire: Arc<Wire>) -> std::io::Re
         let mut buffer = vec![0; 16 * 1024];
         loop {
             let n = from_server.read(&mut buffer).await?;
+            wire.flow().await;
             if lost.load(std::sync::atomic::Ordering::SeqCst) {
                 return Err(std::io::Error::other("the reply is lost"));
             }

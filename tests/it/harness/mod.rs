@@ -13,6 +13,7 @@ mod scene;
 mod testbed;
 
 pub use doc::Doc;
+pub use gate::Gate;
 pub use http::Http;
 pub use operator::{Operator, run_to_end};
 pub use scene::{Scene, env_from, ours};

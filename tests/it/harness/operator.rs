@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
+use super::gate::Gate;
 use super::http::{Http, Reply};
 use super::janitor::signal;
 use super::scene::Scene;
@@ -31,7 +32,7 @@ impl<'a> Run<'a> {
             env: BTreeMap::new(),
             single_dash: false,
         };
-        let kubeconfig = run.kubeconfig();
+        let kubeconfig = run.kubeconfig(scene.kube_wire.port);
         for (name, value) in [
             ("vault-addr", format!("http://127.0.0.1:{}", scene.vault.port)),
             ("vault-role", scene.ns.clone()),
@@ -62,6 +63,18 @@ impl<'a> Run<'a> {
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.insert(name.to_owned(), value.to_owned());
         self
+    }
+
+    /// On wires of its own, so that of two operators one can be cut off.
+    pub fn via(self, kube: &Gate, vault: &Gate) -> Self {
+        let kubeconfig = self.kubeconfig(kube.port);
+        let vault = format!("http://127.0.0.1:{}", vault.port);
+        self.flag("kubeconfig", &kubeconfig).flag("vault-addr", &vault)
+    }
+
+    /// One of several that elect a leader.
+    pub fn candidate(self, name: &str) -> Self {
+        self.flag("leader-elect", "true").env("POD_NAME", name)
     }
 
     /// Writes flags as Go's do: one dash.
@@ -118,17 +131,17 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn kubeconfig(&self) -> String {
+    fn kubeconfig(&self, port: u16) -> String {
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "it",
             "clusters": [{"name": "it", "cluster": {
-                "server": format!("https://127.0.0.1:{}", self.scene.kube_wire.port),
+                "server": format!("https://127.0.0.1:{port}"),
                 "certificate-authority": self.scene.bed.dir.join("tls.crt"),
             }}],
             "users": [{"name": "it", "user": {"tokenFile": self.scene.dir.join("token")}}],
             "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it", "namespace": self.scene.home}}],
         });
-        let file = self.scene.dir.join("kubeconfig");
+        let file = self.scene.dir.join(format!("kubeconfig-{port}"));
         fs::write(&file, config.to_string()).unwrap();
         file.display().to_string()
     }
@@ -233,6 +246,16 @@ impl Operator<'_> {
         eventually("the operator ends by itself", || {
             self.child.try_wait().unwrap().ok_or_else(|| "it runs".to_owned())
         })
+    }
+
+    /// Stops it where it stands, as a machine that is suspended does.
+    pub fn suspend(&self) {
+        signal(self.child.id(), "STOP");
+    }
+
+    /// It goes on, and knows nothing of the time between.
+    pub fn resume(&self) {
+        signal(self.child.id(), "CONT");
     }
 
     /// The end without a warning: what a crash is.

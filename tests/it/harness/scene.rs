@@ -165,6 +165,44 @@ impl Scene {
         })
     }
 
+    /// Another namespace for sources, with the same rights. Its documents lie below the same prefix.
+    pub fn another_namespace(&self, suffix: &str) -> String {
+        let name = format!("{}-{suffix}", self.ns);
+        let namespace = json!({"metadata": {"name": name}});
+        self.bed.kube.post("/api/v1/namespaces", &namespace).ok();
+        let path = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{name}/rolebindings");
+        self.bed
+            .kube
+            .post(&path, &self.binding("operator", "it-sources"))
+            .ok();
+        name
+    }
+
+    /// The identity that holds the Lease; empty: nobody.
+    pub fn leader(&self) -> String {
+        self.lease()["spec"]["holderIdentity"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    /// The Lease; `Null`: there is none.
+    pub fn lease(&self) -> Value {
+        let leases = self.at_home("leases");
+        let lease = leases
+            .into_iter()
+            .find(|lease| lease["metadata"]["name"] == "vault-sync-operator.io");
+        lease.unwrap_or_default()
+    }
+
+    /// Waits until the candidate with this name holds the Lease.
+    pub fn leads(&self, name: &str) {
+        eventually(format!("{name} leads"), || {
+            let leader = self.leader();
+            check(leader.starts_with(name), leader)
+        });
+    }
+
     /// A token of such an account.
     pub fn jwt(&self, account: &str) -> String {
         self.bed.service_account_token(&self.home, account)
