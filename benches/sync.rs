@@ -18,12 +18,15 @@
 )]
 #[path = "../tests/it/harness/mod.rs"]
 mod harness;
+#[path = "table.rs"]
+mod table;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use harness::{Scene, env_from, eventually, ours};
 use serde_json::json;
+use table::{percentile, report, row};
 
 const SOURCES: usize = 300;
 const ALL_SOURCES: f64 = 300.0;
@@ -169,20 +172,4 @@ fn rotation_floor(scene: &Scene, number: usize, round: usize) -> Duration {
         .post(&format!("/v1/secret/data/{ns}/floor-{number}"), &body)
         .ok();
     started.elapsed()
-}
-
-fn percentile(times: &mut [Duration], percent: usize) -> Duration {
-    times.sort();
-    times[(times.len() * percent / 100).min(times.len() - 1)]
-}
-
-fn row(name: &str, operator: Duration, floor: Duration) {
-    let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
-    let ratio = operator.as_secs_f64() / floor.as_secs_f64();
-    report(name, &ms(operator), &ms(floor), &format!("{ratio:.2}"));
-}
-
-#[expect(clippy::print_stdout, reason = "a table for people is what it is for")]
-fn report(name: &str, operator: &str, floor: &str, ratio: &str) {
-    println!("{name:<42} {operator:>12} {floor:>12} {ratio:>6}");
 }

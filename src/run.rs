@@ -4,6 +4,8 @@
 //! nothing new is begun, what runs is finished, the ledger is stored, the Vault token is revoked, and
 //! the lease is given up last.
 
+mod serve;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +14,9 @@ use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, Checks, KubernetesReviewer};
+use crate::admin;
 use crate::backoff::Backoff;
 use crate::cli::Config;
 use crate::controller::Controller;
@@ -80,10 +81,13 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let client = kube::connect(config.kubeconfig.as_deref())
         .await
         .map_err(Error::Setup)?;
-    let vault = Vault::new(config.vault.clone(), Arc::new(VaultMetrics(metrics.clone())))
-        .map_err(|error| Error::Setup(error.to_string()))?;
+    let vault = Vault::new(
+        config.vault.clone(),
+        Arc::new(serve::VaultMetrics(metrics.clone())),
+    )
+    .map_err(|error| Error::Setup(error.to_string()))?;
 
-    serve(&config, registry, &client, &vault, &stop, &mut tasks).await?;
+    serve::start(&config, registry, &client, &vault, &mut tasks).await?;
     // The session outlives the work: its token is revoked when nothing needs it any more.
     let session_stop = CancellationToken::new();
     let session = tokio::spawn({
@@ -129,26 +133,9 @@ async fn operate(
     // It ends when the last of those who publish is gone, after what they have published is written.
     let writing = tokio::spawn(writer.run());
 
-    let (listed, mut lists) = mpsc::channel(1);
-    for (kind, namespace) in scopes(config) {
-        let watching = Arc::clone(&controller).watch(kind, namespace, listed.clone());
-        tasks.spawn(async move { Err(Error::Ended(watching.await.to_string())) });
-    }
-    drop(listed);
-    let Some(cluster_id) = until(stop, "Kubernetes", || kube.cluster_id()).await else {
+    let Some(cluster_id) = see_sources(config, &controller, &kube, &mut tasks, stop).await? else {
         return Ok(());
     };
-    // Who wants which path can be told only when all sources are known.
-    tokio::select! {
-        () = async { while lists.recv().await.is_some() {} } => {}
-        result = first_to_end(&mut tasks, stop) => return result,
-    }
-    tracing::info!(
-        sources = controller.sources(),
-        cluster_id,
-        "all sources are known"
-    );
-
     let identity = Identity {
         cluster: Some(config.settings.cluster_name.clone()).filter(|name| !name.is_empty()),
         cluster_id,
@@ -216,6 +203,37 @@ async fn operate(
         release(lease).await;
     }
     result
+}
+
+/// Watches everything, and returns the cluster's id when all sources are known: only then can be told
+/// who wants which path. `None`: the operator was stopped before.
+async fn see_sources(
+    config: &Config,
+    controller: &Arc<Controller>,
+    kube: &Kube,
+    tasks: &mut Tasks,
+    stop: &CancellationToken,
+) -> Result<Option<String>, Error> {
+    let (listed, mut lists) = mpsc::channel(1);
+    for (kind, namespace) in scopes(config) {
+        let watching = Arc::clone(controller).watch(kind, namespace, listed.clone());
+        tasks.spawn(async move { Err(Error::Ended(watching.await.to_string())) });
+    }
+    drop(listed);
+    let Some(cluster_id) = until(stop, "Kubernetes", || kube.cluster_id()).await else {
+        return Ok(None);
+    };
+    tokio::select! {
+        () = async { while lists.recv().await.is_some() {} } => {}
+        result = watched(tasks) => return result.map(|()| None),
+        () = stop.cancelled() => return Ok(None),
+    }
+    tracing::info!(
+        sources = controller.sources(),
+        cluster_id,
+        "all sources are known"
+    );
+    Ok(Some(cluster_id))
 }
 
 /// Does the work for as long as nothing ends it, and ends it in order.
@@ -342,87 +360,12 @@ async fn signals(stop: CancellationToken) -> Result<(), Error> {
 }
 
 /// The first task that ends, which none should before the operator does.
-async fn first_to_end(tasks: &mut Tasks, stop: &CancellationToken) -> Result<(), Error> {
-    tokio::select! {
-        result = watched(tasks) => result,
-        () = stop.cancelled() => Ok(()),
-    }
-}
-
 async fn watched(tasks: &mut Tasks) -> Result<(), Error> {
     match tasks.join_next().await {
         None => std::future::pending().await,
         Some(Ok(Ok(()))) => Err(Error::Ended("a task has ended early, which is a bug".into())),
         Some(Ok(Err(error))) => Err(error),
         Some(Err(_)) => Err(Error::Ended("a task has panicked, which is a bug".into())),
-    }
-}
-
-/// The listeners for metrics and probes.
-async fn serve(
-    config: &Config,
-    registry: Registry,
-    client: &::kube::Client,
-    vault: &Vault,
-    stop: &CancellationToken,
-    tasks: &mut Tasks,
-) -> Result<(), Error> {
-    // They serve until the process ends, also while it drains: `stop` only begins that.
-    let _ = stop;
-    let never = CancellationToken::new();
-    if let Some(address) = &config.metrics_bind_address {
-        let listener = admin::bind("--metrics-bind-address", address).await?;
-        let reviewer = config
-            .enable_metrics_auth
-            .then(|| KubernetesReviewer::new(client.clone()));
-        let serving = admin::serve_metrics(listener, Arc::new(registry), reviewer, never.clone());
-        tasks.spawn(async move {
-            serving.await;
-            Err(Error::Ended("the metrics listener has ended".into()))
-        });
-    }
-    if let Some(address) = &config.health_probe_bind_address {
-        let listener = admin::bind("--health-probe-bind-address", address).await?;
-        let serving = admin::serve_health(listener, Arc::new(Probe(vault.clone())), never);
-        tasks.spawn(async move {
-            serving.await;
-            Err(Error::Ended("the health listener has ended".into()))
-        });
-    }
-    Ok(())
-}
-
-struct Probe(Vault);
-
-/// Probes come from several sides, and strangers can ask too: an answer serves all of a second.
-const PROBED_WITHIN: Duration = Duration::from_secs(1);
-
-fn a_moment_ago() -> Instant {
-    let now = Instant::now();
-    now.checked_sub(PROBED_WITHIN).unwrap_or(now)
-}
-
-impl Checks for Probe {
-    async fn vault(&self) -> Result<(), String> {
-        let answer = self.0.health(a_moment_ago()).await;
-        answer.map_err(|error| error.to_string())
-    }
-
-    async fn token(&self) -> Result<(), String> {
-        let answer = self.0.lookup_self(a_moment_ago()).await;
-        answer.map_err(|error| error.to_string())
-    }
-}
-
-struct VaultMetrics(Metrics);
-
-impl vault::Observer for VaultMetrics {
-    fn auth_attempt(&self, success: bool) {
-        self.0.auth_attempt(success);
-    }
-
-    fn up(&self, up: bool) {
-        self.0.vault_up(up);
     }
 }
 

@@ -52,8 +52,8 @@ fn a_namespace_whose_sources_all_hang_delays_no_other_namespace() {
     // Half of four times as many as may be at work.
     scene.vault.holds(4);
     for value in ["two", "three"] {
-        let patch = json!({"stringData": {"k": value}});
-        scene.bed.kube.patch(&format!("{path}/calm"), &patch).ok();
+        let change = json!({"stringData": {"k": value}});
+        scene.bed.kube.patch(&format!("{path}/calm"), &change).ok();
         scene.doc("calm").becomes(json!({"k": value}));
     }
     scene.vault.behave();
