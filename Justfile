@@ -12,6 +12,10 @@ demo:
 test *args:
     hack/test {{args}}
 
+# The crash explorer: every fault at every step; goes on where it was ended
+explore *what:
+    hack/explore {{what}}
+
 # The operator's times against the calls that nobody can avoid
 bench:
     TESTBED_BIN=$(hack/testbed/build | tail -n 1) cargo bench --locked

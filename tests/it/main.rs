@@ -11,6 +11,7 @@ mod deletion;
 mod documents;
 mod drift;
 mod endpoints;
+mod explore;
 mod ground;
 mod leadership;
 mod leaks;

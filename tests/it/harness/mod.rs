@@ -2,20 +2,23 @@
 //!
 //! [`Testbed`] is a Kubernetes control plane and a Vault; one is shared by all tests of a run.
 //! [`Scene`] is one test's own corner of it: namespaces, rights, a Vault role, and the wires to both,
-//! which can be cut. [`Operator`] is the program under test, running in a scene.
+//! which can be cut. [`Operator`] is the program under test, running in a scene; [`Wires`] are for it instead of the
+//! scene's where a single request is to go wrong.
 
 mod doc;
 mod gate;
 mod http;
 mod janitor;
 mod operator;
+mod proxy;
 mod scene;
 mod testbed;
 
 pub use doc::Doc;
 pub use gate::Gate;
 pub use http::Http;
-pub use operator::{Operator, run_to_end};
+pub use operator::{Operator, PROGRAM, run_to_end};
+pub use proxy::{Fault, Plan, Step, Wires};
 pub use scene::{Scene, env_from, ours};
 pub use testbed::Testbed;
 

@@ -14,7 +14,7 @@ use super::janitor::signal;
 use super::scene::Scene;
 use super::{check, eventually, free_port};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_vault-sync-operator");
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_vault-sync-operator");
 
 /// How to start the operator: what every scene needs, changed by what a test is about.
 pub struct Run<'a> {
@@ -229,13 +229,23 @@ impl Operator<'_> {
         });
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// SIGTERM.
+    pub fn terminate(&self) {
+        signal(self.child.id(), "TERM");
+    }
+
     /// SIGTERM, and waits for the end.
     pub fn stop(mut self) -> ExitStatus {
-        signal(self.child.id(), "TERM");
+        self.terminate();
         eventually("the operator ends after SIGTERM", || {
             self.child.try_wait().unwrap().ok_or_else(|| "it runs".to_owned())
         })

@@ -292,6 +292,12 @@ impl Scene {
         self.bed.kube.get(&self.object_path(kind, name)).ok()
     }
 
+    /// Everything of a kind in the sources' namespace.
+    pub fn list(&self, kind: &str) -> Vec<Value> {
+        let list = self.bed.kube.get(&self.list_path(kind)).ok();
+        list["items"].as_array().cloned().unwrap_or_default()
+    }
+
     pub fn exists(&self, kind: &str, name: &str) -> bool {
         self.bed.kube.get(&self.object_path(kind, name)).status == 200
     }

@@ -32,6 +32,7 @@ pub struct Testbed {
     pub janitor: Janitor,
     pub admin_token: &'static str,
     unseal_key: String,
+    cluster_id: OnceLock<Value>,
 }
 
 impl Testbed {
@@ -199,6 +200,7 @@ impl Starting {
             janitor: self.janitor,
             admin_token: ADMIN_TOKEN,
             unseal_key,
+            cluster_id: OnceLock::new(),
         };
         bed.unseal();
         bed.mount_engines();
@@ -503,6 +505,14 @@ impl Testbed {
             "token_reviewer_jwt": self.service_account_token("kube-system", "vault-reviewer"),
         });
         self.vault.post("/v1/auth/kubernetes/config", &config).ok();
+    }
+
+    /// By which claims name this cluster: the UID of its `kube-system`.
+    pub fn cluster_id(&self) -> &Value {
+        self.cluster_id.get_or_init(|| {
+            let namespace = self.kube.get("/api/v1/namespaces/kube-system").ok();
+            namespace["metadata"]["uid"].clone()
+        })
     }
 
     pub fn service_account_token(&self, namespace: &str, name: &str) -> String {

@@ -1,0 +1,292 @@
+//! What happens in a run, and exactly what must have come of it: literally, for each scenario.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use super::run::Stage;
+use crate::harness::{Scene, env_from};
+
+/// One story.
+pub struct Scenario {
+    pub name: &'static str,
+    /// How many operators there are. Of two, one leads.
+    pub operators: usize,
+    /// How it stands before, once the operators have come to rest; `None`: none has run yet, and
+    /// their start is part of the story.
+    pub before: Option<&'static [&'static str]>,
+    /// What people do. Steps count from here on.
+    pub story: fn(&mut Stage),
+    /// What must have come of it.
+    pub after: &'static [&'static str],
+}
+
+/// What exists in all of them, from the beginning: two Secrets that a Deployment reads, one with a
+/// path of its own, and somebody else's document beside ours.
+fn people_and_things(scene: &Scene) {
+    scene.doc("app/foreign").write(json!({"k": "theirs"}));
+    sources(scene);
+}
+
+fn sources(scene: &Scene) {
+    scene.secret("api", &[("key", "one")]);
+    scene.secret("db", &[("password", "one")]);
+    scene.own("own", "one");
+    scene.app("app", &["api", "db"]);
+}
+
+impl Scenario {
+    /// Makes what exists at the beginning.
+    pub fn set(&self, scene: &Scene) {
+        if self.before.is_some_and(|before| before == EMPTY) {
+            scene.doc("app/foreign").write(json!({"k": "theirs"}));
+        } else {
+            people_and_things(scene);
+        }
+    }
+}
+
+const EMPTY: &[&str] = &[r#"document app/foreign, version 1: {"k":"theirs"}"#];
+
+const SYNCED: &[&str] = &[
+    "Deployment app with vault-sync.io/finalizer",
+    "Secret api",
+    "Secret db",
+    "Secret own with vault-sync.io/finalizer",
+    r#"document app/api, version 1: {"key":"one"}, of Deployment app"#,
+    r#"document app/db, version 1: {"password":"one"}, of Deployment app"#,
+    r#"document app/foreign, version 1: {"k":"theirs"}"#,
+    r#"document own, version 1: {"k":"one"}, of Secret own"#,
+    "ledger app/api: written for Deployment app",
+    "ledger app/db: written for Deployment app",
+    "ledger own: written for Secret own",
+];
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "start",
+        operators: 1,
+        before: None,
+        story: |_| {},
+        after: SYNCED,
+    },
+    Scenario {
+        name: "create",
+        operators: 1,
+        before: Some(EMPTY),
+        story: |stage| sources(stage.scene),
+        after: SYNCED,
+    },
+    Scenario {
+        name: "rotate",
+        operators: 1,
+        before: Some(SYNCED),
+        story: |stage| {
+            stage.scene.set_key("db", "password", "two");
+            stage.scene.set_key("own", "k", "two");
+        },
+        after: &[
+            "Deployment app with vault-sync.io/finalizer",
+            "Secret api",
+            "Secret db",
+            "Secret own with vault-sync.io/finalizer",
+            r#"document app/api, version 1: {"key":"one"}, of Deployment app"#,
+            r#"document app/db, version 2: {"password":"two"}, of Deployment app"#,
+            r#"document app/foreign, version 1: {"k":"theirs"}"#,
+            r#"document own, version 2: {"k":"two"}, of Secret own"#,
+            "ledger app/api: written for Deployment app",
+            "ledger app/db: written for Deployment app",
+            "ledger own: written for Secret own",
+        ],
+    },
+    Scenario {
+        name: "move",
+        operators: 1,
+        before: Some(SYNCED),
+        story: |stage| {
+            let scene = stage.scene;
+            scene.annotate("Deployment", "app", &[("path", Some(&scene.path("moved")))]);
+            scene.annotate("Secret", "own", &[("path", Some(&scene.path("moved-own")))]);
+        },
+        after: &[
+            "Deployment app with vault-sync.io/finalizer",
+            "Secret api",
+            "Secret db",
+            "Secret own with vault-sync.io/finalizer",
+            "document app/api, version 1: deleted, of Deployment app",
+            "document app/db, version 1: deleted, of Deployment app",
+            r#"document app/foreign, version 1: {"k":"theirs"}"#,
+            r#"document moved-own, version 1: {"k":"one"}, of Secret own"#,
+            r#"document moved/api, version 1: {"key":"one"}, of Deployment app"#,
+            r#"document moved/db, version 1: {"password":"one"}, of Deployment app"#,
+            "document own, version 1: deleted, of Secret own",
+            "ledger moved-own: written for Secret own",
+            "ledger moved/api: written for Deployment app",
+            "ledger moved/db: written for Deployment app",
+        ],
+    },
+    Scenario {
+        name: "leave",
+        operators: 1,
+        before: Some(SYNCED),
+        story: |stage| {
+            let template = json!({"spec": {"template": {"spec": env_from(&["db"])}}});
+            stage.scene.patch("Deployment", "app", template);
+        },
+        after: &[
+            "Deployment app with vault-sync.io/finalizer",
+            "Secret api",
+            "Secret db",
+            "Secret own with vault-sync.io/finalizer",
+            "document app/api, version 1: deleted, of Deployment app",
+            r#"document app/db, version 1: {"password":"one"}, of Deployment app"#,
+            r#"document app/foreign, version 1: {"k":"theirs"}"#,
+            r#"document own, version 1: {"k":"one"}, of Secret own"#,
+            "ledger app/db: written for Deployment app",
+            "ledger own: written for Secret own",
+        ],
+    },
+    Scenario {
+        name: "delete",
+        operators: 1,
+        before: Some(SYNCED),
+        story: |stage| {
+            stage.scene.delete("Deployment", "app");
+            stage.scene.delete("Secret", "own");
+        },
+        after: &[
+            "Secret api",
+            "Secret db",
+            "document app/api, version 1: deleted, of Deployment app",
+            "document app/db, version 1: deleted, of Deployment app",
+            r#"document app/foreign, version 1: {"k":"theirs"}"#,
+            "document own, version 1: deleted, of Secret own",
+        ],
+    },
+    Scenario {
+        name: "drift",
+        operators: 1,
+        before: Some(SYNCED),
+        story: |stage| {
+            let scene = stage.scene;
+            scene.doc("app/api").delete();
+            scene.doc("app/db").write(json!({"password": "drift"}));
+            scene.annotate("Deployment", "app", &[("force-sync", Some("1"))]);
+        },
+        after: &[
+            "Deployment app with vault-sync.io/finalizer",
+            "Secret api",
+            "Secret db",
+            "Secret own with vault-sync.io/finalizer",
+            r#"document app/api, version 2: {"key":"one"}, of Deployment app"#,
+            r#"document app/db, version 3: {"password":"one"}, of Deployment app"#,
+            r#"document app/foreign, version 1: {"k":"theirs"}"#,
+            r#"document own, version 1: {"k":"one"}, of Secret own"#,
+            "ledger app/api: written for Deployment app",
+            "ledger app/db: written for Deployment app",
+            "ledger own: written for Secret own",
+        ],
+    },
+    Scenario {
+        name: "fail-over",
+        operators: 2,
+        before: Some(SYNCED),
+        story: |stage| {
+            stage.scene.set_key("db", "password", "two");
+            stage.scene.delete("Secret", "own");
+            stage.step_down();
+            stage.scene.set_key("api", "key", "two");
+        },
+        after: &[
+            "Deployment app with vault-sync.io/finalizer",
+            "Secret api",
+            "Secret db",
+            r#"document app/api, version 2: {"key":"two"}, of Deployment app"#,
+            r#"document app/db, version 2: {"password":"two"}, of Deployment app"#,
+            r#"document app/foreign, version 1: {"k":"theirs"}"#,
+            "document own, version 1: deleted, of Secret own",
+            "ledger app/api: written for Deployment app",
+            "ledger app/db: written for Deployment app",
+        ],
+    },
+];
+
+/// Everything that there is, in the words of [`Scenario::after`].
+pub fn observe(scene: &Scene) -> Vec<String> {
+    let mut lines = Vec::new();
+    let uids = objects(scene, &mut lines);
+    documents(scene, "", &mut lines);
+    for (path, entry) in scene.entries() {
+        let word = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+        let mut line = format!(
+            "ledger {path}: {} for {} {}",
+            word("state"),
+            word("kind"),
+            word("name")
+        );
+        if uids.get(&(word("kind"), word("name"))) != Some(&entry["uid"]) {
+            line.push_str(", which is not there");
+        }
+        lines.push(line);
+    }
+    lines.sort();
+    lines
+}
+
+/// Kind and name of what exists, with its UID.
+fn objects(scene: &Scene, lines: &mut Vec<String>) -> BTreeMap<(String, String), Value> {
+    let mut uids = BTreeMap::new();
+    for kind in ["Deployment", "Secret"] {
+        for object in scene.list(kind) {
+            let metadata = &object["metadata"];
+            let name = metadata["name"].as_str().unwrap_or_default().to_owned();
+            let mut line = format!("{kind} {name}");
+            for finalizer in metadata["finalizers"].as_array().into_iter().flatten() {
+                let _ = write!(line, " with {}", finalizer.as_str().unwrap_or_default());
+            }
+            if !metadata["deletionTimestamp"].is_null() {
+                line.push_str(", being deleted");
+            }
+            lines.push(line);
+            uids.insert((kind.to_owned(), name), metadata["uid"].clone());
+        }
+    }
+    uids
+}
+
+/// All documents below this scene's prefix, however deep.
+fn documents(scene: &Scene, folder: &str, lines: &mut Vec<String>) {
+    let path = format!("/v1/secret/metadata/{}/{folder}?list=true", scene.ns);
+    let list = scene.bed.vault.get(&path).json();
+    for name in list["data"]["keys"].as_array().into_iter().flatten() {
+        let path = format!("{folder}{}", name.as_str().unwrap_or_default());
+        if path.ends_with('/') {
+            documents(scene, &path, lines);
+            continue;
+        }
+        let doc = scene.doc(&path);
+        let metadata = doc.metadata();
+        let held = doc.data().map_or("deleted".to_owned(), |data| data.to_string());
+        let owner = owner(scene, &metadata["custom_metadata"]);
+        let version = &metadata["current_version"];
+        lines.push(format!("document {path}, version {version}: {held}{owner}"));
+    }
+}
+
+/// Whose claim it is; all of it, if it is not exactly as it should be.
+fn owner(scene: &Scene, claim: &Value) -> String {
+    if claim.as_object().is_none_or(serde_json::Map::is_empty) {
+        return String::new();
+    }
+    let whole = json!({
+        "managed-by": "vault-sync-operator", "cluster-id": scene.bed.cluster_id(), "namespace": scene.ns,
+        "kind": claim["kind"], "name": claim["name"],
+    });
+    let word = |name: &str| claim[name].as_str().unwrap_or_default();
+    if *claim == whole {
+        format!(", of {} {}", word("kind"), word("name"))
+    } else {
+        format!(", claimed by {claim}")
+    }
+}
