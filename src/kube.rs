@@ -14,7 +14,7 @@ use kube::core::{DynamicResourceScope, PartialObjectMeta};
 use kube::{Client, Resource};
 use serde::Deserialize;
 
-use crate::domain::annotations::{FINALIZER, PREFIX, SECRET_VERSIONS};
+use crate::domain::annotations::{FINALIZER, PREFIX, SECRET_VERSIONS, is_known};
 use crate::domain::discovery::{PodSpec, references};
 use crate::domain::settings::Discover;
 use crate::domain::source::{Kind, Source, SourceKey};
@@ -248,7 +248,9 @@ pub fn source(
             .annotations
             .iter()
             .flatten()
-            .filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?.to_owned(), value.clone())))
+            .filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, value)))
+            .filter(|(name, _)| is_known(name))
+            .map(|(name, value)| (name.to_owned(), value.clone()))
             .collect(),
         references,
     })
