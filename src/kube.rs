@@ -91,7 +91,7 @@ impl Error {
         match self {
             Self::Conflict(_) | Self::Unavailable { .. } => "it is tried again",
             Self::Denied { .. } => {
-                "check the operator's Roles in this namespace; it is tried again at the next change or resync"
+                "check the operator's Roles in this namespace; it is tried again at the next change, and every few minutes"
             }
             Self::Refused { .. } => "see the message of the API server",
         }

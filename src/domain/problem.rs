@@ -288,11 +288,13 @@ impl Problem {
         )
     }
 
-    /// Whether the cure may lie in Vault, of whose changes nobody tells us: its mounts, its policies.
-    pub fn is_vaults_to_cure(&self) -> bool {
+    /// Whether the cure may lie where nobody tells us of changes: in Vault's mounts and policies, or in the
+    /// rights that Kubernetes gives us.
+    pub fn is_cured_unseen(&self) -> bool {
         matches!(
             self,
             Self::Vault { .. }
+                | Self::Kubernetes { .. }
                 | Self::Conflict { .. }
                 | Self::Path(PathFault::Hidden(_) | PathFault::NoMount(_) | PathFault::NotKv { .. })
         )

@@ -10,7 +10,7 @@ use crate::events::Note;
 use crate::ledger::CommitError;
 use crate::vault::{self, ErrorKind};
 
-/// Vault's refusals that a change of its policy or mounts would cure, which nobody tells us of.
+/// Refusals that a change of policies, mounts or Roles would cure, which nobody tells us of.
 const SLOW_RETRY: Duration = Duration::from_mins(5);
 
 /// What one pass has found out.
@@ -169,7 +169,7 @@ impl Run<'_> {
     fn retry(&self, failures: u32) -> Option<Duration> {
         if self.report.any(Problem::transient) {
             Some(crate::backoff::delay(failures))
-        } else if self.report.any(Problem::is_vaults_to_cure) {
+        } else if self.report.any(Problem::is_cured_unseen) {
             Some(crate::backoff::shortened(SLOW_RETRY))
         } else {
             None

@@ -12,6 +12,8 @@ mod documents;
 mod drift;
 mod endpoints;
 mod ground;
+mod hostile;
+mod kube_faults;
 mod leaks;
 mod ledger;
 mod lifecycle;

@@ -91,10 +91,19 @@ impl Testbed {
         starting.run()
     }
 
-    /// Ends a program by a signal, and waits until it has ended.
+    /// Ends a program by a signal, and waits until it has ended. An API server that is asked to end waits
+    /// for its clients, up to a minute; once it says that it is not ready, it is asked again.
     pub fn stop(&self, program: &Program, sign: &str) {
         let mut child = program.child.lock().unwrap();
         signal(child.id(), sign);
+        if sign == "TERM" && program.name == "kube-apiserver" {
+            eventually("the API server is about to end", || {
+                let reply = self.kube.try_send("GET", "/readyz", None);
+                let ready = reply.is_ok_and(|reply| reply.status == 200);
+                check(!ready, "it is ready")
+            });
+            signal(child.id(), sign);
+        }
         eventually(format!("{} ends", program.name), || {
             let ended = child.try_wait().unwrap().is_some();
             check(ended, "it runs")
@@ -385,7 +394,11 @@ impl Starting {
 /// In the background, with its output in a file of its name, and an environment of its own.
 fn self_spawn(janitor: &Janitor, bin: &Path, dir: &Path, program: &str, args: &[String]) -> Child {
     let mut file = File::options();
-    let log = file.create(true).append(true).open(dir.join(format!("{program}.log"))).unwrap();
+    let log = file
+        .create(true)
+        .append(true)
+        .open(dir.join(format!("{program}.log")))
+        .unwrap();
     let mut command = Command::new(bin.join(program));
     command.args(args).env_clear().env("HOME", dir).env("TMPDIR", dir);
     command
