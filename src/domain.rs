@@ -9,6 +9,8 @@ pub mod discovery;
 pub mod document;
 pub mod duration;
 pub mod election;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 pub mod index;
 pub mod ledger;
 pub mod path;

@@ -14,7 +14,7 @@ use kube::core::{DynamicResourceScope, PartialObjectMeta};
 use kube::{Client, Resource};
 use serde::Deserialize;
 
-use crate::domain::annotations::{FINALIZER, PREFIX, SECRET_VERSIONS};
+use crate::domain::annotations::{FINALIZER, PREFIX, SECRET_VERSIONS, is_known};
 use crate::domain::discovery::{PodSpec, references};
 use crate::domain::problem::Retry;
 use crate::domain::settings::Discover;
@@ -95,7 +95,7 @@ impl Error {
         match self {
             Self::Conflict(_) | Self::Unavailable { .. } => "it is tried again",
             Self::Denied { .. } => {
-                "check the operator's Roles in this namespace; it is tried again in a few minutes"
+                "check the operator's Roles in this namespace; it is tried again at the next change, and every few minutes"
             }
             Self::Refused { .. } => "see the message of the API server",
         }
@@ -252,7 +252,9 @@ pub fn source(
             .annotations
             .iter()
             .flatten()
-            .filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?.to_owned(), value.clone())))
+            .filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, value)))
+            .filter(|(name, _)| is_known(name))
+            .map(|(name, value)| (name.to_owned(), value.clone()))
             .collect(),
         references,
     })

@@ -366,7 +366,7 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         // From here on each document is looked at, or forgotten.
-        self.memory.force.clone_from(&ask.force);
+        self.memory.force = ask.force;
         let wanted = std::mem::take(&mut self.gathered.wanted);
         self.announce(source, &wanted, &ask).await;
         let mut desired = Vec::with_capacity(wanted.len());

@@ -67,6 +67,8 @@ impl Logs {
             .with_default(ours.min(OTHERS_AT_MOST))
             // It warns of each failure of a watch, however many; we say it once, with what to do.
             .with_target("kube_runtime", ours.min(LevelFilter::ERROR))
+            // It tells of each request that fails, however often it is tried; whoever asked tells it.
+            .with_target("kube_client::client", LevelFilter::OFF)
             .with_target(OURS, ours);
         for (target, level) in &asked {
             let own = target == OURS

@@ -6,6 +6,8 @@
 //! `kv` and `mounts` (what is asked, and what replies mean), with `error`, `pace` and `pulse` (how often) beside them.
 
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 mod kv;
 mod mounts;
 mod pace;

@@ -1,11 +1,17 @@
 //! YAML: the one place that knows `serde_yaml`, which nobody maintains any more.
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, DeserializeSeed};
 
 /// Reads one YAML document. The error says what is wrong, and at which line and column as far as
 /// that is known; it is for configuration, which may be quoted.
 pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_yaml::from_str(text).map_err(|error| error.to_string())
+}
+
+/// The same, for a reader that knows its bounds.
+pub fn read<T>(text: &str, seed: impl for<'de> DeserializeSeed<'de, Value = T>) -> Result<T, String> {
+    seed.deserialize(serde_yaml::Deserializer::from_str(text))
+        .map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -41,7 +41,8 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
         _ => Err(format!(
-            "{text:?} is not allowed; use true or false (or 1, t, T, TRUE, True, 0, f, F, FALSE, False)"
+            "{:?} is not allowed; use true or false (or 1, t, T, TRUE, True, 0, f, F, FALSE, False)",
+            crate::domain::problem::excerpt(text)
         )),
     }
 }

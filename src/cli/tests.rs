@@ -3,6 +3,7 @@ use crate::domain::document::{KvVersion, Mount};
 use crate::domain::settings::{Adopt, DeletionPolicy, NamespaceIsolation, PrefixStyle};
 
 mod complaints;
+mod hostile;
 
 /// Reads a command line, split at blanks, with variables, and without any file.
 fn read(line: &str, variables: &[(&str, &str)]) -> Result<Config, Exit> {

@@ -1,8 +1,10 @@
 //! What a source's annotations ask for, as far as that can be read without Vault.
 
 mod list;
+mod tree;
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use super::duration;
@@ -30,6 +32,26 @@ const ENCODING: &str = "encoding";
 const ADOPT: &str = "adopt";
 const PAUSED: &str = "paused";
 const FORCE_SYNC: &str = "force-sync";
+
+/// All that are read, in the order of the alphabet. Others are dropped as they arrive.
+const KNOWN: [&str; 11] = [
+    ADOPT,
+    DELETION_POLICY,
+    ENCODING,
+    FORCE_SYNC,
+    PATH,
+    PAUSED,
+    PRESERVE,
+    RECONCILE,
+    ROTATION_CHECK,
+    SECRET_VERSIONS,
+    SECRETS,
+];
+
+/// Whether anybody reads an annotation (its name without the `vault-sync.io/` in front).
+pub fn is_known(name: &str) -> bool {
+    KNOWN.contains(&name)
+}
 
 /// A full re-check more often than this would be a poll.
 const SHORTEST_RECHECK: Duration = Duration::from_secs(30);
@@ -76,8 +98,8 @@ pub struct Ask {
     pub paused: bool,
     /// Upper bound between two full re-checks.
     pub recheck: Option<Duration>,
-    /// A new value asks for a re-check now.
-    pub force: Option<String>,
+    /// A new value asks for a re-check now. Only whether it is new matters: this is a fingerprint of it.
+    pub force: Option<u64>,
     /// Whether remembered versions may be trusted.
     pub trust: bool,
     /// What keeps the source from being synced.
@@ -139,7 +161,11 @@ pub fn parse(annotations: &BTreeMap<String, String>) -> Ask {
         adopt,
         paused,
         recheck: recheck(get(RECONCILE), &mut warnings),
-        force: get(FORCE_SYNC).map(str::to_owned),
+        force: get(FORCE_SYNC).map(|text| {
+            let mut hasher = DefaultHasher::new();
+            text.hash(&mut hasher);
+            hasher.finish()
+        }),
         trust: get(ROTATION_CHECK) != Some("disabled"),
         problems,
         warnings,

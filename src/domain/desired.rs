@@ -1,6 +1,6 @@
 //! The documents that a source asks for, and what they hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,7 +12,7 @@ use super::policy::Policy;
 use super::problem::{PathFault, Problem, Warning};
 use super::settings::Settings;
 use super::source::{Kind, Reference, Source, SourceKey};
-use super::value::{Content, Payload, Value, size};
+use super::value::{Content, Payload, Value};
 
 /// A source's documents by name alone: enough to know which they are before anything is fetched,
 /// and small enough to keep for every source.
@@ -26,10 +26,41 @@ pub struct Hint {
     pub each: bool,
 }
 
+/// Most Secrets that a pod template may use to have each as a document: far more than any has, and
+/// what is kept for each lasts as long as its source.
+const MOST_REFERENCES: usize = 500;
+
+/// Problems that a document tells of at most, and keys that a problem names: a Secret may have ten
+/// thousands.
+const MOST_TOLD: usize = 20;
+
+/// Whether a source asks for more than one may.
+pub fn check_bounds(source: &Source, ask: &Ask) -> Result<(), Problem> {
+    let count = source.references.len();
+    if ask.entries.is_none() && count > MOST_REFERENCES {
+        return Err(Problem::TooMany {
+            count,
+            limit: MOST_REFERENCES,
+        });
+    }
+    Ok(())
+}
+
 impl Hint {
     /// What the source asks for; `None`: it has no path annotation, so it is no source.
+    ///
+    /// What asks for more than it may is kept as one whose path says nothing: as much as is known of
+    /// a source that cannot be read.
     pub fn of(source: &Source, ask: &Ask) -> Option<Self> {
-        let path = ask.path.clone()?;
+        let path = ask.path.as_ref()?;
+        if path.len() > path::LONGEST || check_bounds(source, ask).is_err() {
+            return Some(Self {
+                path: String::new(),
+                secrets: Vec::new(),
+                each: false,
+            });
+        }
+        let path = path.clone();
         let reference = |secret: &str, optional| Reference {
             secret: secret.to_owned(),
             optional,
@@ -158,6 +189,8 @@ pub fn assemble(
     let mut problems = Vec::new();
     let mut warnings = Vec::new();
     let mut contributed = false;
+    let limit = limit.unwrap_or(usize::MAX);
+    let mut total = 0;
 
     for (index, entry) in wanted.entries.iter().enumerate() {
         let Some(payload) = take(&mut secrets, &entry.name, &wanted.entries[index + 1..]) else {
@@ -182,9 +215,14 @@ pub fn assemble(
             let key = format!("{}{}", entry.prefix, pick.to);
             match origins.get(&key) {
                 None => {
-                    origins.insert(key.clone(), (index, pick.from));
-                    content.insert(key, value);
+                    total += key.len() + value.len();
+                    // What is too large is counted to the end, and not kept.
+                    if total <= limit {
+                        origins.insert(key.clone(), (index, pick.from));
+                        content.insert(key, value);
+                    }
                 }
+                Some(_) if problems.len() >= MOST_TOLD => {}
                 Some((first, from)) => problems.push(Problem::Collision {
                     document: wanted.id.clone(),
                     first: origin(*first, &wanted.entries[*first], from),
@@ -194,8 +232,12 @@ pub fn assemble(
             }
         }
     }
-    if problems.is_empty() {
-        problems.extend(oversize(wanted, &content, limit));
+    if problems.is_empty() && total > limit {
+        problems.push(Problem::TooLarge {
+            document: wanted.id.clone(),
+            size: total,
+            limit,
+        });
     }
     match (problems.is_empty(), contributed) {
         (false, _) => Assembled::Problems(problems),
@@ -206,6 +248,22 @@ pub fn assemble(
             }])
         }
         (true, _) => Assembled::Content { content, warnings },
+    }
+}
+
+/// Empties the values that no entry takes, as soon as a Secret is fetched. Their keys stay, for those who
+/// look for one that is not there.
+pub fn keep_picked(wanted: &Wanted, secret: &str, payload: &mut Payload) {
+    let entries = wanted.entries.iter().filter(|entry| entry.name == secret);
+    let mut picked = BTreeSet::new();
+    for entry in entries {
+        let Some(keys) = &entry.keys else { return };
+        picked.extend(keys.iter().map(|pick| pick.from.as_str()));
+    }
+    for (key, value) in &mut payload.data {
+        if !picked.contains(key.as_str()) {
+            *value = Value::new(Vec::new());
+        }
     }
 }
 
@@ -235,10 +293,17 @@ fn picked(entry: &Entry, mut payload: Payload, problems: &mut Vec<Problem>) -> V
             })
             .collect();
     };
-    let available = || payload.data.keys().cloned().collect::<Vec<_>>();
+    let available = || {
+        let more = payload.data.len().saturating_sub(MOST_TOLD);
+        let names = payload.data.keys().take(MOST_TOLD).cloned();
+        names
+            .chain((more > 0).then(|| format!("and {more} more")))
+            .collect::<Vec<_>>()
+    };
     let missing: Vec<Problem> = keys
         .iter()
         .filter(|pick| !entry.optional && !payload.data.contains_key(&pick.from))
+        .take(MOST_TOLD)
         .map(|pick| Problem::MissingKey {
             secret: entry.name.clone(),
             key: pick.from.clone(),
@@ -275,10 +340,12 @@ fn encode(
         }),
         Encoding::Base64 => Ok(STANDARD.encode(value.expose()).into()),
         Encoding::Auto => {
-            warnings.push(Warning::Binary {
-                secret: secret.to_owned(),
-                key: key.to_owned(),
-            });
+            if warnings.len() < MOST_TOLD {
+                warnings.push(Warning::Binary {
+                    secret: secret.to_owned(),
+                    key: key.to_owned(),
+                });
+            }
             Ok(STANDARD.encode(value.expose()).into())
         }
     }
@@ -286,15 +353,6 @@ fn encode(
 
 fn origin(index: usize, entry: &Entry, key: &str) -> String {
     format!("entry {} (secret {:?}, key {key:?})", index + 1, entry.name)
-}
-
-fn oversize(wanted: &Wanted, content: &Content, limit: Option<usize>) -> Option<Problem> {
-    let (size, limit) = (size(content), limit?);
-    (size > limit).then(|| Problem::TooLarge {
-        document: wanted.id.clone(),
-        size,
-        limit,
-    })
 }
 
 #[cfg(test)]
@@ -481,5 +539,52 @@ mod tests {
             made(&wanted, &empty, None).unwrap_err(),
             "secret/app would have no keys, which a KV v1 mount cannot hold"
         );
+    }
+
+    #[test]
+    fn a_document_that_grows_too_large_is_counted_and_not_kept() {
+        // Forty kilobytes, taken a hundred times over.
+        let again: Vec<Entry> = (0..100).map(|n| entry("a", &[], &format!("{n}_"))).collect();
+        let secrets = [("a", payload(&[("k", &[b'x'; 40_000])]))];
+        assert_eq!(
+            made(&document(again), &secrets, Some(1000)).unwrap_err(),
+            "secret/app would be 4000390 bytes, more than the allowed 1000"
+        );
+    }
+
+    #[test]
+    fn of_a_great_many_problems_the_first_are_told() {
+        let data: Vec<(String, Vec<u8>)> = (0..3000).map(|n| (format!("k{n:04}"), vec![0xff])).collect();
+        let data: Vec<(&str, &[u8])> = data.iter().map(|(k, v)| (k.as_str(), v.as_slice())).collect();
+        let secrets = [("a", payload(&data))];
+        let absent: Vec<String> = (0..2000).map(|n| format!("no{n}")).collect();
+        let absent: Vec<&str> = absent.iter().map(String::as_str).collect();
+        for entries in [
+            vec![entry("a", &absent, "")],
+            vec![entry("a", &[], ""), entry("a", &[], "")],
+        ] {
+            let told = made(&document(entries), &secrets, None).unwrap_err();
+            assert_eq!(told.matches("secret \"a\"").count() % 20, 0, "{told}");
+            assert!(told.len() < 20_000, "{}", told.len());
+        }
+    }
+
+    #[test]
+    fn values_that_no_entry_takes_are_dropped_as_they_are_fetched() {
+        let mut some = payload(&[("a", b"1"), ("b", b"22"), ("c", b"333")]);
+        keep_picked(
+            &document(vec![entry("s", &["a"], ""), entry("s", &["c"], "")]),
+            "s",
+            &mut some,
+        );
+        let lengths: Vec<usize> = some.data.values().map(Value::len).collect();
+        assert_eq!(lengths, [1, 0, 3]);
+        let mut all = payload(&[("a", b"1"), ("b", b"22")]);
+        keep_picked(
+            &document(vec![entry("s", &["a"], ""), entry("s", &[], "")]),
+            "s",
+            &mut all,
+        );
+        assert_eq!(all.data.values().map(Value::len).collect::<Vec<_>>(), [1, 2]);
     }
 }

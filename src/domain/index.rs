@@ -36,7 +36,7 @@ pub struct Tracked {
     /// Whether remembered versions may be trusted.
     pub trust: bool,
     /// Its `force-sync`, which asks for a re-check when it is another than the one obeyed last.
-    pub force: Option<String>,
+    pub force: Option<u64>,
     /// What it said last about its documents, if it asks for any.
     last_word: Option<LastWord>,
     /// What it asks for; `None`: it only has our finalizer, or a place in the ledger.
@@ -60,9 +60,9 @@ pub struct Memory {
     /// What Vault is known to hold.
     pub documents: HashMap<DocumentId, Remembered>,
     /// The `force-sync` that was obeyed last.
-    pub force: Option<String>,
-    /// What was told to people last, so that only a change is told again.
-    pub told: Vec<String>,
+    pub force: Option<u64>,
+    /// Fingerprints of what was told to people last, so that only a change is told again.
+    pub told: Vec<Digest>,
     /// Whether the last reconcile brought all documents to Vault.
     pub healthy: Option<bool>,
     /// When all of it was compared with Vault, since the process began.
@@ -162,7 +162,7 @@ impl Index {
             unclear: !ask.problems.is_empty(),
             deleting: source.deleting.is_some(),
             trust: ask.trust,
-            force: ask.force.clone(),
+            force: ask.force,
             last_word: hint.as_ref().map(|_| LastWord {
                 deletion: ask.deletion,
                 paused: ask.paused,

@@ -11,7 +11,7 @@ use super::problem::PathFault;
 use super::settings::{NamespaceIsolation, PrefixStyle, Settings};
 
 /// Longest path, in bytes, as it is written.
-const LONGEST: usize = 512;
+pub const LONGEST: usize = 512;
 
 /// Words of the KV v2 API that stand where a document's path would begin.
 /// <https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2>

@@ -73,6 +73,14 @@ pub enum Problem {
     /// The `secrets` annotation cannot be read.
     #[error("vault-sync.io/secrets: {0}")]
     List(String),
+    /// The pod template uses more Secrets than one source may sync.
+    #[error("the pod template uses {count} Secrets; {limit} are allowed")]
+    TooMany {
+        /// How many it uses.
+        count: usize,
+        /// How many may be.
+        limit: usize,
+    },
     /// An annotation's value is none of those it can have.
     #[error("vault-sync.io/{annotation}: {value:?} is not allowed; use {allowed}")]
     Value {
@@ -320,6 +328,9 @@ impl Problem {
                 annotation: "preserve-on-delete" | "deletion-policy",
                 ..
             } => "correct the value; until then the documents are retained",
+            Self::TooMany { .. } => {
+                "name those that are needed in vault-sync.io/secrets; nothing in Vault was changed"
+            }
             Self::Value { .. } => "correct the value, or remove the annotation",
             Self::Collision { .. } => {
                 r#"give one of them a prefix, or another name with {"from": …, "to": …}"#
@@ -332,7 +343,9 @@ impl Problem {
             }
             Self::NotText { .. } => r#"set encoding to "base64" or "auto""#,
             Self::Empty { .. } => "add a key to the Secret, or use a KV v2 mount",
-            Self::TooLarge { .. } => "choose fewer keys, split the Secret, or raise --max-document-size",
+            Self::TooLarge { .. } => {
+                "choose fewer keys, split the Secret, or raise --max-document-size and the memory limit (GOMEMLIMIT)"
+            }
             Self::Conflict {
                 owner: Owner::Nobody, ..
             } => {
@@ -381,6 +394,12 @@ pub enum Warning {
         /// The field.
         field: String,
     },
+    /// Further fields that nobody reads.
+    #[error("vault-sync.io/secrets: {count} more fields are unknown, and ignored")]
+    MoreFields {
+        /// How many.
+        count: usize,
+    },
     /// A value that is not allowed, with a safe meaning.
     #[error("vault-sync.io/{annotation}: {value:?} is not allowed; use {allowed}. {meaning}")]
     Value {
@@ -409,7 +428,9 @@ impl Warning {
     /// The Event's reason.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::UnknownField { .. } | Self::Value { .. } => Reason::InvalidAnnotation,
+            Self::UnknownField { .. } | Self::MoreFields { .. } | Self::Value { .. } => {
+                Reason::InvalidAnnotation
+            }
             Self::Binary { .. } => Reason::BinaryValue,
         }
     }
@@ -417,7 +438,7 @@ impl Warning {
     /// The `error_type` label of `config_parse_errors_total`.
     pub fn config_error(&self) -> Option<&'static str> {
         match self {
-            Self::UnknownField { .. } => Some("unknown_field"),
+            Self::UnknownField { .. } | Self::MoreFields { .. } => Some("unknown_field"),
             Self::Value { .. } => Some("invalid_value"),
             Self::Binary { .. } => None,
         }

@@ -61,7 +61,7 @@ impl FromStr for Kind {
         Self::ALL
             .into_iter()
             .find(|kind| kind.as_str() == text)
-            .ok_or_else(|| UnknownKind(text.to_owned()))
+            .ok_or_else(|| UnknownKind(super::problem::excerpt(text)))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::report::{of_kubernetes, of_ledger};
 use super::{Moved, Run, now};
 use crate::domain::annotations::Ask;
-use crate::domain::desired::{Assembled, Wanted, assemble};
+use crate::domain::desired::{Assembled, Wanted, assemble, keep_picked};
 use crate::domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount};
 use crate::domain::index::Remembered;
 use crate::domain::ledger::{LedgerEntry, State};
@@ -14,7 +14,7 @@ use crate::domain::plan::{Act, Contender, Scene, Seen, Standing, Step, Title, Wi
 use crate::domain::problem::{Owner, Problem};
 use crate::domain::settings::Adopt;
 use crate::domain::source::{Kind, Source, SourceKey};
-use crate::domain::value::{Content, Digest, Payload};
+use crate::domain::value::{Content, Digest, Payload, Value};
 use crate::vault::ErrorKind;
 
 impl Run<'_> {
@@ -90,9 +90,11 @@ impl Run<'_> {
         };
 
         let mut share = on.budget.share(wanted.entries.len()).await;
-        let secrets = match self.fetch(source, wanted).await {
+        let limit = on.settings.max_document_size.unwrap_or(usize::MAX);
+        let limit = limit.min(on.budget.largest());
+        let secrets = match self.fetch(source, wanted, limit).await {
             Ok(secrets) => secrets,
-            Err(error) => return Ok(Some(self.failed(id, of_kubernetes(&error)))),
+            Err(problem) => return Ok(Some(self.failed(id, problem))),
         };
         share.shrink(secrets.values());
         let mut versions: BTreeMap<String, String> = secrets
@@ -104,12 +106,7 @@ impl Run<'_> {
         } else {
             None
         };
-        let content = match assemble(
-            wanted,
-            &source.key.namespace,
-            secrets,
-            on.settings.max_document_size,
-        ) {
+        let content = match assemble(wanted, &source.key.namespace, secrets, Some(limit)) {
             Assembled::Nothing => return Ok(None),
             Assembled::Problems(problems) => {
                 for problem in problems {
@@ -400,17 +397,31 @@ impl Run<'_> {
         &self,
         source: &Source,
         wanted: &Wanted,
-    ) -> Result<BTreeMap<String, Payload>, crate::kube::Error> {
+        limit: usize,
+    ) -> Result<BTreeMap<String, Payload>, Problem> {
         let mut secrets = BTreeMap::new();
+        let mut size = 0;
         for entry in &wanted.entries {
             if secrets.contains_key(&entry.name) {
                 continue;
             }
-            let payload = self.on.kube.secret(&source.key.namespace, &entry.name).await?;
+            let fetched = self.on.kube.secret(&source.key.namespace, &entry.name).await;
+            let mut payload = fetched.map_err(|error| of_kubernetes(&error))?;
             let version = payload.as_ref().map(|payload| payload.resource_version.as_str());
             self.on
                 .index()
                 .learn_secret(&source.key.namespace, &entry.name, version);
+            if let Some(payload) = &mut payload {
+                keep_picked(wanted, &entry.name, payload);
+                size += payload.data.values().map(Value::len).sum::<usize>();
+            }
+            if size > limit {
+                return Err(Problem::TooLarge {
+                    document: wanted.id.clone(),
+                    size,
+                    limit,
+                });
+            }
             secrets.extend(payload.map(|payload| (entry.name.clone(), payload)));
         }
         Ok(secrets)

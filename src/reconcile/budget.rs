@@ -38,6 +38,12 @@ impl Budget {
         }
     }
 
+    /// The most bytes that one document may have without taking more than there is: beyond that it
+    /// would take the process down, and with it everybody else's documents.
+    pub fn largest(&self) -> usize {
+        self.total as usize * KIB / 4
+    }
+
     /// Waits for room for this many Secrets of the worst size. One document that needs more than
     /// there is at all gets the whole, alone.
     pub async fn share(&self, secrets: usize) -> Share {

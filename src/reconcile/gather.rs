@@ -162,8 +162,8 @@ impl Reconciler {
             .is_none()
             .then(|| Hint::of(source, &gathered.ask))
             .flatten();
-        let force = &gathered.ask.force;
-        let unforeseen = force.is_some() && *force != gathered.memory.force && !forced;
+        let force = gathered.ask.force;
+        let unforeseen = force.is_some() && force != gathered.memory.force && !forced;
         if now != hint
             || (unforeseen && !recheck)
             || (changed && tracked.is_some_and(|tracked| tracked.uid != source.uid))
@@ -183,6 +183,10 @@ impl Reconciler {
         let written = gathered.ask.path.as_deref().unwrap_or_default();
         if let Err(fault) = path::check(written) {
             gathered.problems.push(fault.into());
+            return;
+        }
+        if let Err(problem) = desired::check_bounds(source, &gathered.ask) {
+            gathered.problems.push(problem);
             return;
         }
         let wanted = match mount {

@@ -10,7 +10,7 @@ use crate::events::Note;
 use crate::ledger::CommitError;
 use crate::vault;
 
-/// Vault's refusals that a change of its policy or mounts would cure, which nobody tells us of.
+/// Refusals that a change of policies, mounts or Roles would cure, which nobody tells us of.
 const SLOW_RETRY: Duration = Duration::from_mins(5);
 
 /// What one pass has found out.
@@ -68,8 +68,9 @@ impl Report {
         self.problems.iter().any(|(_, problem)| soon(problem))
     }
 
-    /// What is wrong, in words that stay the same while it stays the same.
+    /// What is wrong, in words that stay the same while it stays the same; of a great many, the first.
     fn lines(&self) -> Vec<(Reason, String)> {
+        const MOST: usize = 20;
         let problems = self.problems.iter().map(|(id, problem)| {
             let place = match id {
                 Some(id) if !problem.to_string().contains(&id.to_string()) => format!("{id}: "),
@@ -77,13 +78,14 @@ impl Report {
             };
             (problem.reason(), format!("{place}{problem} — {}", problem.hint()))
         });
-        problems
-            .chain(
-                self.warnings
-                    .iter()
-                    .map(|warning| (warning.reason(), warning.to_string())),
-            )
-            .collect()
+        let warnings = self.warnings.iter();
+        let warnings = warnings.map(|warning| (warning.reason(), warning.to_string()));
+        let mut lines: Vec<_> = problems.chain(warnings).take(MOST + 1).collect();
+        if lines.len() > MOST {
+            let more = self.problems.len() + self.warnings.len() - MOST;
+            lines[MOST].1 = format!("and {more} more of such a kind — mend those that were told first");
+        }
+        lines
     }
 }
 
@@ -216,7 +218,11 @@ impl Run<'_> {
     /// Says what is new: each problem and warning once while it lasts, and what was done.
     fn tell_all(&mut self, key: &SourceKey) {
         let lines = self.report.lines();
-        for (reason, line) in lines.iter().filter(|(_, line)| !self.memory.told.contains(line)) {
+        let prints = |line: &String| self.on.digester.fields([line.as_bytes()].into_iter());
+        let prints: Vec<_> = lines.iter().map(|(_, line)| prints(line)).collect();
+        let news = lines.iter().zip(&prints);
+        let news = news.filter(|(_, print)| !self.memory.told.contains(print));
+        for ((reason, line), _) in news {
             tracing::warn!(source = %key, reason = reason.as_str(), "{line}");
             self.tell(key, *reason, line.clone());
         }
@@ -249,7 +255,7 @@ impl Run<'_> {
             .filter(|(reason, _)| *reason == Reason::OwnershipConflict)
             .count();
         self.on.metrics.ownership_conflicts(key, conflicts);
-        self.memory.told = lines.into_iter().map(|(_, line)| line).collect();
+        self.memory.told = prints;
     }
 
     /// What to say when all is well and that is news: documents came to the source, or a failure is over.

@@ -326,13 +326,13 @@ impl Reply {
         })
     }
 
-    #[cfg(test)]
-    pub(super) fn new(status: u16, body: &str) -> Self {
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn new(status: u16, body: impl AsRef<[u8]>) -> Self {
         Self {
             status,
             retry_after: None,
             quotes: false,
-            body: Zeroizing::new(body.as_bytes().to_vec()),
+            body: Zeroizing::new(body.as_ref().to_vec()),
         }
     }
 }

@@ -13,6 +13,8 @@ mod drift;
 mod endpoints;
 mod explore;
 mod ground;
+mod hostile;
+mod kube_faults;
 mod leadership;
 mod leaks;
 mod ledger;

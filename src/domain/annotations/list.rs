@@ -1,9 +1,25 @@
 //! The `secrets` annotation: a list of Secrets and keys, in JSON or YAML. Each fault says where it is.
 
+use std::collections::HashSet;
+
 use serde_json::Value as Json;
 
-use super::Encoding;
+use super::{Encoding, tree};
 use crate::domain::problem::{Problem, Warning, excerpt};
+
+/// Longest text of a list, in bytes: half of what all annotations of an object may have.
+const LONGEST: usize = 128 * 1024;
+/// Most entries of a list. Each is kept in memory for as long as its source is there.
+const MOST_ENTRIES: usize = 500;
+/// Most keys in all entries together.
+const MOST_KEYS: usize = 2000;
+/// Longest name of a key, and longest prefix, in bytes: what Kubernetes allows for a Secret's key.
+/// <https://kubernetes.io/docs/concepts/configuration/secret/#restriction-names-data>
+const LONGEST_KEY: usize = 253;
+/// Deepest nesting of brackets; a list with keys needs four. What stands in quotes counts too.
+const DEEPEST: usize = 64;
+/// Most unknown fields that are told one by one.
+const MOST_WARNINGS: usize = 10;
 
 /// One key taken from a Secret, and its name in Vault before the prefix.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -29,17 +45,25 @@ pub struct Entry {
     pub encoding: Option<Encoding>,
 }
 
-/// Reads the list: JSON, or else YAML. Each fault says which entry it is in.
+/// Reads the list: JSON, or else YAML. Each fault says which entry it is in. The bounds are far from what
+/// people need, and keep one annotation from costing everybody else's memory.
 pub(super) fn parse(text: &str, warnings: &mut Vec<Warning>) -> Result<Vec<Entry>, Problem> {
     let fault = |what: String| Problem::List(what);
-    let json = match serde_json::from_str::<Json>(text) {
+    if text.len() > LONGEST {
+        let length = text.len();
+        return Err(fault(format!("it is {length} bytes long; {LONGEST} are allowed")));
+    }
+    if nesting(text) > DEEPEST {
+        return Err(fault("it nests too deeply".into()));
+    }
+    let json = match tree::from_json(text) {
         Ok(json) => json,
         Err(error) if text.trim_start().starts_with(['[', '{']) => {
             // Flow YAML looks like JSON; only when it is neither do we speak of JSON.
-            crate::yaml::from_str(text).map_err(|_| fault(format!("this is not JSON: {error}")))?
+            tree::from_yaml(text).map_err(|_| fault(format!("this is not JSON: {}", line(&error))))?
         }
-        Err(_) => crate::yaml::from_str(text)
-            .map_err(|error| fault(format!("this is neither JSON nor YAML: {error}")))?,
+        Err(_) => tree::from_yaml(text)
+            .map_err(|error| fault(format!("this is neither JSON nor YAML: {}", line(&error))))?,
     };
     let list = match json {
         Json::Array(list) => list,
@@ -51,10 +75,51 @@ pub(super) fn parse(text: &str, warnings: &mut Vec<Warning>) -> Result<Vec<Entry
             "the list is empty; remove the annotation to discover the Secrets, or name them".into(),
         ));
     }
-    list.into_iter()
+    if list.len() > MOST_ENTRIES {
+        let count = list.len();
+        return Err(fault(format!(
+            "it has {count} entries; {MOST_ENTRIES} are allowed"
+        )));
+    }
+    let mut told = Vec::new();
+    let entries: Vec<Entry> = list
+        .into_iter()
         .enumerate()
-        .map(|(i, item)| parse_entry(i + 1, item, warnings))
-        .collect()
+        .map(|(i, item)| parse_entry(i + 1, item, &mut told))
+        .collect::<Result<_, _>>()?;
+    let keys: usize = entries.iter().flat_map(|entry| &entry.keys).map(Vec::len).sum();
+    if keys > MOST_KEYS {
+        return Err(fault(format!(
+            "its entries name {keys} keys together; {MOST_KEYS} are allowed"
+        )));
+    }
+    let count = told.len().saturating_sub(MOST_WARNINGS);
+    told.truncate(MOST_WARNINGS);
+    told.extend((count > 0).then_some(Warning::MoreFields { count }));
+    warnings.append(&mut told);
+    Ok(entries)
+}
+
+/// How deep brackets nest at most, those in quotes too: a parser of YAML takes time that grows with the
+/// square of it.
+fn nesting(text: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    for byte in text.bytes() {
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
+}
+
+/// A parser's words on one line, bounded: they may quote what they could not read.
+fn line(words: &str) -> String {
+    const LONGEST: usize = 200;
+    let plain = words.chars().map(|c| if c.is_control() { ' ' } else { c });
+    plain.take(LONGEST).collect()
 }
 
 fn parse_entry(number: usize, item: Json, warnings: &mut Vec<Warning>) -> Result<Entry, Problem> {
@@ -87,10 +152,11 @@ fn parse_entry(number: usize, item: Json, warnings: &mut Vec<Warning>) -> Result
         Some(Json::Array(keys)) if keys.is_empty() => None,
         Some(Json::Array(keys)) => {
             let mut picks: Vec<KeyPick> = Vec::with_capacity(keys.len());
+            let mut known = HashSet::with_capacity(keys.len());
             for key in keys {
                 let pick = parse_key(key).map_err(&fault)?;
                 // The same key named twice says nothing new; another key for the same name does.
-                if !picks.contains(&pick) {
+                if known.insert(pick.clone()) {
                     picks.push(pick);
                 }
             }
@@ -105,6 +171,12 @@ fn parse_entry(number: usize, item: Json, warnings: &mut Vec<Warning>) -> Result
     };
     let prefix = match fields.remove("prefix") {
         None | Some(Json::Null) => String::new(),
+        Some(Json::String(prefix)) if prefix.len() > LONGEST_KEY => {
+            let length = prefix.len();
+            return Err(fault(format!(
+                "its prefix is {length} bytes long; {LONGEST_KEY} are allowed"
+            )));
+        }
         Some(Json::String(prefix)) => prefix,
         Some(other) => {
             return Err(fault(format!(
@@ -155,9 +227,16 @@ fn parse_entry(number: usize, item: Json, warnings: &mut Vec<Warning>) -> Result
 
 fn parse_key(key: Json) -> Result<KeyPick, String> {
     const NEEDED: &str = "a key must be text, or an object with \"from\" and \"to\"";
+    let name = |key: String| {
+        if key.len() > LONGEST_KEY {
+            let length = key.len();
+            return Err(format!("a key is {length} bytes long; {LONGEST_KEY} are allowed"));
+        }
+        Ok(key)
+    };
     match key {
         Json::String(key) if key.is_empty() => Err("a key is empty".into()),
-        Json::String(key) => Ok(KeyPick {
+        Json::String(key) => name(key).map(|key| KeyPick {
             from: key.clone(),
             to: key,
         }),
@@ -165,7 +244,10 @@ fn parse_key(key: Json) -> Result<KeyPick, String> {
             (Some(Json::String(from)), Some(Json::String(to)))
                 if !from.is_empty() && !to.is_empty() && fields.is_empty() =>
             {
-                Ok(KeyPick { from, to })
+                Ok(KeyPick {
+                    from: name(from)?,
+                    to: name(to)?,
+                })
             }
             _ => Err(NEEDED.into()),
         },
@@ -298,6 +380,85 @@ mod tests {
                 "{text:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_list_has_bounds_and_says_which() {
+        let entries = |count: usize| {
+            let entry = |n| format!(r#"{{"name":"a{n}"}}"#);
+            format!("[{}]", (0..count).map(entry).collect::<Vec<_>>().join(","))
+        };
+        assert_eq!(list(&entries(500)).unwrap().len(), 500);
+        let keys = |count: usize, name: &str| {
+            let keys = vec![format!(r#""{name}""#); count].join(",");
+            format!(r#"[{{"name":"a","keys":[{keys}]}}]"#)
+        };
+        // The same key once more is none more.
+        assert_eq!(list(&keys(2001, "k")).unwrap().len(), 1);
+        let many = (0..2001)
+            .map(|n| format!(r#""k{n}""#))
+            .collect::<Vec<_>>()
+            .join(",");
+        let many = format!(r#"[{{"name":"a","keys":[{many}]}}]"#);
+        let (key, longer) = ("k".repeat(253), "k".repeat(254));
+        assert_eq!(list(&keys(1, &key)).unwrap().len(), 1);
+        for (text, words) in [
+            (entries(501), "it has 501 entries; 500 are allowed"),
+            (" ".repeat(131_073), "it is 131073 bytes long; 131072 are allowed"),
+            (many, "its entries name 2001 keys together; 2000 are allowed"),
+            (
+                keys(1, &longer),
+                "entry 1 (\"a\"): a key is 254 bytes long; 253 are allowed",
+            ),
+            (
+                format!(r#"[{{"name":"a","keys":[{{"from":"k","to":"{longer}"}}]}}]"#),
+                "entry 1 (\"a\"): a key is 254 bytes long; 253 are allowed",
+            ),
+            (
+                format!(r#"[{{"name":"a","prefix":"{longer}"}}]"#),
+                "entry 1 (\"a\"): its prefix is 254 bytes long; 253 are allowed",
+            ),
+            ("[".repeat(131_072), "it nests too deeply"),
+            (format!("{{a: {}", "[".repeat(100_000)), "it nests too deeply"),
+            (
+                format!("[{}]", vec!["{}"; 40_000].join(",")),
+                "this is not JSON: it says more than a list has room for at line 1 column 20973",
+            ),
+        ] {
+            assert_eq!(
+                list(&text).unwrap_err(),
+                format!("vault-sync.io/secrets: {words}")
+            );
+        }
+    }
+
+    #[test]
+    fn aliases_of_yaml_cannot_blow_a_list_up() {
+        // Each alias is three characters, and stands for sixty thousand.
+        let scalar = format!("- &a {}\n- [{}]\n", "x".repeat(60_000), "*a,".repeat(20_000));
+        assert_eq!(
+            list(&scalar).unwrap_err(),
+            "vault-sync.io/secrets: this is neither JSON nor YAML: \
+             .[1][68]: it says more than a list has room for at line 1 column 3"
+        );
+        let honest = "- &db {name: db, keys: &keys [user, pass]}\n- {name: other, keys: *keys}\n";
+        assert_eq!(list(honest).unwrap()[1].keys.as_ref().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn of_many_unknown_fields_a_few_are_told() {
+        let fields: Vec<String> = (0..300).map(|n| format!(r#""x{n}":1"#)).collect();
+        let mut warnings = Vec::new();
+        parse(
+            &format!(r#"[{{"name":"a",{}}}]"#, fields.join(",")),
+            &mut warnings,
+        )
+        .unwrap();
+        assert_eq!(warnings.len(), 11);
+        assert_eq!(
+            warnings[10].to_string(),
+            "vault-sync.io/secrets: 290 more fields are unknown, and ignored"
+        );
     }
 
     #[test]

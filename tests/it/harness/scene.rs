@@ -1,6 +1,6 @@
 //! One test's corner of the testbed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
@@ -537,6 +537,22 @@ impl Scene {
 }
 
 impl Scene {
+    /// The names of the sources that have an Event with this reason.
+    pub fn all_events_of(&self, reason: &str) -> BTreeSet<String> {
+        let list = self
+            .bed
+            .kube
+            .get(&format!(
+                "/api/v1/namespaces/{}/events?fieldSelector=reason%3D{reason}",
+                self.ns
+            ))
+            .ok();
+        let items = list["items"].as_array().into_iter().flatten();
+        items
+            .filter_map(|event| event["involvedObject"]["name"].as_str().map(str::to_owned))
+            .collect()
+    }
+
     /// Every Event in the sources' namespace, for the words of a failure.
     pub(super) fn all_events(&self) -> Vec<String> {
         let list = self

@@ -6,12 +6,12 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use serde_json::{Value, json};
 
 use super::http::Http;
-use super::janitor::Janitor;
+use super::janitor::{Janitor, signal};
 use super::{check, eventually, free_port};
 
 /// May do everything in Kubernetes.
@@ -33,6 +33,19 @@ pub struct Testbed {
     pub admin_token: &'static str,
     unseal_key: String,
     cluster_id: OnceLock<Value>,
+    bin: PathBuf,
+    /// Where etcd serves its clients.
+    pub etcd_url: String,
+    /// The programs that can be stopped and started again.
+    pub kube_server: Program,
+    pub etcd: Program,
+}
+
+/// A program of a testbed, and how it was started.
+pub struct Program {
+    name: &'static str,
+    args: Vec<String>,
+    child: Mutex<Child>,
 }
 
 impl Testbed {
@@ -77,6 +90,35 @@ impl Testbed {
             storage,
         };
         starting.run()
+    }
+
+    /// Ends a program by a signal, and waits until it has ended. An API server that is asked to end waits
+    /// for its clients, up to a minute; once it says that it is not ready, it is asked again.
+    pub fn stop(&self, program: &Program, sign: &str) {
+        let mut child = program.child.lock().unwrap();
+        signal(child.id(), sign);
+        if sign == "TERM" && program.name == "kube-apiserver" {
+            eventually("the API server is about to end", || {
+                let reply = self.kube.try_send("GET", "/readyz", None);
+                let ready = reply.is_ok_and(|reply| reply.status == 200);
+                check(!ready, "it is ready")
+            });
+            signal(child.id(), sign);
+        }
+        eventually(format!("{} ends", program.name), || {
+            let ended = child.try_wait().unwrap().is_some();
+            check(ended, "it runs")
+        });
+        self.janitor.forget(child.id());
+    }
+
+    /// Starts it again as it was, and waits until Kubernetes answers.
+    pub fn start_again(&self, program: &Program) {
+        let mut child = program.child.lock().unwrap();
+        *child = self_spawn(&self.janitor, &self.bin, &self.dir, program.name, &program.args);
+        for path in ["/readyz", "/api/v1/namespaces/kube-system"] {
+            await_reply(&self.dir, &mut child, &self.kube, path);
+        }
     }
 
     pub fn seal(&self) {
@@ -160,9 +202,9 @@ impl Starting {
         let ca = self.certificate();
         let etcd = format!("http://127.0.0.1:{etcd_port}");
         let peer = format!("http://127.0.0.1:{peer_port}");
-        let mut etcd_process = self.spawn(
+        let mut etcd_program = self.program(
             "etcd",
-            &[
+            vec![
                 "--name=testbed".into(),
                 format!("--data-dir={}", self.path("etcd")),
                 "--unsafe-no-fsync".into(),
@@ -181,7 +223,7 @@ impl Starting {
             Some(&ca),
         );
         let anonymous = Http::new(format!("http://127.0.0.1:{vault_port}"), &[], None);
-        let mut kube_process = self.apiserver(kube_port, &etcd);
+        let mut kube_server = self.apiserver(kube_port, &etcd);
 
         let (root_token, unseal_key) = self.initialise(&mut vault_process, &anonymous);
         let vault = Http::new(
@@ -189,6 +231,12 @@ impl Starting {
             &[("x-vault-token", &root_token)],
             None,
         );
+        for (path, program) in [
+            ("/readyz", &mut kube_server),
+            ("/api/v1/namespaces/kube-system", &mut etcd_program),
+        ] {
+            await_reply(&self.dir, program.child.get_mut().unwrap(), &kube, path);
+        }
         let bed = Testbed {
             kube,
             vault,
@@ -201,16 +249,14 @@ impl Starting {
             admin_token: ADMIN_TOKEN,
             unseal_key,
             cluster_id: OnceLock::new(),
+            bin: self.bin.clone(),
+            etcd_url: etcd,
+            kube_server,
+            etcd: etcd_program,
         };
         bed.unseal();
         bed.mount_engines();
 
-        for (path, process) in [
-            ("/readyz", &mut kube_process),
-            ("/api/v1/namespaces/kube-system", &mut etcd_process),
-        ] {
-            await_reply(&bed.dir, process, &bed.kube, path);
-        }
         let manager = self_spawn(
             &bed.janitor,
             &self.bin,
@@ -263,7 +309,12 @@ impl Starting {
         fs::read_to_string(self.dir.join("tls.crt")).unwrap()
     }
 
-    fn apiserver(&self, port: u16, etcd: &str) -> Child {
+    fn program(&self, name: &'static str, args: Vec<String>) -> Program {
+        let child = Mutex::new(self.spawn(name, &args));
+        Program { name, args, child }
+    }
+
+    fn apiserver(&self, port: u16, etcd: &str) -> Program {
         fs::write(
             self.dir.join("tokens.csv"),
             format!("{ADMIN_TOKEN},admin,admin,system:masters\n"),
@@ -275,9 +326,9 @@ impl Starting {
         });
         fs::write(self.dir.join("audit-policy.json"), policy.to_string()).unwrap();
         let (key, certificate) = (self.path("tls.key"), self.path("tls.crt"));
-        self.spawn(
+        self.program(
             "kube-apiserver",
-            &[
+            vec![
                 format!("--etcd-servers={etcd}"),
                 "--bind-address=127.0.0.1".into(),
                 "--advertise-address=127.0.0.1".into(),
@@ -344,7 +395,12 @@ impl Starting {
 
 /// In the background, with its output in a file of its name, and an environment of its own.
 fn self_spawn(janitor: &Janitor, bin: &Path, dir: &Path, program: &str, args: &[String]) -> Child {
-    let log = File::create(dir.join(format!("{program}.log"))).unwrap();
+    let mut file = File::options();
+    let log = file
+        .create(true)
+        .append(true)
+        .open(dir.join(format!("{program}.log")))
+        .unwrap();
     let mut command = Command::new(bin.join(program));
     command.args(args).env_clear().env("HOME", dir).env("TMPDIR", dir);
     command
