@@ -22,5 +22,6 @@ mod ownership;
 mod paths;
 mod sources;
 mod sync;
+mod vault_login;
 mod vault_session;
 mod wall;

@@ -4,17 +4,27 @@
 //! [`Scene`] is one test's own corner of it: namespaces, rights, a Vault role, and the wires to both,
 //! which can be cut. [`Operator`] is the program under test, running in a scene.
 
+mod answer;
+mod certs;
 mod doc;
+mod front;
 mod gate;
 mod http;
 mod janitor;
 mod operator;
+mod port;
+mod proxy;
 mod scene;
 mod testbed;
 
+pub use answer::Answer;
+pub use certs::Authority;
 pub use doc::Doc;
-pub use http::Http;
+pub use front::Front;
+pub use gate::Gate;
+pub use http::{Http, connect_from};
 pub use operator::{Operator, run_to_end};
+pub use proxy::Proxy;
 pub use scene::{Scene, env_from, ours};
 pub use testbed::Testbed;
 
