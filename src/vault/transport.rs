@@ -111,9 +111,8 @@ impl Transport {
         };
         match request.send().await {
             Err(error) => {
-                if error.is_connect() {
-                    self.refresh();
-                }
+                // Not only when it cannot connect: in TLS 1.3, a client certificate is refused after that.
+                self.refresh();
                 (Err(lost(&error)), error.is_timeout())
             }
             Ok(response) => match read(call, response).await {

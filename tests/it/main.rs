@@ -24,4 +24,5 @@ mod sources;
 mod sync;
 mod vault_login;
 mod vault_session;
+mod vault_tls;
 mod wall;
