@@ -16,6 +16,7 @@ mod leaks;
 mod ledger;
 mod lifecycle;
 mod memory;
+mod metrics_guard;
 mod moves;
 mod no_churn;
 mod ownership;
