@@ -125,6 +125,8 @@ impl Reconciler {
             seen = self.look_at_all(mount, unknown).await;
             if self.doubts_mount(mount, &seen) {
                 self.mounts.doubt(&mount.path);
+            }
+            if self.mounts.known(&mount.path).is_none() {
                 let now = self.mounts.resolve(&mount.path, false).await;
                 if !matches!(&now, Ok(same) if same == mount) {
                     return Err(Moved);
