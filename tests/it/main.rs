@@ -24,6 +24,7 @@ mod paths;
 mod sources;
 mod sync;
 mod vault_login;
+mod vault_replies;
 mod vault_session;
 mod vault_tls;
 mod wall;
