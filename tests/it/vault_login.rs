@@ -80,8 +80,7 @@ fn a_role_that_is_deleted_and_comes_back_is_waited_for() {
 fn what_a_role_allows_anew_holds_from_the_next_login() {
     let scene = Scene::new();
     let wider = format!("{}-wider", scene.ns);
-    let policy =
-        format!(r#"path "secret/*" {{ capabilities = ["create", "read", "update", "patch", "delete"] }}"#);
+    let policy = r#"path "secret/*" { capabilities = ["create", "read", "update", "patch", "delete"] }"#;
     let put = |name: &str, policy: &str| {
         let path = format!("/v1/sys/policies/acl/{name}");
         scene
@@ -90,7 +89,7 @@ fn what_a_role_allows_anew_holds_from_the_next_login() {
             .send("PUT", &path, Some(&json!({"policy": policy})))
             .ok();
     };
-    put(&wider, &policy);
+    put(&wider, policy);
     scene.own("db", "one");
     let place = format!("wider-{}", scene.ns);
     let annotations = ours(&[("path", &format!("secret/data/{place}"))]);

@@ -10,7 +10,7 @@ const LOGIN: &str = "POST /v1/auth/kubernetes/login";
 /// No reply that is read is longer.
 const REPLY_LIMIT: usize = 16 << 20;
 /// What a connection on this machine can hold of what was sent and not read.
-const ON_ITS_WAY: usize = 10 << 20;
+const ON_ITS_WAY: usize = 24 << 20;
 
 fn logins(scene: &Scene) -> usize {
     let requests = scene.vault.requests();
@@ -118,6 +118,20 @@ fn a_login_at_a_standby_or_a_sealed_vault_is_tried_again() {
     scene.vault.answers(1);
     scene.vault.behave();
     scene.doc("db").becomes(json!({"k": "one"})).is_at_version(1);
+}
+
+#[test]
+fn a_login_is_not_tried_again_before_vault_says_so() {
+    let scene = Scene::new();
+    scene.own("db", "one");
+    let busy = Answer::new(429, &[("Retry-After", "3")], r#"{"errors": ["busy"]}"#);
+    scene.vault.answer(LOGIN, busy);
+    let _operator = scene.start();
+    scene.vault.answers(2);
+    let pauses = scene.vault.pauses();
+    assert!(pauses.iter().all(|pause| pause.as_secs() >= 3), "{pauses:?}");
+    scene.vault.behave();
+    scene.doc("db").becomes(json!({"k": "one"}));
 }
 
 #[test]
@@ -496,7 +510,9 @@ const WAYS: [fn(&Scene); 2] = [
 
 #[test]
 fn a_v2_mount_that_is_remade_as_v1_is_seen_for_what_it_is() {
-    WAYS.iter().for_each(|change| v2_to_v1(*change));
+    for change in WAYS {
+        v2_to_v1(change);
+    }
 }
 
 fn v2_to_v1(change: fn(&Scene)) {
@@ -523,7 +539,9 @@ fn v2_to_v1(change: fn(&Scene)) {
 
 #[test]
 fn a_v1_mount_that_is_remade_as_v2_is_seen_for_what_it_is() {
-    WAYS.iter().for_each(|change| v1_to_v2(*change));
+    for change in WAYS {
+        v1_to_v2(change);
+    }
 }
 
 fn v1_to_v2(change: fn(&Scene)) {

@@ -86,11 +86,13 @@ impl Answer {
                 to.write_all(b" ").await?;
                 tokio::time::sleep(Duration::from_millis(20)).await;
             },
-            Then::Flood => loop {
-                let piece = [b' '; 64 * 1024];
-                to.write_all(&piece).await?;
-                sent(piece.len());
-            },
+            Then::Flood => {
+                let piece = vec![b' '; 64 * 1024];
+                loop {
+                    to.write_all(&piece).await?;
+                    sent(piece.len());
+                }
+            }
         }
     }
 }
