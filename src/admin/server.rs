@@ -1,9 +1,11 @@
 //! A small HTTP/1 server whose every resource is bounded: connections, headers, time.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{Method, Request, StatusCode, header};
@@ -21,6 +23,12 @@ use super::{Reply, plain};
 
 /// Connections at a time: a few probes and scrapers, with room.
 pub(super) const MOST_CONNECTIONS: usize = 64;
+/// Connections of one address at a time: nobody can keep all others out.
+pub(super) const MOST_OF_ONE_PEER: usize = 16;
+/// Connections at a time that are about to be refused in words.
+const MOST_REFUSALS: usize = 64;
+/// How long whoever is refused may take to say what they want.
+const REFUSED_WITHIN: Duration = Duration::from_secs(1);
 const HEADERS_WITHIN: Duration = Duration::from_secs(5);
 const MOST_HEADERS: usize = 64;
 /// Bytes of a request line and its headers.
@@ -40,20 +48,26 @@ where
     A: Fn(Request<()>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Reply> + Send,
 {
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let places = Places::default();
+    let refusals = Arc::new(Semaphore::new(MOST_REFUSALS));
     let connections = TaskTracker::new();
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
-            Ok((stream, _)) => match places.clone().try_acquire_owned() {
-                Ok(place) => {
+            Ok((stream, peer)) => {
+                if let Some(place) = places.take(peer.ip().to_canonical()) {
                     let (answer, stop) = (answer.clone(), stop.clone());
                     connections.spawn(async move {
                         connection(stream, answer, stop).await;
                         drop(place);
                     });
+                } else if let Ok(place) = refusals.clone().try_acquire_owned() {
+                    // Nothing waits for its end: not even the end of the process.
+                    tokio::spawn(async move {
+                        refuse(&stream).await;
+                        drop(place);
+                    });
                 }
-                Err(_) => refuse(&stream).await,
-            },
+            }
             Err(error) => {
                 // Out of file descriptors, most likely: others have to close some first.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -65,12 +79,57 @@ where
     connections.wait().await;
 }
 
-/// Best effort: whoever is refused may not be reading. A new connection's buffer is empty, so this
-/// does not wait for its other end.
-async fn refuse(stream: &TcpStream) {
-    if let Ok(Ok(())) = timeout(Duration::from_millis(100), stream.writable()).await {
-        let _ = stream.try_write(BUSY);
+/// Who is connected, and how often.
+#[derive(Clone, Default)]
+struct Places(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// A connection's place, until it is dropped.
+struct Place {
+    places: Places,
+    peer: IpAddr,
+}
+
+impl Places {
+    /// One more connection of a peer, if there is room for it.
+    fn take(&self, peer: IpAddr) -> Option<Place> {
+        let mut taken = self.lock();
+        let of_peer = taken.get(&peer).copied().unwrap_or(0);
+        if of_peer >= MOST_OF_ONE_PEER || taken.values().sum::<usize>() >= MOST_CONNECTIONS {
+            return None;
+        }
+        taken.insert(peer, of_peer + 1);
+        Some(Place {
+            places: self.clone(),
+            peer,
+        })
     }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.lock();
+        if let Some(count) = taken.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.peer);
+            }
+        }
+    }
+}
+
+/// Hears the request before it refuses: what is left unread when a connection is closed would take the
+/// refusal's words with it.
+async fn refuse(stream: &TcpStream) {
+    let mut heard = [0; 4096];
+    if timeout(REFUSED_WITHIN, stream.readable()).await.is_ok() {
+        while stream.try_read(&mut heard).is_ok_and(|read| read > 0) {}
+    }
+    // A new connection's buffer is empty.
+    let _ = stream.try_write(BUSY);
 }
 
 async fn connection<A, F>(stream: TcpStream, answer: A, stop: CancellationToken)

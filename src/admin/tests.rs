@@ -136,22 +136,44 @@ async fn health_names_the_check_that_failed() {
     }
 }
 
+/// A connection from another address of this machine, 127.0.0.x.
+async fn connect_from(x: u8, at: std::net::SocketAddr) -> tokio::net::TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, x], 0).into()).unwrap();
+    socket.connect(at).await.unwrap()
+}
+
+/// Scrapes from such an address: the first line of the answer.
+async fn scrape_from(x: u8, at: std::net::SocketAddr) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = connect_from(x, at).await;
+    let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
 #[tokio::test]
-async fn connections_are_bounded() {
+async fn connections_are_bounded_for_each_peer_and_for_all() {
     let (at, stop) = metrics_server(None).await;
     let mut idle = Vec::new();
-    for _ in 0..server::MOST_CONNECTIONS {
-        idle.push(tokio::net::TcpStream::connect(at).await.unwrap());
+    for _ in 0..server::MOST_OF_ONE_PEER {
+        idle.push(connect_from(2, at).await);
     }
-    let mut refused = String::new();
-    let mut stream = tokio::net::TcpStream::connect(at).await.unwrap();
-    tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut refused)
-        .await
-        .unwrap();
-    assert!(
-        refused.starts_with("HTTP/1.1 503 Service Unavailable\r\n"),
-        "{refused}"
-    );
+    assert_eq!(scrape_from(2, at).await, "HTTP/1.1 503 Service Unavailable");
+    assert_eq!(scrape_from(3, at).await, "HTTP/1.1 200 OK");
+    for x in 3..6 {
+        for _ in 0..server::MOST_OF_ONE_PEER {
+            idle.push(connect_from(x, at).await);
+        }
+    }
+    assert_eq!(idle.len(), server::MOST_CONNECTIONS);
+    assert_eq!(scrape_from(6, at).await, "HTTP/1.1 503 Service Unavailable");
+    drop(idle);
+    for x in [2, 6] {
+        while scrape_from(x, at).await != "HTTP/1.1 200 OK" {}
+    }
     stop.cancel();
 }
 

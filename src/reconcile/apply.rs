@@ -272,9 +272,16 @@ impl Run<'_> {
                 if matches!(
                     error.kind,
                     ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Bug
-                ) && on.is_another(&mount).await
-                {
-                    return Err(Moved);
+                ) {
+                    on.mounts.doubt(&id.mount);
+                    if let Ok(now) = on.mounts.resolve(&id.mount, false).await
+                        && now != mount
+                    {
+                        if error.outcome_unknown && now.version == KvVersion::V1 {
+                            self.take_back(&now, id).await;
+                        }
+                        return Err(Moved);
+                    }
                 }
                 let mut problem = on.vault_failed(&error);
                 if let Problem::Vault { message, .. } = &mut problem
@@ -285,6 +292,25 @@ impl Run<'_> {
                 }
                 Ok(Err(problem))
             }
+        }
+    }
+
+    /// KV v1 takes whatever it is given: what was written in the way of v2 to a mount that has been remade
+    /// as v1 stands at `data/…` there, where nobody looks for it.
+    async fn take_back(&self, mount: &Mount, id: &DocumentId) {
+        let misplaced = DocumentId {
+            mount: id.mount.clone(),
+            path: format!("data/{}", id.path),
+        };
+        match self.on.vault.delete_latest(mount, &misplaced).await {
+            Ok(()) => tracing::warn!(
+                document = %misplaced,
+                "deleted: the mount has become KV v1, and this was written there in the way of v2"
+            ),
+            Err(error) => tracing::warn!(
+                document = %misplaced, %error,
+                "the mount has become KV v1, and this was written there in the way of v2; delete it by hand"
+            ),
         }
     }
 

@@ -123,7 +123,10 @@ impl Reconciler {
                 .into_iter()
                 .filter(|id| !(trust && memory.documents.contains_key(id)));
             seen = self.look_at_all(mount, unknown).await;
-            if self.doubts_mount(mount, &seen) && self.is_another(mount).await {
+            if self.doubts_mount(mount, &seen) {
+                self.mounts.doubt(&mount.path);
+            }
+            if self.mounts.known(&mount.path).is_none() && self.is_another(mount).await {
                 return Err(Moved);
             }
         }

@@ -186,8 +186,12 @@ pub(super) fn stamp(settings: &Settings) -> Vec<Option<SystemTime>> {
         &settings.client_cert,
         &settings.client_key,
     ];
+    // A folder does not change when one of its files does.
+    let folder = settings.ca_path.as_ref().map(|folder| shown(folder));
+    let mut inside = folder.and_then(Result::ok).unwrap_or_default();
+    inside.sort();
     let changed = |path: &PathBuf| fs::metadata(path).and_then(|data| data.modified()).ok();
-    files.into_iter().flatten().map(changed).collect()
+    files.into_iter().flatten().chain(&inside).map(changed).collect()
 }
 
 /// The last of an error's causes: the one that says something.
@@ -233,25 +237,33 @@ fn roots(settings: &Settings) -> Result<Option<Vec<Certificate>>, SetupError> {
     Ok(Some(certificates))
 }
 
-/// All files of a folder, one after the other. Hidden ones are Kubernetes' own in a mounted
-/// ConfigMap.
+/// All files of a folder, one after the other.
 fn read_folder(folder: &Path) -> Result<Vec<u8>, SetupError> {
     let variable = "VAULT_CAPATH";
-    let unreadable = |source| SetupError::Unreadable {
+    let files = shown(folder).map_err(|source| SetupError::Unreadable {
         variable,
         path: folder.to_owned(),
         source,
-    };
+    })?;
     let mut pem = Vec::new();
-    for entry in fs::read_dir(folder).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
-        let hidden = entry.file_name().to_string_lossy().starts_with('.');
-        if !hidden && entry.path().is_file() {
-            pem.append(&mut read(variable, &entry.path())?);
-            pem.push(b'\n');
-        }
+    for file in files {
+        pem.append(&mut read(variable, &file)?);
+        pem.push(b'\n');
     }
     Ok(pem)
+}
+
+/// The files of a folder but for the hidden ones, which are Kubernetes' own in a mounted ConfigMap.
+fn shown(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let hidden = entry.file_name().to_string_lossy().starts_with('.');
+        if !hidden && entry.path().is_file() {
+            files.push(entry.path());
+        }
+    }
+    Ok(files)
 }
 
 fn identity(settings: &Settings) -> Result<Option<Identity>, SetupError> {

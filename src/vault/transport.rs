@@ -17,6 +17,7 @@ use rustify::enums::{RequestMethod, RequestType, ResponseType};
 use rustify::errors::ClientError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zeroize::Zeroizing;
 
 use super::Observer;
@@ -28,6 +29,9 @@ use crate::backoff::fraction;
 /// Longest reply that is read, in bytes. Vault's own limit for a request is 32 MiB, for an entry
 /// on integrated storage 1 MiB.
 const REPLY_LIMIT: usize = 16 << 20;
+/// Longest reply that is read beside others, in bytes. Of longer ones there is one at a time in memory; and
+/// of a refusal no more than this is read.
+const SMALL_REPLY: usize = 64 << 10;
 /// Longest wait that a reply can ask for.
 const RETRY_AFTER_LIMIT: u64 = 300;
 
@@ -37,6 +41,7 @@ pub(super) struct Transport {
     base: Url,
     namespace: Option<HeaderValue>,
     pace: Pace,
+    large: Arc<Semaphore>,
     client: RwLock<(Client, Vec<Option<SystemTime>>)>,
     /// The latest time that a reply told, in seconds since 1970; 0: none has.
     clock: AtomicI64,
@@ -49,6 +54,7 @@ impl Transport {
             base: setup::base(&settings)?,
             namespace: setup::namespace(&settings)?,
             pace: Pace::new(settings.max_rps),
+            large: Arc::new(Semaphore::new(1)),
             client: RwLock::new((setup::client(&settings)?, stamp)),
             settings,
             observer,
@@ -119,16 +125,15 @@ impl Transport {
         };
         match request.send().await {
             Err(error) => {
-                if error.is_connect() {
-                    self.refresh();
-                }
+                // Not only when it cannot connect: in TLS 1.3, a client certificate is refused after that.
+                self.refresh();
                 (Err(lost(&error)), error.is_timeout())
             }
             Ok(response) => {
                 if let Some(date) = date(&response) {
                     self.clock.store(date, Ordering::Relaxed);
                 }
-                match read(call, response).await {
+                match self.read(call, response).await {
                     Ok(reply) => {
                         let reply = reply.map(|reply| reply.watched_for([token, confidential(call, &body)]));
                         (reply, false)
@@ -206,6 +211,54 @@ impl Transport {
         Some(url)
     }
 
+    /// Reads a reply, within limits.
+    async fn read(
+        &self,
+        call: &Call,
+        mut response: reqwest::Response,
+    ) -> Result<Result<Reply, Error>, reqwest::Error> {
+        let status = response.status();
+        let asked = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.parse().ok());
+        let retry_after = asked.map(|seconds: u64| Duration::from_secs(seconds.min(RETRY_AFTER_LIMIT)));
+        let expected = response
+            .content_length()
+            .and_then(|length| usize::try_from(length).ok())
+            .unwrap_or(0);
+        let mut body = Zeroizing::new(Vec::with_capacity(expected.min(SMALL_REPLY)));
+        let mut alone = None;
+        while let Some(chunk) = response.chunk().await? {
+            let length = body.len() + chunk.len();
+            if length > SMALL_REPLY && !status.is_success() {
+                break;
+            }
+            if length > REPLY_LIMIT {
+                let why = format!("it is longer than {} MiB", REPLY_LIMIT >> 20);
+                return Ok(Err(Error {
+                    status: Some(status.as_u16()),
+                    outcome_unknown: call.operation.writes(),
+                    ..Error::new(ErrorKind::Bug, call, why)
+                }));
+            }
+            if length > SMALL_REPLY && alone.is_none() {
+                alone = self.large.clone().acquire_owned().await.ok();
+                // At once: growing would leave copies behind that are not wiped.
+                let left = REPLY_LIMIT - body.len();
+                body.reserve_exact(left);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Ok(Reply {
+            status: status.as_u16(),
+            retry_after,
+            quotes: false,
+            body,
+            _alone: alone,
+        }))
+    }
+
     /// Builds the client anew if a file of its settings has changed. While the new one is not
     /// usable (half written), the old one goes on.
     pub(super) fn refresh(&self) {
@@ -237,37 +290,6 @@ fn date(response: &reqwest::Response) -> Option<i64> {
     Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp().as_second())
 }
 
-/// Reads a reply, within limits.
-async fn read(call: &Call, mut response: reqwest::Response) -> Result<Result<Reply, Error>, reqwest::Error> {
-    let status = response.status().as_u16();
-    let asked = response
-        .headers()
-        .get(RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.parse().ok());
-    let retry_after = asked.map(|seconds: u64| Duration::from_secs(seconds.min(RETRY_AFTER_LIMIT)));
-    let expected = response
-        .content_length()
-        .and_then(|length| usize::try_from(length).ok())
-        .unwrap_or(0);
-    let mut body = Zeroizing::new(Vec::with_capacity(expected.min(REPLY_LIMIT)));
-    while let Some(chunk) = response.chunk().await? {
-        if body.len() + chunk.len() > REPLY_LIMIT {
-            let why = format!("it is longer than {} MiB", REPLY_LIMIT >> 20);
-            return Ok(Err(Error {
-                status: Some(status),
-                ..Error::new(ErrorKind::Bug, call, why)
-            }));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(Ok(Reply {
-        status,
-        retry_after,
-        quotes: false,
-        body,
-    }))
-}
-
 /// What came back. It may hold secrets: there is no `Debug`, and its memory is wiped.
 pub(super) struct Reply {
     pub(super) status: u16,
@@ -275,6 +297,8 @@ pub(super) struct Reply {
     /// Whether what it says repeats what was confidential in the request.
     quotes: bool,
     pub(super) body: Zeroizing<Vec<u8>>,
+    /// Held while there is a long body.
+    _alone: Option<OwnedSemaphorePermit>,
 }
 
 /// What nobody may read of a request's body: all of a write, the service-account token of a login.
@@ -333,6 +357,7 @@ impl Reply {
             retry_after: None,
             quotes: false,
             body: Zeroizing::new(body.as_ref().to_vec()),
+            _alone: None,
         }
     }
 }

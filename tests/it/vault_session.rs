@@ -151,8 +151,7 @@ fn a_true_permission_denied_is_reported_and_starts_no_login_storm() {
 #[test]
 fn a_refused_login_is_counted_said_and_tried_again() {
     let scene = Scene::new();
-    let role = format!("/v1/auth/kubernetes/role/{}", scene.ns);
-    scene.bed.vault.delete(&role).ok();
+    scene.delete_role();
     synced(&scene);
     let mut operator = scene.start();
     operator.counts(

@@ -1,22 +1,25 @@
 //! A wire between the operator and a server: it can be cut, and what the operator said over it read;
 //! single requests can be held up, their replies lost, or answered in the server's place.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
 
-use super::{check, eventually, free_port, runtime};
+use super::answer::Answer;
+use super::port::Port;
+use super::{check, eventually, runtime};
 
 pub struct Gate {
     /// Where the operator connects.
     pub port: u16,
+    listener: Port,
     target: u16,
     wire: Arc<Wire>,
-    open: Mutex<Option<AbortHandle>>,
 }
 
 /// What happens on the wire.
@@ -30,9 +33,13 @@ struct Wire {
     held: Mutex<Vec<Vec<u8>>>,
     /// Nothing gets through, and nobody is told.
     stalled: watch::Sender<bool>,
+    /// When requests came that were answered in the server's place.
+    answered: Mutex<Vec<Instant>>,
+    /// Bytes that were taken of floods.
+    flooded: AtomicUsize,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone)]
 enum Trick {
     /// The server gets it; the reply is lost, and the connection breaks.
     LoseReply,
@@ -40,6 +47,8 @@ enum Trick {
     Hold,
     /// The server does not get it; the reply is an error that quotes all of it.
     Quote,
+    /// The server does not get it; the reply is this, for as many requests as are left.
+    Answer(Answer, usize),
 }
 
 impl Wire {
@@ -50,20 +59,28 @@ impl Wire {
     }
 
     fn trick_on(&self, sent: &[u8]) -> Option<Trick> {
-        let trick = self.trick.lock().unwrap();
-        let (words, trick) = trick.as_ref()?;
-        String::from_utf8_lossy(sent).contains(words).then_some(*trick)
+        let mut trick = self.trick.lock().unwrap();
+        let (words, trick) = trick.as_mut()?;
+        if !String::from_utf8_lossy(sent).contains(&**words) {
+            return None;
+        }
+        if let Trick::Answer(_, left) = trick {
+            *left = left.checked_sub(1)?;
+            self.answered.lock().unwrap().push(Instant::now());
+        }
+        Some(trick.clone())
     }
 }
 
 impl Gate {
     /// An open one.
     pub fn to(target: u16) -> Self {
+        let listener = Port::new();
         let gate = Self {
-            port: free_port(),
+            port: listener.number,
+            listener,
             target,
             wire: Arc::default(),
-            open: Mutex::default(),
         };
         gate.restore();
         gate
@@ -71,25 +88,14 @@ impl Gate {
 
     /// From now on connections are refused; those that exist break.
     pub fn cut(&self) {
-        if let Some(task) = self.open.lock().unwrap().take() {
-            task.abort();
-            eventually("a cut wire lets go of its port", || {
-                if task.is_finished() {
-                    Ok(())
-                } else {
-                    Err("still listening".to_owned())
-                }
-            });
-        }
+        self.listener.close();
     }
 
     /// Lets connections through again.
     pub fn restore(&self) {
-        let listener = runtime()
-            .block_on(TcpListener::bind(("127.0.0.1", self.port)))
-            .expect("the port is ours");
-        let task = runtime().spawn(forward_all(listener, self.target, Arc::clone(&self.wire)));
-        *self.open.lock().unwrap() = Some(task.abort_handle());
+        let (target, wire) = (self.target, Arc::clone(&self.wire));
+        self.listener
+            .open(move |client| forward(client, target, Arc::clone(&wire)));
     }
 
     /// From now on the server gets requests with these words, and their replies are lost: the
@@ -116,6 +122,42 @@ impl Gate {
     /// What was swallowed arrives.
     pub fn flow(&self) {
         self.wire.stalled.send_replace(false);
+    }
+
+    /// From now on requests with these words are answered in the server's place.
+    pub fn answer(&self, words: &str, answer: Answer) {
+        self.answer_first(usize::MAX, words, answer);
+    }
+
+    /// The next so many requests with these words are answered in the server's place.
+    pub fn answer_first(&self, count: usize, words: &str, answer: Answer) {
+        self.wire.answered.lock().unwrap().clear();
+        self.play(words, Trick::Answer(answer, count));
+    }
+
+    /// Waits until so many requests were answered in the server's place since that began.
+    #[track_caller]
+    pub fn answers(&self, count: usize) {
+        eventually(format!("{count} requests are answered by the gate"), || {
+            let answered = self.answered();
+            check(answered >= count, answered)
+        });
+    }
+
+    /// How many requests were answered in the server's place since that began.
+    pub fn answered(&self) -> usize {
+        self.wire.answered.lock().unwrap().len()
+    }
+
+    /// The times between them.
+    pub fn pauses(&self) -> Vec<Duration> {
+        let answered = self.wire.answered.lock().unwrap();
+        answered.windows(2).map(|two| two[1] - two[0]).collect()
+    }
+
+    /// How many bytes were taken of floods.
+    pub fn flooded(&self) -> usize {
+        self.wire.flooded.load(Ordering::SeqCst)
     }
 
     fn play(&self, words: &str, trick: Trick) {
@@ -173,14 +215,6 @@ impl Gate {
     }
 }
 
-impl Drop for Gate {
-    fn drop(&mut self) {
-        if let Some(task) = self.open.lock().unwrap().take() {
-            task.abort();
-        }
-    }
-}
-
 /// Sends a request, and returns the first line of the reply.
 async fn land(request: &[u8], target: u16) -> std::io::Result<String> {
     let mut server = TcpStream::connect(("127.0.0.1", target)).await?;
@@ -189,15 +223,6 @@ async fn land(request: &[u8], target: u16) -> std::io::Result<String> {
     let read = server.read(&mut reply).await?;
     let text = String::from_utf8_lossy(&reply[..read]).into_owned();
     Ok(text.lines().next().unwrap_or_default().to_owned())
-}
-
-async fn forward_all(listener: TcpListener, target: u16, wire: Arc<Wire>) {
-    // Dropped, and all connections with it, when the gate is cut.
-    let mut connections = JoinSet::new();
-    while let Ok((client, _)) = listener.accept().await {
-        connections.spawn(forward(client, target, Arc::clone(&wire)));
-        while connections.try_join_next().is_some() {}
-    }
 }
 
 async fn forward(client: TcpStream, target: u16, wire: Arc<Wire>) -> std::io::Result<()> {
@@ -224,14 +249,24 @@ async fn forward(client: TcpStream, target: u16, wire: Arc<Wire>) -> std::io::Re
             wire.flow().await;
             match wire.trick_on(&buffer[..n]) {
                 None => {}
-                Some(Trick::LoseReply) => lost.store(true, std::sync::atomic::Ordering::SeqCst),
+                Some(Trick::LoseReply) => lost.store(true, Ordering::SeqCst),
                 Some(trick) => {
                     let request = whole(&mut from_client, buffer[..n].to_vec()).await?;
                     wire.heard.lock().unwrap()[index].extend_from_slice(&request[n..]);
-                    if trick == Trick::Quote {
-                        let reply = quoting(&request);
-                        to_client.lock().await.write_all(&reply).await?;
-                        continue;
+                    match trick {
+                        Trick::Quote => {
+                            let reply = quoting(&request);
+                            to_client.lock().await.write_all(&reply).await?;
+                            continue;
+                        }
+                        Trick::Answer(answer, _) => {
+                            let sent = |bytes| {
+                                wire.flooded.fetch_add(bytes, Ordering::SeqCst);
+                            };
+                            answer.say(&mut *to_client.lock().await, sent).await?;
+                            continue;
+                        }
+                        Trick::Hold | Trick::LoseReply => {}
                     }
                     wire.held.lock().unwrap().push(request);
                     // No reply comes; the client gives up some time.
@@ -247,7 +282,7 @@ async fn forward(client: TcpStream, target: u16, wire: Arc<Wire>) -> std::io::Re
         loop {
             let n = from_server.read(&mut buffer).await?;
             wire.flow().await;
-            if lost.load(std::sync::atomic::Ordering::SeqCst) {
+            if lost.load(Ordering::SeqCst) {
                 return Err(std::io::Error::other("the reply is lost"));
             }
             let mut to_client = to_client.lock().await;

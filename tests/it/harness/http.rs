@@ -1,9 +1,11 @@
 //! A plain JSON client, for Kubernetes and Vault alike: tests see what is on the wire.
 
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
+use tokio::net::TcpSocket;
 
 use super::runtime;
 
@@ -108,4 +110,17 @@ impl Http {
     pub fn delete(&self, path: &str) -> Reply {
         self.send("DELETE", path, None)
     }
+}
+
+/// A plain connection to a server on this machine, from 127.0.0.x: servers tell peers apart by that.
+pub fn connect_from(x: u8, to: SocketAddr) -> TcpStream {
+    let stream = runtime().block_on(async {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(([127, 0, 0, x], 0).into())?;
+        socket.connect(to).await?.into_std()
+    });
+    let stream = stream.unwrap();
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream
 }

@@ -5,18 +5,27 @@
 //! which can be cut. [`Operator`] is the program under test, running in a scene; [`Wires`] are for it instead of the
 //! scene's where a single request is to go wrong.
 
+mod answer;
+mod certs;
 mod doc;
+mod forward_proxy;
+mod front;
 mod gate;
 mod http;
 mod janitor;
 mod operator;
+mod port;
 mod proxy;
 mod scene;
 mod testbed;
 
+pub use answer::Answer;
+pub use certs::Authority;
 pub use doc::Doc;
+pub use forward_proxy::ForwardProxy;
+pub use front::Front;
 pub use gate::Gate;
-pub use http::Http;
+pub use http::{Http, connect_from};
 pub use operator::{Operator, PROGRAM, run_to_end};
 pub use proxy::{Fault, Plan, Step, Wires};
 pub use scene::{Scene, env_from, ours};

@@ -429,15 +429,26 @@ impl Scene {
     }
 
     /// Changes the role that the operator logs in with, such as its TTL.
-    pub fn set_role(&self, mut changes: Value) {
+    pub fn set_role(&self, changes: Value) {
+        self.set_role_at("kubernetes", changes);
+    }
+
+    /// The same, of an auth method that is mounted elsewhere.
+    pub fn set_role_at(&self, auth_path: &str, mut changes: Value) {
         let role = changes.as_object_mut().unwrap();
         role.insert("bound_service_account_names".into(), json!(["operator"]));
         role.insert("bound_service_account_namespaces".into(), json!([self.home]));
-        role.insert("token_policies".into(), json!([self.ns]));
+        role.entry("token_policies").or_insert(json!([self.ns]));
         self.bed
             .vault
-            .post(&format!("/v1/auth/kubernetes/role/{}", self.ns), &changes)
+            .post(&format!("/v1/auth/{auth_path}/role/{}", self.ns), &changes)
             .ok();
+    }
+
+    /// Takes that role away.
+    pub fn delete_role(&self) {
+        let role = format!("/v1/auth/kubernetes/role/{}", self.ns);
+        self.bed.vault.delete(&role).ok();
     }
 
     /// The accessors of the operator's live tokens.

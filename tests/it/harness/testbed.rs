@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use serde_json::{Value, json};
 
+use super::certs::Authority;
 use super::http::Http;
 use super::janitor::{Janitor, signal};
 use super::{check, eventually, free_port};
@@ -28,6 +29,9 @@ pub struct Testbed {
     pub vault_port: u16,
     /// The same Vault over TLS; its certificate is [`Testbed::ca`].
     pub vault_tls_port: u16,
+    /// The same again, for clients with a certificate of [`Testbed::clients`] alone.
+    pub vault_mutual_port: u16,
+    pub clients: Authority,
     pub dir: PathBuf,
     pub janitor: Janitor,
     pub admin_token: &'static str,
@@ -197,9 +201,16 @@ struct Starting {
 
 impl Starting {
     fn run(self) -> Testbed {
-        let [etcd_port, peer_port, kube_port, vault_port, vault_tls_port] =
-            std::array::from_fn(|_| free_port());
+        let [
+            etcd_port,
+            peer_port,
+            kube_port,
+            vault_port,
+            vault_tls_port,
+            vault_mutual_port,
+        ] = std::array::from_fn(|_| free_port());
         let ca = self.certificate();
+        let clients = Authority::new(self.dir.join("clients"));
         let etcd = format!("http://127.0.0.1:{etcd_port}");
         let peer = format!("http://127.0.0.1:{peer_port}");
         let mut etcd_program = self.program(
@@ -216,7 +227,7 @@ impl Starting {
                 format!("--initial-cluster=testbed={peer}"),
             ],
         );
-        let mut vault_process = self.vault(vault_port, vault_tls_port);
+        let mut vault_process = self.vault([vault_port, vault_tls_port, vault_mutual_port], &clients);
         let kube = Http::new(
             format!("https://127.0.0.1:{kube_port}"),
             &[("authorization", &format!("Bearer {ADMIN_TOKEN}"))],
@@ -244,6 +255,8 @@ impl Starting {
             kube_port,
             vault_port,
             vault_tls_port,
+            vault_mutual_port,
+            clients,
             dir: self.dir.clone(),
             janitor: self.janitor,
             admin_token: ADMIN_TOKEN,
@@ -349,7 +362,7 @@ impl Starting {
         )
     }
 
-    fn vault(&self, port: u16, tls_port: u16) -> Child {
+    fn vault(&self, [port, tls_port, mutual_port]: [u16; 3], clients: &Authority) -> Child {
         let storage = match self.storage {
             Storage::Memory => json!({"inmem": {}}),
             Storage::Raft => {
@@ -368,6 +381,10 @@ impl Starting {
                 {"tcp": {"address": format!("127.0.0.1:{tls_port}"),
                     "cluster_address": format!("127.0.0.1:{}", free_port()),
                     "tls_cert_file": self.path("tls.crt"), "tls_key_file": self.path("tls.key")}},
+                {"tcp": {"address": format!("127.0.0.1:{mutual_port}"),
+                    "cluster_address": format!("127.0.0.1:{}", free_port()),
+                    "tls_cert_file": self.path("tls.crt"), "tls_key_file": self.path("tls.key"),
+                    "tls_require_and_verify_client_cert": true, "tls_client_ca_file": clients.cert()}},
             ],
             "storage": storage,
         });
@@ -540,10 +557,6 @@ impl Testbed {
                 &json!({"sha256": sha256, "command": plugin}),
             )
             .ok();
-        self.vault
-            .post("/v1/sys/auth/kubernetes", &json!({"type": plugin}))
-            .ok();
-
         let accounts = "/api/v1/namespaces/kube-system/serviceaccounts";
         self.kube
             .post(accounts, &json!({"metadata": {"name": "vault-reviewer"}}))
@@ -555,12 +568,23 @@ impl Testbed {
                 "subjects": [{"kind": "ServiceAccount", "name": "vault-reviewer", "namespace": "kube-system"}],
             }))
             .ok();
+        self.mount_auth("kubernetes");
+    }
+
+    /// The auth method once more, at a path of its own; roles are not there yet.
+    pub fn mount_auth(&self, path: &str) {
+        self.vault
+            .post(
+                &format!("/v1/sys/auth/{path}"),
+                &json!({"type": "vault-plugin-auth-kubernetes"}),
+            )
+            .ok();
         let config = json!({
             "kubernetes_host": format!("https://127.0.0.1:{}", self.kube_port),
             "kubernetes_ca_cert": self.ca,
             "token_reviewer_jwt": self.service_account_token("kube-system", "vault-reviewer"),
         });
-        self.vault.post("/v1/auth/kubernetes/config", &config).ok();
+        self.vault.post(&format!("/v1/auth/{path}/config"), &config).ok();
     }
 
     /// By which claims name this cluster: the UID of its `kube-system`.

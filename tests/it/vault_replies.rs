@@ -1,0 +1,567 @@
+//! Replies that are no success: of standbys, of a sealed or busy Vault, and of servers that are broken.
+//!
+//! What only Vault Enterprise or a broken server says is said by the wire in Vault's place.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, Gate, Operator, Scene, check, eventually, ours};
+
+const LOGIN: &str = "POST /v1/auth/kubernetes/login";
+/// No reply that is read is longer.
+const REPLY_LIMIT: usize = 16 << 20;
+/// What a connection on this machine can hold of what was sent and not read.
+const ON_ITS_WAY: usize = 24 << 20;
+
+fn logins(scene: &Scene) -> usize {
+    let requests = scene.vault.requests();
+    requests.iter().filter(|request| *request == LOGIN).count()
+}
+
+/// A Secret `db` that is synced, and has changed since `answer` is what comes of requests of that
+/// method for its document.
+fn changed<'a>(scene: &'a Scene, method: &str, answer: Answer) -> Operator<'a> {
+    scene.own("db", "one");
+    let operator = scene.start();
+    scene.doc("db").becomes(json!({"k": "one"}));
+    scene.settle();
+    scene
+        .vault
+        .answer(&format!("{method} /v1/secret/data/{}/db", scene.ns), answer);
+    match method {
+        "GET" => scene.annotate("Secret", "db", &[("force-sync", Some("1"))]),
+        _ => scene.set_key("db", "k", "two"),
+    }
+    operator
+}
+
+#[test]
+fn standbys_that_do_not_forward_and_a_sealed_vault_are_tried_again_until_they_do() {
+    for (status, words, seen) in [
+        (
+            412,
+            &["required index state not present"][..],
+            "required index state",
+        ),
+        (472, &[], "standby"),
+        (473, &[], "standby"),
+        (503, &["Vault is sealed"], "sealed"),
+    ] {
+        let scene = Scene::new();
+        let mut operator = changed(&scene, "POST", Answer::errors(status, words));
+        scene.event("db", "SyncFailed", &[seen]);
+        scene.vault.answers(3);
+        // Nobody else waits for it, and it is not lost.
+        scene.settle();
+        operator.probe("/livez", 200);
+        assert!(operator.is_running());
+        scene.doc("db").holds(json!({"k": "one"}));
+        scene.vault.behave();
+        scene.doc("db").becomes(json!({"k": "two"})).is_at_version(2);
+        scene.event("db", "Synced", &[]);
+        assert_eq!(logins(&scene), 1, "{status}");
+    }
+}
+
+#[test]
+fn reads_from_a_standby_that_lags_are_tried_again_until_it_has_caught_up() {
+    let scene = Scene::new();
+    let lags = Answer::errors(412, &["required index state not present"]);
+    let _operator = changed(&scene, "GET", lags);
+    scene.set_key("db", "k", "two");
+    scene.event("db", "SyncFailed", &["required index state"]);
+    scene.vault.answers(3);
+    scene.settle();
+    scene.vault.behave();
+    scene.doc("db").becomes(json!({"k": "two"})).is_at_version(2);
+    assert_eq!(logins(&scene), 1);
+}
+
+#[test]
+fn health_tells_standbys_and_a_sealed_vault_from_one_that_works() {
+    let scene = Scene::new();
+    let mut operator = scene.start();
+    operator.ready();
+    for (status, word) in [
+        (429, "standby"),
+        (472, "standby"),
+        (473, "standby"),
+        (501, "not initialised"),
+        (503, "sealed"),
+    ] {
+        scene.vault.answer(
+            "GET /v1/sys/health",
+            Answer::new(status, &[], r#"{"sealed": false}"#),
+        );
+        let reply = operator.probe("/healthz", 500);
+        assert!(reply.text.contains(word), "{status}: {reply:?}");
+        operator.probe("/readyz", 500);
+        operator.probe("/livez", 200);
+        scene.vault.behave();
+        operator.probe("/healthz", 200);
+    }
+    assert!(operator.is_running());
+    assert_eq!(logins(&scene), 1);
+}
+
+#[test]
+fn a_login_at_a_standby_or_a_sealed_vault_is_tried_again() {
+    let scene = Scene::new();
+    scene.own("db", "one");
+    scene
+        .vault
+        .answer(LOGIN, Answer::errors(503, &["Vault is sealed"]));
+    let operator = scene.start();
+    scene.vault.answers(2);
+    operator.says(&["login to Vault failed", "sealed"]);
+    operator.probe("/livez", 200);
+    scene.vault.answer(LOGIN, Answer::errors(473, &[]));
+    scene.vault.answers(1);
+    scene.vault.behave();
+    scene.doc("db").becomes(json!({"k": "one"})).is_at_version(1);
+}
+
+#[test]
+fn a_login_is_not_tried_again_before_vault_says_so() {
+    let scene = Scene::new();
+    scene.own("db", "one");
+    let busy = Answer::new(429, &[("Retry-After", "3")], r#"{"errors": ["busy"]}"#);
+    scene.vault.answer(LOGIN, busy);
+    let _operator = scene.start();
+    scene.vault.answers(2);
+    let pauses = scene.vault.pauses();
+    assert!(pauses.iter().all(|pause| pause.as_secs() >= 3), "{pauses:?}");
+    scene.vault.behave();
+    scene.doc("db").becomes(json!({"k": "one"}));
+}
+
+#[test]
+fn a_standby_that_redirects_is_followed_with_the_token_and_the_body() {
+    for status in [307, 308] {
+        let scene = Scene::new();
+        let active = Gate::to(scene.bed.vault_port);
+        let operator = changed(&scene, "GET", redirect(&scene, status, &active));
+        scene.set_key("db", "k", "two");
+        scene.doc("db").becomes(json!({"k": "two"}));
+        eventually("a read by way of the active node", || {
+            let heard = active.heard().join("\n");
+            check(heard.contains("GET /v1/secret/data/"), heard)
+        });
+        operator.stop();
+
+        let path = format!("POST /v1/secret/data/{}/db", scene.ns);
+        scene.vault.answer(&path, redirect(&scene, status, &active));
+        scene.set_key("db", "k", "three");
+        let _operator = scene.start();
+        scene.doc("db").becomes(json!({"k": "three"})).is_at_version(3);
+        assert_eq!(
+            active
+                .requests()
+                .iter()
+                .filter(|request| **request == path)
+                .count(),
+            1,
+            "the write went there once: {:?}",
+            active.requests()
+        );
+    }
+}
+
+/// A standby's redirect of requests for `db`.
+fn redirect(scene: &Scene, status: u16, to: &Gate) -> Answer {
+    let location = format!("http://127.0.0.1:{}/v1/secret/data/{}/db", to.port, scene.ns);
+    Answer::new(status, &[("Location", &location)], "")
+}
+
+#[test]
+fn a_redirect_that_goes_round_ends() {
+    let scene = Scene::new();
+    let answer = redirect(&scene, 307, &scene.vault);
+    let _operator = changed(&scene, "POST", answer);
+    scene.event("db", "SyncFailed", &["redirect"]);
+    assert!(scene.vault.answered() <= 8, "{} requests", scene.vault.answered());
+    scene.settle();
+    scene.doc("db").holds(json!({"k": "one"}));
+    // Somebody corrects it, and the Secret changes once more.
+    scene.vault.behave();
+    scene.set_key("db", "k", "three");
+    scene.doc("db").becomes(json!({"k": "three"})).is_at_version(2);
+}
+
+#[test]
+fn a_path_that_a_rate_limit_throttles_ends_well_and_delays_nobody() {
+    let scene = Scene::new();
+    scene.own("db", "one");
+    let _operator = scene.start();
+    scene.doc("db").becomes(json!({"k": "one"}));
+    scene.settle();
+    let quota = format!("/v1/sys/quotas/rate-limit/{}", scene.ns);
+    let limit = |rate: u32, block: &str| {
+        let path = format!("secret/data/{}/db", scene.ns);
+        let body = json!({"path": path, "rate": rate, "interval": "1s", "block_interval": block});
+        scene.bed.vault.post(&quota, &body).ok();
+    };
+    limit(1, "1h");
+    // This machine has had its share.
+    let path = format!("/v1/secret/data/{}/db", scene.ns);
+    eventually("this machine is blocked", || {
+        let reply = scene.bed.vault.get(&path);
+        check(reply.status == 429, reply.text)
+    });
+    scene.set_key("db", "k", "two");
+    scene.event("db", "SyncFailed", &["rate limit quota exceeded", "429"]);
+    // Its metadata are another path, and others are not under the quota.
+    scene.doc("db").is_at_version(1);
+    scene.settle();
+    // The block ends.
+    scene.bed.vault.delete(&quota).ok();
+    scene.doc("db").becomes(json!({"k": "two"})).is_at_version(2);
+    assert_eq!(logins(&scene), 1);
+}
+
+/// What a broken server may answer, and the words by which people find out.
+fn broken() -> Vec<(&'static str, Answer, &'static str)> {
+    let json_head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+    let begun = r#"{"data": {"data": {"k""#;
+    vec![
+        (
+            "a page of HTML",
+            Answer::new(200, &[("Content-Type", "text/html")], "<html>Welcome</html>"),
+            "does not fit",
+        ),
+        ("nothing", Answer::new(200, &[], ""), "does not fit"),
+        (
+            "JSON of another shape",
+            Answer::new(200, &[], r#"{"data": [1, 2]}"#),
+            "does not fit",
+        ),
+        (
+            "JSON that ends early",
+            Answer::new(200, &[], begun),
+            "does not fit",
+        ),
+        (
+            "JSON that is nested without end",
+            Answer::new(200, &[], &r#"{"data":"#.repeat(100_000)),
+            "does not fit",
+        ),
+        (
+            "less than was promised",
+            Answer::raw(&format!("{json_head}Content-Length: 4000\r\n\r\n{begun}")).and_hangs_up(),
+            "cannot reach Vault",
+        ),
+        (
+            "more than was promised",
+            Answer::raw(&format!("{json_head}Content-Length: 3\r\n\r\n{begun}")).and_hangs_up(),
+            "does not fit",
+        ),
+        (
+            "a length that is none",
+            Answer::raw(&format!("{json_head}Content-Length: many\r\n\r\n{begun}")).and_hangs_up(),
+            "cannot reach Vault",
+        ),
+        (
+            "no HTTP",
+            Answer::raw("220 mail.example ESMTP\r\n").and_hangs_up(),
+            "cannot reach Vault",
+        ),
+        (
+            "a page of HTML, as an error",
+            Answer::new(404, &[("Content-Type", "text/html")], "<html>No such page</html>"),
+            "does not fit",
+        ),
+    ]
+}
+
+#[test]
+fn a_read_that_is_answered_by_nonsense_says_so_and_loses_nothing() {
+    for (what, answer, words) in broken() {
+        let scene = Scene::new();
+        let mut operator = changed(&scene, "GET", answer);
+        scene.set_key("db", "k", "two");
+        scene.event("db", "SyncFailed", &[words]);
+        scene.settle();
+        operator.probe("/livez", 200);
+        assert!(operator.is_running(), "{what}");
+        scene.doc("db").holds(json!({"k": "one"}));
+        assert!(!operator.log().contains("panicked"), "{what}: {}", operator.log());
+        scene.vault.behave();
+        scene.doc("db").becomes(json!({"k": "two"})).is_at_version(2);
+        assert_eq!(logins(&scene), 1, "{what}");
+    }
+}
+
+#[test]
+fn a_write_that_is_answered_by_nonsense_says_so_and_is_made_up_for() {
+    for (what, answer, words) in broken() {
+        let scene = Scene::new();
+        let operator = changed(&scene, "POST", answer);
+        scene.event("db", "SyncFailed", &[words]);
+        scene.settle();
+        assert!(!operator.log().contains("panicked"), "{what}: {}", operator.log());
+        scene.vault.behave();
+        scene.doc("db").becomes(json!({"k": "two"})).is_at_version(2);
+        assert_eq!(logins(&scene), 1, "{what}");
+    }
+}
+
+#[test]
+fn a_login_that_is_answered_by_nonsense_is_tried_again() {
+    let scene = Scene::new();
+    scene.own("db", "one");
+    let granted = |token: &str, seconds: i64| {
+        let auth = json!({"client_token": token, "lease_duration": seconds, "renewable": true});
+        json!({"auth": auth}).to_string()
+    };
+    let bodies = [
+        "<html>".to_owned(),
+        r#"{"auth": null}"#.to_owned(),
+        granted("", 3600),
+        granted("a\nb", 3600),
+        granted("hvs.x", -1),
+    ];
+    let answer = |body: &str| scene.vault.answer(LOGIN, Answer::new(200, &[], body));
+    answer("");
+    let mut operator = scene.start();
+    for body in bodies {
+        answer(&body);
+        scene.vault.answers(1);
+    }
+    operator.says(&["login to Vault failed", "does not fit"]);
+    assert!(operator.is_running());
+    scene.vault.behave();
+    scene.doc("db").becomes(json!({"k": "one"})).is_at_version(1);
+}
+
+#[test]
+fn a_reply_that_trickles_is_given_up_after_the_client_timeout() {
+    let scene = Scene::new();
+    scene.own("db", "one");
+    let operator = scene.run().env("VAULT_CLIENT_TIMEOUT", "1s").start();
+    scene.doc("db").becomes(json!({"k": "one"}));
+    let trickle = Answer::raw("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n{").and_trickles();
+    scene
+        .vault
+        .answer(&format!("GET /v1/secret/data/{}/db", scene.ns), trickle);
+    scene.annotate("Secret", "db", &[("force-sync", Some("1"))]);
+    scene.set_key("db", "k", "two");
+    scene.event("db", "SyncFailed", &["timed out"]);
+    scene.settle();
+    operator.probe("/livez", 200);
+    scene.vault.behave();
+    scene.doc("db").becomes(json!({"k": "two"})).is_at_version(2);
+}
+
+#[test]
+fn a_reply_without_end_is_cut_off_whatever_length_it_claims() {
+    for (head, words, most) in [
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 100000000000\r\n\r\n{",
+            "longer than 16 MiB",
+            REPLY_LIMIT,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffff\r\n{",
+            "longer than 16 MiB",
+            REPLY_LIMIT,
+        ),
+        (
+            "HTTP/1.1 500 Oh\r\nContent-Length: 100000000000\r\n\r\n{",
+            "500",
+            0,
+        ),
+    ] {
+        let scene = Scene::new();
+        let operator = changed(&scene, "GET", Answer::raw(head).and_floods());
+        scene.event("db", "SyncFailed", &[words]);
+        let each = scene.vault.flooded() / scene.vault.answered();
+        // The rest is what the kernel holds on its way.
+        assert!(each < most + ON_ITS_WAY, "{each} bytes were taken each time");
+        scene.set_key("db", "k", "two");
+        scene.settle();
+        operator.probe("/livez", 200);
+        scene.vault.behave();
+        scene.doc("db").becomes(json!({"k": "two"})).is_at_version(2);
+    }
+}
+
+fn resident(operator: &Operator) -> f64 {
+    let metrics = operator.metrics();
+    metrics
+        .value("process_resident_memory_bytes", &[])
+        .expect("its memory")
+}
+
+#[test]
+fn many_replies_without_end_at_a_time_stay_within_memory() {
+    let scene = Scene::new();
+    for i in 0..32 {
+        scene.own(&format!("s{i}"), "one");
+    }
+    let operator = scene.start();
+    for i in 0..32 {
+        scene.doc(&format!("s{i}")).becomes(json!({"k": "one"}));
+    }
+    let before = resident(&operator);
+    let flood =
+        Answer::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffff\r\n{").and_floods();
+    scene
+        .vault
+        .answer(&format!("GET /v1/secret/data/{}/s", scene.ns), flood);
+    for i in 0..32 {
+        scene.annotate("Secret", &format!("s{i}"), &[("force-sync", Some("1"))]);
+    }
+    let mut most = 0.0_f64;
+    eventually("each was answered, and some twice", || {
+        most = most.max(resident(&operator));
+        check(scene.vault.answered() >= 40, scene.vault.answered())
+    });
+    // Sixteen that are worked on at a time would be 256 MiB, and what growing takes.
+    let growth = most - before;
+    assert!(growth < 128e6, "it grew by {growth} bytes");
+    scene.vault.behave();
+    for i in 0..32 {
+        scene.set_key(&format!("s{i}"), "k", "two");
+        scene.doc(&format!("s{i}")).becomes(json!({"k": "two"}));
+    }
+}
+
+/// A mount of the test's own, which its policy allows altogether.
+struct Own<'a> {
+    scene: &'a Scene,
+    name: String,
+}
+
+impl<'a> Own<'a> {
+    fn new(scene: &'a Scene, version: &str) -> Self {
+        let own = Self {
+            scene,
+            name: format!("own-{}", scene.ns),
+        };
+        let policy = format!(
+            r#"path "{}/*" {{ capabilities = ["create", "read", "update", "patch", "delete", "list"] }}
+               path "secret/data/{ns}/*" {{ capabilities = ["create", "read", "update", "delete"] }}"#,
+            own.name,
+            ns = scene.ns
+        );
+        scene.set_policy(&policy);
+        own.mount(version);
+        own
+    }
+
+    fn mount(&self, version: &str) {
+        let vault = &self.scene.bed.vault;
+        let engine = json!({"type": "kv", "options": {"version": version}});
+        vault.post(&format!("/v1/sys/mounts/{}", self.name), &engine).ok();
+        if version == "2" {
+            eventually("it takes writes", || {
+                let reply = vault.post(&format!("/v1/{}/config", self.name), &json!({}));
+                check(reply.status < 300, reply.text)
+            });
+        }
+    }
+
+    fn remake(&self, version: &str) {
+        let path = format!("/v1/sys/mounts/{}", self.name);
+        self.scene.bed.vault.delete(&path).ok();
+        self.mount(version);
+    }
+
+    /// What is at a path of the API, right after the mount.
+    fn at(&self, path: &str) -> Value {
+        let reply = self.scene.bed.vault.get(&format!("/v1/{}/{path}", self.name));
+        reply.json()["data"].clone()
+    }
+
+    fn becomes(&self, path: &str, wanted: Value) {
+        eventually(format!("{path} holds {wanted}"), || {
+            let seen = self.at(path);
+            let data = if path.starts_with("data/") {
+                &seen["data"]
+            } else {
+                &seen
+            };
+            check(
+                *data == wanted,
+                format!("{seen}\n{:#?}", self.scene.events("app")),
+            )
+        });
+    }
+}
+
+impl Drop for Own<'_> {
+    fn drop(&mut self) {
+        let path = format!("/v1/sys/mounts/{}", self.name);
+        let _ = self.scene.bed.vault.try_send("DELETE", &path, None);
+    }
+}
+
+/// The two ways that lead to Vault: a write by what is remembered, and a look.
+const WAYS: [fn(&Scene); 2] = [
+    |scene| scene.set_key("app", "k", "two"),
+    |scene| {
+        // Both at once.
+        let change = json!({
+            "metadata": {"annotations": {"vault-sync.io/force-sync": "1"}},
+            "stringData": {"k": "two"},
+        });
+        scene.patch("Secret", "app", change);
+    },
+];
+
+#[test]
+fn a_v2_mount_that_is_remade_as_v1_is_seen_for_what_it_is() {
+    for change in WAYS {
+        v2_to_v1(change);
+    }
+}
+
+fn v2_to_v1(change: fn(&Scene)) {
+    let scene = Scene::new();
+    let own = Own::new(&scene, "2");
+    let annotations = ours(&[("path", &format!("{}/app", own.name))]);
+    scene.create_secret("app", annotations, &[("k", b"one")]);
+    let mut operator = scene.start();
+    own.becomes("data/app", json!({"k": "one"}));
+    scene.settle();
+    own.remake("1");
+    change(&scene);
+    own.becomes("app", json!({"k": "two"}));
+    // The way of writing to v2 leaves nothing on v1.
+    assert_eq!(own.at("data/app"), Value::Null);
+    assert_eq!(own.at("metadata/app"), Value::Null);
+    scene.set_key("app", "k", "three");
+    own.becomes("app", json!({"k": "three"}));
+    scene.delete("Secret", "app");
+    scene.vanishes("Secret", "app");
+    own.becomes("app", Value::Null);
+    assert!(operator.is_running());
+}
+
+#[test]
+fn a_v1_mount_that_is_remade_as_v2_is_seen_for_what_it_is() {
+    for change in WAYS {
+        v1_to_v2(change);
+    }
+}
+
+fn v1_to_v2(change: fn(&Scene)) {
+    let scene = Scene::new();
+    let own = Own::new(&scene, "1");
+    let annotations = ours(&[("path", &format!("{}/app", own.name))]);
+    scene.create_secret("app", annotations, &[("k", b"one")]);
+    let mut operator = scene.start();
+    own.becomes("app", json!({"k": "one"}));
+    scene.settle();
+    own.remake("2");
+    change(&scene);
+    own.becomes("data/app", json!({"k": "two"}));
+    scene.set_key("app", "k", "three");
+    own.becomes("data/app", json!({"k": "three"}));
+    scene.delete("Secret", "app");
+    scene.vanishes("Secret", "app");
+    eventually("its version is deleted", || {
+        let seen = own.at("data/app");
+        check(seen["data"] == Value::Null, seen)
+    });
+    assert!(operator.is_running());
+}
