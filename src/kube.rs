@@ -81,18 +81,20 @@ impl Error {
         }
     }
 
-    /// Whether trying again may help without anybody's doing.
+    /// Whether trying again may help although nobody changes the source. A right that is missing counts:
+    /// nothing tells us when it is given, and an API server that has just started denies everything.
     pub fn transient(&self) -> bool {
-        matches!(self, Self::Conflict(_) | Self::Unavailable { .. })
+        matches!(
+            self,
+            Self::Conflict(_) | Self::Unavailable { .. } | Self::Denied { .. }
+        )
     }
 
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Conflict(_) | Self::Unavailable { .. } => "it is tried again",
-            Self::Denied { .. } => {
-                "check the operator's Roles in this namespace; it is tried again at the next change, and every few minutes"
-            }
+            Self::Denied { .. } => "check the operator's Roles in this namespace; it is tried again",
             Self::Refused { .. } => "see the message of the API server",
         }
     }

@@ -32,7 +32,7 @@ const MOST_REFERENCES: usize = 500;
 
 /// Problems that a document tells of at most, and keys that a problem names: a Secret may have ten
 /// thousands.
-const MOST_TOLD: usize = 20;
+pub const MOST_TOLD: usize = 20;
 
 /// Whether a source asks for more than one may.
 pub fn check_bounds(source: &Source, ask: &Ask) -> Result<(), Problem> {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::report::{of_kubernetes, of_ledger};
 use super::{Moved, Run, now};
 use crate::domain::annotations::Ask;
-use crate::domain::desired::{Assembled, Wanted, assemble, keep_picked};
+use crate::domain::desired::{Assembled, MOST_TOLD, Wanted, assemble, keep_picked};
 use crate::domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount};
 use crate::domain::index::Remembered;
 use crate::domain::ledger::{LedgerEntry, State};
@@ -94,7 +94,12 @@ impl Run<'_> {
         let limit = limit.min(on.budget.largest());
         let secrets = match self.fetch(source, wanted, limit).await {
             Ok(secrets) => secrets,
-            Err(problem) => return Ok(Some(self.failed(id, problem))),
+            Err(problems) => {
+                for problem in problems {
+                    self.failed(id, problem);
+                }
+                return Ok(Some(self.standing_of_failed(id)));
+            }
         };
         share.shrink(secrets.values());
         let mut versions: BTreeMap<String, String> = secrets
@@ -392,15 +397,16 @@ impl Run<'_> {
         source: &Source,
         wanted: &Wanted,
         limit: usize,
-    ) -> Result<BTreeMap<String, Payload>, Problem> {
+    ) -> Result<BTreeMap<String, Payload>, Vec<Problem>> {
         let mut secrets = BTreeMap::new();
+        let mut missing = Vec::new();
         let mut size = 0;
         for entry in &wanted.entries {
             if secrets.contains_key(&entry.name) {
                 continue;
             }
             let fetched = self.on.kube.secret(&source.key.namespace, &entry.name).await;
-            let mut payload = fetched.map_err(|error| of_kubernetes(&error))?;
+            let mut payload = fetched.map_err(|error| vec![of_kubernetes(&error)])?;
             let version = payload.as_ref().map(|payload| payload.resource_version.as_str());
             self.on
                 .index()
@@ -410,11 +416,21 @@ impl Run<'_> {
                 size += payload.data.values().map(Value::len).sum::<usize>();
             }
             if size > limit {
-                return Err(Problem::TooLarge {
+                return Err(vec![Problem::TooLarge {
                     document: wanted.id.clone(),
                     size,
                     limit,
+                }]);
+            }
+            if payload.is_none() && !entry.optional {
+                missing.push(Problem::MissingSecret {
+                    namespace: source.key.namespace.clone(),
+                    secret: entry.name.clone(),
                 });
+            }
+            // Nothing comes of it, and a list may name hundreds that do not exist.
+            if missing.len() >= MOST_TOLD {
+                return Err(missing);
             }
             secrets.extend(payload.map(|payload| (entry.name.clone(), payload)));
         }
