@@ -408,3 +408,50 @@ impl Kube {
 fn predecessors_annotation() -> serde_json::Value {
     serde_json::json!({ format!("{PREFIX}{SECRET_VERSIONS}"): null })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_annotations_only_what_is_read_is_kept() {
+        let meta: ObjectMeta = serde_json::from_value(serde_json::json!({
+            "namespace": "shop", "name": "db", "uid": "u-1",
+            "annotations": {
+                "kubectl.kubernetes.io/last-applied-configuration": "the whole object",
+                "vault-sync.io/path": "secret/app",
+                "vault-sync.io/pth": "x",
+                "vault-sync.io/": "x",
+                "path": "x",
+            },
+        }))
+        .unwrap();
+        let source = source(Kind::Secret, &meta, Vec::new()).unwrap();
+        assert_eq!(
+            source.annotations.into_iter().collect::<Vec<_>>(),
+            [("path".to_owned(), "secret/app".to_owned())]
+        );
+    }
+
+    #[test]
+    fn a_right_that_is_missing_may_come_and_a_refusal_stays() {
+        let error = |code: u16| {
+            let status =
+                serde_json::json!({"status": "Failure", "code": code, "message": "m", "reason": "r"});
+            Error::of(
+                "read it",
+                kube::Error::Api(serde_json::from_value(status).unwrap()),
+            )
+        };
+        for (code, transient) in [
+            (401, true),
+            (403, true),
+            (409, true),
+            (429, true),
+            (500, true),
+            (422, false),
+        ] {
+            assert_eq!(error(code).transient(), transient, "{code}");
+        }
+    }
+}
