@@ -90,16 +90,10 @@ impl Run<'_> {
         };
 
         let mut share = on.budget.share(wanted.entries.len()).await;
-        let limit = on.settings.max_document_size.unwrap_or(usize::MAX);
-        let limit = limit.min(on.budget.largest());
+        let limit = self.largest();
         let secrets = match self.fetch(source, wanted, limit).await {
             Ok(secrets) => secrets,
-            Err(problems) => {
-                for problem in problems {
-                    self.failed(id, problem);
-                }
-                return Ok(Some(self.standing_of_failed(id)));
-            }
+            Err(problems) => return Ok(Some(self.all_failed(id, problems))),
         };
         share.shrink(secrets.values());
         let mut versions: BTreeMap<String, String> = secrets
@@ -113,13 +107,7 @@ impl Run<'_> {
         };
         let content = match assemble(wanted, &source.key.namespace, secrets, Some(limit)) {
             Assembled::Nothing => return Ok(None),
-            Assembled::Problems(problems) => {
-                for problem in problems {
-                    self.report.problem(Some(id), problem);
-                }
-                self.memory.documents.remove(id);
-                return Ok(Some(self.standing_of_failed(id)));
-            }
+            Assembled::Problems(problems) => return Ok(Some(self.all_failed(id, problems))),
             Assembled::Content { content, warnings } => {
                 for warning in warnings {
                     self.report.warning(warning);
@@ -537,9 +525,21 @@ impl Run<'_> {
     }
 
     fn failed(&mut self, id: &DocumentId, problem: Problem) -> Standing {
+        self.all_failed(id, vec![problem])
+    }
+
+    fn all_failed(&mut self, id: &DocumentId, problems: Vec<Problem>) -> Standing {
         self.memory.documents.remove(id);
-        self.report.problem(Some(id), problem);
+        for problem in problems {
+            self.report.problem(Some(id), problem);
+        }
         self.standing_of_failed(id)
+    }
+
+    /// Bytes that a document may have at most.
+    fn largest(&self) -> usize {
+        let stated = self.on.settings.max_document_size.unwrap_or(usize::MAX);
+        stated.min(self.on.budget.largest())
     }
 }
 

@@ -532,7 +532,5 @@ fn a_flood_of_failures_is_told_in_a_bounded_number_of_events_the_first_of_each_s
         created >= SOURCES && created <= most.min(10 * SOURCES),
         "{created} Events in {seconds} s"
     );
-    let told = created + operator.metrics().value(dropped, &[]).unwrap_or_default() as usize;
-    assert!(told > created, "{told}");
     is_well(&mut operator);
 }
