@@ -1,6 +1,6 @@
 //! The documents that a source asks for, and what they hold.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -66,13 +66,12 @@ impl Hint {
             optional,
         };
         let (secrets, each) = match &ask.entries {
-            Some(entries) => (
-                entries
-                    .iter()
-                    .map(|entry| reference(&entry.name, entry.optional))
-                    .collect(),
-                false,
-            ),
+            Some(entries) => {
+                let mut named = HashSet::new();
+                let once = entries.iter().filter(|entry| named.insert(entry.name.as_str()));
+                let once = once.map(|entry| reference(&entry.name, entry.optional));
+                (once.collect(), false)
+            }
             None if source.key.kind == Kind::Secret => (vec![reference(&source.key.name, false)], false),
             None => (source.references.clone(), true),
         };

@@ -91,7 +91,7 @@ impl Run<'_> {
 
         let mut share = on.budget.share(wanted.entries.len()).await;
         let limit = self.largest();
-        let secrets = match self.fetch(source, wanted, limit).await {
+        let secrets = match self.fetch(source, wanted, on.budget.largest()).await {
             Ok(secrets) => secrets,
             Err(problems) => return Ok(Some(self.all_failed(id, problems))),
         };
