@@ -12,7 +12,9 @@ fuzz_target!(|data: &[u8]| {
     let mut variables = HashMap::new();
     let mut args = vec![OsString::from("vault-sync-operator")];
     for word in data.split(|&byte| byte == 0) {
-        let pair = word.strip_prefix(b"$").map(|word| word.splitn(2, |&byte| byte == b'='));
+        let pair = word
+            .strip_prefix(b"$")
+            .map(|word| word.splitn(2, |&byte| byte == b'='));
         match pair {
             Some(mut pair) => {
                 let name = String::from_utf8_lossy(pair.next().unwrap_or_default()).into_owned();

@@ -45,7 +45,7 @@ fn annotations(scene: &Scene, name: &str, number: usize) -> Value {
         3 => with("secrets", list(60_000)),
         4 => with(
             "secrets",
-            format!("- &a {}\n- [{}]\n", "x".repeat(60_000), "*a,".repeat(20_000)),
+            format!("- &a {}\n- [{}]\n", "x".repeat(30_000), "*a,".repeat(10_000)),
         ),
         5 => with("secrets", "{a: [".repeat((room - 300) / 5)),
         6 => ours(&[("path", &"x".repeat(room))]),

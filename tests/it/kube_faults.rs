@@ -398,6 +398,12 @@ fn who_edits_one_object_in_a_loop_starves_nobody_and_is_followed_to_the_end() {
     for name in ["stormy", "app/db"] {
         scene.doc(name).becomes(json!({"k": "60"}));
     }
+    // A finalizer that was taken off after the last sync is back with the next.
+    scene.set_key("stormy", "k", "end");
+    scene.set_key("db", "k", "end");
+    for name in ["stormy", "app/db"] {
+        scene.doc(name).becomes(json!({"k": "end"}));
+    }
     scene.settle();
     for (kind, name) in [("Secret", "stormy"), ("Deployment", "app")] {
         let mut finalizers = scene.finalizers(kind, name);
@@ -414,14 +420,14 @@ fn who_edits_one_object_in_a_loop_starves_nobody_and_is_followed_to_the_end() {
         let audit = scene.audit();
         let patches = audit.iter().filter(|a| a.verb == "patch" && a.name == name);
         let patches = patches.count();
-        assert!(patches <= EDITS + 1, "{patches} patches of {name}");
+        assert!(patches <= EDITS + 2, "{patches} patches of {name}");
         scene.patch(
             if name == "app" { "Deployment" } else { "Secret" },
             name,
             json!({"metadata": {"finalizers": ["vault-sync.io/finalizer"]}}),
         );
     }
-    for (name, versions) in [("stormy", EDITS as u64 + 1), ("app/db", EDITS as u64 + 1)] {
+    for (name, versions) in [("stormy", EDITS as u64 + 2), ("app/db", EDITS as u64 + 2)] {
         let version = scene.doc(name).version();
         assert!(version <= versions, "{name} is at version {version}");
     }

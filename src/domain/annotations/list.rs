@@ -7,6 +7,8 @@ use serde_json::Value as Json;
 use super::{Encoding, tree};
 use crate::domain::problem::{Problem, Warning, excerpt};
 
+/// Longest list in YAML, in bytes: its parser keeps many times that while it reads.
+const LONGEST_YAML: usize = 64 * 1024;
 /// Most entries of a list.
 const MOST_ENTRIES: usize = 2000;
 /// Most Secrets that a list names. Each is kept in memory for as long as the source is there.
@@ -54,6 +56,12 @@ pub(super) fn parse(text: &str, warnings: &mut Vec<Warning>) -> Result<Vec<Entry
     }
     let json = match tree::from_json(text) {
         Ok(json) => json,
+        Err(error) if text.len() > LONGEST_YAML => {
+            let error = line(&error);
+            return Err(fault(format!(
+                "a list longer than {LONGEST_YAML} bytes must be JSON, and this is not: {error}"
+            )));
+        }
         Err(error) if text.trim_start().starts_with(['[', '{']) => {
             // Flow YAML looks like JSON; only when it is neither do we speak of JSON.
             tree::from_yaml(text).map_err(|_| fault(format!("this is not JSON: {}", line(&error))))?
@@ -425,7 +433,8 @@ mod tests {
             (format!("{{a: {}", "[".repeat(100_000)), "it nests too deeply"),
             (
                 format!("[{}]", vec!["{}"; 40_000].join(",")),
-                "this is not JSON: it says more than a list has room for at line 1 column 20973",
+                "a list longer than 65536 bytes must be JSON, and this is not: \
+                 it says more than a list has room for at line 1 column 20973",
             ),
         ] {
             assert_eq!(
@@ -437,12 +446,12 @@ mod tests {
 
     #[test]
     fn aliases_of_yaml_cannot_blow_a_list_up() {
-        // Each alias is three characters, and stands for sixty thousand.
-        let scalar = format!("- &a {}\n- [{}]\n", "x".repeat(60_000), "*a,".repeat(20_000));
+        // Each alias is three characters, and stands for thirty thousand.
+        let scalar = format!("- &a {}\n- [{}]\n", "x".repeat(30_000), "*a,".repeat(10_000));
         assert_eq!(
             list(&scalar).unwrap_err(),
             "vault-sync.io/secrets: this is neither JSON nor YAML: \
-             .[1][68]: it says more than a list has room for at line 1 column 3"
+             .[1][138]: it says more than a list has room for at line 1 column 3"
         );
         let honest = "- &db {name: db, keys: &keys [user, pass]}\n- {name: other, keys: *keys}\n";
         assert_eq!(list(honest).unwrap()[1].keys.as_ref().unwrap().len(), 2);
