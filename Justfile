@@ -20,6 +20,10 @@ explore *what:
 bench:
     TESTBED_BIN=$(hack/testbed/build | tail -n 1) cargo bench --locked
 
+# Random input to one of fuzz/fuzz_targets, or to each of them, for so many seconds each
+fuzz target="all" seconds="60":
+    hack/fuzz {{target}} {{seconds}}
+
 # Format, clippy, docs, scripts, dependencies, README
 lint:
     ci/lint

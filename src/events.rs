@@ -264,4 +264,47 @@ mod tests {
         assert_eq!(event.regarding.unwrap().api_version.unwrap(), "v1");
         assert_eq!(cut_note(&"x".repeat(1024)), "x".repeat(1024));
     }
+
+    /// Ten thousand failures in one moment, while the API server takes none of their Events.
+    #[tokio::test]
+    async fn a_flood_is_counted_and_not_kept() {
+        let nowhere = kube::Config::new("http://127.0.0.1:9".parse().unwrap());
+        let client = kube::Client::try_from(nowhere).unwrap();
+        let mut registry = prometheus_client::registry::Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let (events, mut writer) = Events::new(client, "op-0", metrics);
+        let note = |round: usize| Note {
+            reason: Reason::SyncFailed,
+            text: format!("failure {round}"),
+        };
+        for round in 0..50 {
+            for number in 0..200 {
+                let name = format!("web{number}");
+                events.publish(
+                    &source(Kind::Deployment, &name),
+                    &format!("u{number}"),
+                    &note(round),
+                );
+            }
+        }
+        let mut waiting = Vec::new();
+        while let Ok(event) = writer.waiting.try_recv() {
+            waiting.push(event);
+        }
+        // The first of each came before any second one; of those, as many as all may have at once, and
+        // what has come since.
+        let firsts = waiting
+            .iter()
+            .filter(|event| event.note.as_deref() == Some("failure 0"));
+        assert_eq!(firsts.count(), 200);
+        assert!(
+            waiting.len() >= 200 && waiting.len() <= MOST_WAITING,
+            "{}",
+            waiting.len()
+        );
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let dropped = format!("events_dropped_total {}", 10_000 - waiting.len());
+        assert!(text.contains(&dropped), "{dropped} is not in {text}");
+    }
 }

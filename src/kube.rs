@@ -82,11 +82,12 @@ impl Error {
         }
     }
 
-    /// When the call is tried again. Rights are given, and objects made acceptable, where nobody tells us.
+    /// When the call is tried again. A right that is missing counts with what passes by itself: nothing tells us
+    /// when it is given, and an API server that has just started denies everything.
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Conflict(_) | Self::Unavailable { .. } => Retry::Backoff,
-            Self::Denied { .. } | Self::Refused { .. } => Retry::Slowly,
+            Self::Conflict(_) | Self::Unavailable { .. } | Self::Denied { .. } => Retry::Backoff,
+            Self::Refused { .. } => Retry::Slowly,
         }
     }
 
@@ -94,9 +95,7 @@ impl Error {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Conflict(_) | Self::Unavailable { .. } => "it is tried again",
-            Self::Denied { .. } => {
-                "check the operator's Roles in this namespace; it is tried again at the next change, and every few minutes"
-            }
+            Self::Denied { .. } => "check the operator's Roles in this namespace; it is tried again",
             Self::Refused { .. } => "see the message of the API server",
         }
     }
@@ -409,4 +408,51 @@ impl Kube {
 
 fn predecessors_annotation() -> serde_json::Value {
     serde_json::json!({ format!("{PREFIX}{SECRET_VERSIONS}"): null })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_annotations_only_what_is_read_is_kept() {
+        let meta: ObjectMeta = serde_json::from_value(serde_json::json!({
+            "namespace": "shop", "name": "db", "uid": "u-1",
+            "annotations": {
+                "kubectl.kubernetes.io/last-applied-configuration": "the whole object",
+                "vault-sync.io/path": "secret/app",
+                "vault-sync.io/pth": "x",
+                "vault-sync.io/": "x",
+                "path": "x",
+            },
+        }))
+        .unwrap();
+        let source = source(Kind::Secret, &meta, Vec::new()).unwrap();
+        assert_eq!(
+            source.annotations.into_iter().collect::<Vec<_>>(),
+            [("path".to_owned(), "secret/app".to_owned())]
+        );
+    }
+
+    #[test]
+    fn a_right_that_is_missing_may_come_and_a_refusal_stays() {
+        let error = |code: u16| {
+            let status =
+                serde_json::json!({"status": "Failure", "code": code, "message": "m", "reason": "r"});
+            Error::of(
+                "read it",
+                kube::Error::Api(serde_json::from_value(status).unwrap()),
+            )
+        };
+        for (code, retry) in [
+            (401, Retry::Backoff),
+            (403, Retry::Backoff),
+            (409, Retry::Backoff),
+            (429, Retry::Backoff),
+            (500, Retry::Backoff),
+            (422, Retry::Slowly),
+        ] {
+            assert_eq!(error(code).retry(), retry, "{code}");
+        }
+    }
 }

@@ -27,7 +27,7 @@ use crate::domain::settings::{DeletionPolicy, Settings};
 use crate::domain::source::{Source, SourceKey};
 use crate::domain::value::Digester;
 use crate::events::Events;
-use crate::kube::Kube;
+use crate::kube::{self, Kube};
 use crate::lease::Tenure;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
@@ -398,7 +398,7 @@ impl<'a> Run<'a> {
             .annotations
             .contains_key(crate::domain::annotations::SECRET_VERSIONS)
             && let Err(error) = self.on.kube.drop_predecessors_annotation(source).await
-            && error.retry() == Retry::Slowly
+            && matches!(error, kube::Error::Denied { .. } | kube::Error::Refused { .. })
         {
             tracing::debug!(source = %source.key, %error, "the predecessor's annotation stays");
         }

@@ -115,7 +115,8 @@ impl Scope<'_> {
     {
         let mut config = watcher::Config::default().streaming_lists();
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
-        let mut told = false;
+        // How it fails, since that was told.
+        let mut told = None;
         let mut listed = Some(listed);
         loop {
             let stream = open(config.clone());
@@ -133,12 +134,16 @@ impl Scope<'_> {
                         config = watcher::Config::default().page_size(PAGE);
                         break;
                     }
+                    Err(error) if is_outdated(&error) => {
+                        tracing::info!(kind = %self.kind, "the API server has forgotten where the watch was; listing again");
+                        tokio::time::sleep(backoff.next()).await;
+                    }
                     Err(error) => {
                         let denied = is_denied(&error);
-                        if !std::mem::replace(&mut told, true) {
-                            let error =
-                                crate::kube::Error::of(format!("watch {}s", self.kind), reason(error));
-                            tracing::warn!(kind = %self.kind, %error, "a watch has failed; trying again");
+                        let error = crate::kube::Error::of(format!("watch {}s", self.kind), reason(error));
+                        let how = Some(std::mem::discriminant(&error));
+                        if std::mem::replace(&mut told, how) != how {
+                            tracing::warn!(kind = %self.kind, namespace = self.namespace, %error, "a watch has failed; trying again");
                         }
                         if denied && let Some(listed) = listed.take() {
                             // The rest need not wait for a right that may never come; what we cannot see
@@ -152,8 +157,8 @@ impl Scope<'_> {
                     }
                     Ok(Some(event)) => {
                         backoff.reset();
-                        if std::mem::take(&mut told) {
-                            tracing::info!(kind = %self.kind, "the watch works again");
+                        if told.take().is_some() {
+                            tracing::info!(kind = %self.kind, namespace = self.namespace, "the watch works again");
                         }
                         match event {
                             Event::Init => unseen = self.known(),
@@ -308,6 +313,16 @@ fn needs_pages(error: &watcher::Error) -> bool {
         _ => return false,
     };
     matches!(code, 400 | 422)
+}
+
+/// Whether the history from which a watch would go on is no more: etcd keeps some minutes of it.
+fn is_outdated(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::WatchStartFailed(kube::Error::Api(status)) | watcher::Error::WatchError(status) => {
+            status.code == 410
+        }
+        _ => false,
+    }
 }
 
 /// Whether we may not list or watch here.

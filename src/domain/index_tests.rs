@@ -135,3 +135,22 @@ fn a_source_whose_list_cannot_be_read_loses_nothing_to_another() {
     assert_eq!(rivals.len(), 1);
     assert_eq!(rivals[0].key, holder);
 }
+
+#[test]
+fn a_source_that_asks_for_more_than_it_may_loses_nothing_to_another() {
+    let mut index = index();
+    listing(&mut index, "holds", r#"[{"name": "db"}]"#);
+    listing(&mut index, "waits", r#"[{"name": "db"}]"#);
+    observe(&mut index, "holds", &[("path", &"x".repeat(100_000))]);
+    let hint = index.get(&key("holds")).unwrap().hint.as_ref().unwrap();
+    assert!(hint.path.is_empty() && hint.secrets.is_empty());
+    let (id, holder, settings) = (DocumentId::new("secret", "app"), key("holds"), settings());
+    let mount = Mount {
+        path: "secret".into(),
+        version: KvVersion::V2,
+    };
+    let rivals = index.rivals(&key("waits"), &id, &[&holder], |key, hint| {
+        hint.places(key, &mount, &settings)
+    });
+    assert_eq!(rivals.len(), 1);
+}

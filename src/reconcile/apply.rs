@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::report::{of_kubernetes, of_ledger};
 use super::{Moved, Run, now};
 use crate::domain::annotations::Ask;
-use crate::domain::desired::{Assembled, Wanted, assemble, keep_picked};
+use crate::domain::desired::{Assembled, MOST_TOLD, Wanted, assemble, keep_picked};
 use crate::domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount};
 use crate::domain::index::Remembered;
 use crate::domain::ledger::{LedgerEntry, State};
@@ -90,11 +90,10 @@ impl Run<'_> {
         };
 
         let mut share = on.budget.share(wanted.entries.len()).await;
-        let limit = on.settings.max_document_size.unwrap_or(usize::MAX);
-        let limit = limit.min(on.budget.largest());
-        let secrets = match self.fetch(source, wanted, limit).await {
+        let limit = self.largest();
+        let secrets = match self.fetch(source, wanted, on.budget.largest()).await {
             Ok(secrets) => secrets,
-            Err(problem) => return Ok(Some(self.failed(id, problem))),
+            Err(problems) => return Ok(Some(self.all_failed(id, problems))),
         };
         share.shrink(secrets.values());
         let mut versions: BTreeMap<String, String> = secrets
@@ -108,13 +107,7 @@ impl Run<'_> {
         };
         let content = match assemble(wanted, &source.key.namespace, secrets, Some(limit)) {
             Assembled::Nothing => return Ok(None),
-            Assembled::Problems(problems) => {
-                for problem in problems {
-                    self.report.problem(Some(id), problem);
-                }
-                self.memory.documents.remove(id);
-                return Ok(Some(self.standing_of_failed(id)));
-            }
+            Assembled::Problems(problems) => return Ok(Some(self.all_failed(id, problems))),
             Assembled::Content { content, warnings } => {
                 for warning in warnings {
                     self.report.warning(warning);
@@ -424,15 +417,16 @@ impl Run<'_> {
         source: &Source,
         wanted: &Wanted,
         limit: usize,
-    ) -> Result<BTreeMap<String, Payload>, Problem> {
+    ) -> Result<BTreeMap<String, Payload>, Vec<Problem>> {
         let mut secrets = BTreeMap::new();
+        let mut missing = Vec::new();
         let mut size = 0;
         for entry in &wanted.entries {
             if secrets.contains_key(&entry.name) {
                 continue;
             }
             let fetched = self.on.kube.secret(&source.key.namespace, &entry.name).await;
-            let mut payload = fetched.map_err(|error| of_kubernetes(&error))?;
+            let mut payload = fetched.map_err(|error| vec![of_kubernetes(&error)])?;
             let version = payload.as_ref().map(|payload| payload.resource_version.as_str());
             self.on
                 .index()
@@ -442,11 +436,21 @@ impl Run<'_> {
                 size += payload.data.values().map(Value::len).sum::<usize>();
             }
             if size > limit {
-                return Err(Problem::TooLarge {
+                return Err(vec![Problem::TooLarge {
                     document: wanted.id.clone(),
                     size,
                     limit,
+                }]);
+            }
+            if payload.is_none() && !entry.optional {
+                missing.push(Problem::MissingSecret {
+                    namespace: source.key.namespace.clone(),
+                    secret: entry.name.clone(),
                 });
+            }
+            // Nothing comes of it, and a list may name hundreds that do not exist.
+            if missing.len() >= MOST_TOLD {
+                return Err(missing);
             }
             secrets.extend(payload.map(|payload| (entry.name.clone(), payload)));
         }
@@ -553,9 +557,21 @@ impl Run<'_> {
     }
 
     fn failed(&mut self, id: &DocumentId, problem: Problem) -> Standing {
+        self.all_failed(id, vec![problem])
+    }
+
+    fn all_failed(&mut self, id: &DocumentId, problems: Vec<Problem>) -> Standing {
         self.memory.documents.remove(id);
-        self.report.problem(Some(id), problem);
+        for problem in problems {
+            self.report.problem(Some(id), problem);
+        }
         self.standing_of_failed(id)
+    }
+
+    /// Bytes that a document may have at most.
+    fn largest(&self) -> usize {
+        let stated = self.on.settings.max_document_size.unwrap_or(usize::MAX);
+        stated.min(self.on.budget.largest())
     }
 }
 

@@ -7,10 +7,12 @@ use serde_json::Value as Json;
 use super::{Encoding, tree};
 use crate::domain::problem::{Problem, Warning, excerpt};
 
-/// Longest text of a list, in bytes: half of what all annotations of an object may have.
-const LONGEST: usize = 128 * 1024;
-/// Most entries of a list. Each is kept in memory for as long as its source is there.
-const MOST_ENTRIES: usize = 500;
+/// Longest list in YAML, in bytes: its parser keeps many times that while it reads.
+const LONGEST_YAML: usize = 64 * 1024;
+/// Most entries of a list.
+const MOST_ENTRIES: usize = 2000;
+/// Most Secrets that a list names. Each is kept in memory for as long as the source is there.
+const MOST_SECRETS: usize = 500;
 /// Most keys in all entries together.
 const MOST_KEYS: usize = 2000;
 /// Longest name of a key, and longest prefix, in bytes: what Kubernetes allows for a Secret's key.
@@ -49,15 +51,17 @@ pub struct Entry {
 /// people need, and keep one annotation from costing everybody else's memory.
 pub(super) fn parse(text: &str, warnings: &mut Vec<Warning>) -> Result<Vec<Entry>, Problem> {
     let fault = |what: String| Problem::List(what);
-    if text.len() > LONGEST {
-        let length = text.len();
-        return Err(fault(format!("it is {length} bytes long; {LONGEST} are allowed")));
-    }
     if nesting(text) > DEEPEST {
         return Err(fault("it nests too deeply".into()));
     }
     let json = match tree::from_json(text) {
         Ok(json) => json,
+        Err(error) if text.len() > LONGEST_YAML => {
+            let error = line(&error);
+            return Err(fault(format!(
+                "a list longer than {LONGEST_YAML} bytes must be JSON, and this is not: {error}"
+            )));
+        }
         Err(error) if text.trim_start().starts_with(['[', '{']) => {
             // Flow YAML looks like JSON; only when it is neither do we speak of JSON.
             tree::from_yaml(text).map_err(|_| fault(format!("this is not JSON: {}", line(&error))))?
@@ -87,6 +91,13 @@ pub(super) fn parse(text: &str, warnings: &mut Vec<Warning>) -> Result<Vec<Entry
         .enumerate()
         .map(|(i, item)| parse_entry(i + 1, item, &mut told))
         .collect::<Result<_, _>>()?;
+    let secrets: HashSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+    if secrets.len() > MOST_SECRETS {
+        let count = secrets.len();
+        return Err(fault(format!(
+            "it names {count} Secrets; {MOST_SECRETS} are allowed"
+        )));
+    }
     let keys: usize = entries.iter().flat_map(|entry| &entry.keys).map(Vec::len).sum();
     if keys > MOST_KEYS {
         return Err(fault(format!(
@@ -384,11 +395,11 @@ mod tests {
 
     #[test]
     fn a_list_has_bounds_and_says_which() {
-        let entries = |count: usize| {
-            let entry = |n| format!(r#"{{"name":"a{n}"}}"#);
+        let entries = |count: usize, secrets: usize| {
+            let entry = |n| format!(r#"{{"name":"a{}"}}"#, n % secrets);
             format!("[{}]", (0..count).map(entry).collect::<Vec<_>>().join(","))
         };
-        assert_eq!(list(&entries(500)).unwrap().len(), 500);
+        assert_eq!(list(&entries(2000, 500)).unwrap().len(), 2000);
         let keys = |count: usize, name: &str| {
             let keys = vec![format!(r#""{name}""#); count].join(",");
             format!(r#"[{{"name":"a","keys":[{keys}]}}]"#)
@@ -403,8 +414,8 @@ mod tests {
         let (key, longer) = ("k".repeat(253), "k".repeat(254));
         assert_eq!(list(&keys(1, &key)).unwrap().len(), 1);
         for (text, words) in [
-            (entries(501), "it has 501 entries; 500 are allowed"),
-            (" ".repeat(131_073), "it is 131073 bytes long; 131072 are allowed"),
+            (entries(2001, 1), "it has 2001 entries; 2000 are allowed"),
+            (entries(501, 501), "it names 501 Secrets; 500 are allowed"),
             (many, "its entries name 2001 keys together; 2000 are allowed"),
             (
                 keys(1, &longer),
@@ -422,7 +433,8 @@ mod tests {
             (format!("{{a: {}", "[".repeat(100_000)), "it nests too deeply"),
             (
                 format!("[{}]", vec!["{}"; 40_000].join(",")),
-                "this is not JSON: it says more than a list has room for at line 1 column 20973",
+                "a list longer than 65536 bytes must be JSON, and this is not: \
+                 it says more than a list has room for at line 1 column 20973",
             ),
         ] {
             assert_eq!(
@@ -434,12 +446,12 @@ mod tests {
 
     #[test]
     fn aliases_of_yaml_cannot_blow_a_list_up() {
-        // Each alias is three characters, and stands for sixty thousand.
-        let scalar = format!("- &a {}\n- [{}]\n", "x".repeat(60_000), "*a,".repeat(20_000));
+        // Each alias is three characters, and stands for thirty thousand.
+        let scalar = format!("- &a {}\n- [{}]\n", "x".repeat(30_000), "*a,".repeat(10_000));
         assert_eq!(
             list(&scalar).unwrap_err(),
             "vault-sync.io/secrets: this is neither JSON nor YAML: \
-             .[1][68]: it says more than a list has room for at line 1 column 3"
+             .[1][138]: it says more than a list has room for at line 1 column 3"
         );
         let honest = "- &db {name: db, keys: &keys [user, pass]}\n- {name: other, keys: *keys}\n";
         assert_eq!(list(honest).unwrap()[1].keys.as_ref().unwrap().len(), 2);

@@ -241,6 +241,18 @@ impl Operator<'_> {
             .count()
     }
 
+    /// The most memory of its own that it has had so far, in bytes: without the pages of the program's file,
+    /// of which a debug build has many.
+    pub fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let kib = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            let word = line.split_whitespace().next().unwrap();
+            word.parse::<u64>().unwrap()
+        };
+        1024 * (kib("VmHWM:") - kib("RssFile:"))
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
