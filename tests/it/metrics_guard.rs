@@ -137,16 +137,13 @@ fn hundreds_of_idle_connections_are_bounded_and_keep_nobody_else_out() {
     let crowd: Vec<TcpStream> = (0..CROWD).map(|_| connect_from(2, address(&operator))).collect();
     for _ in 0..10 {
         assert_eq!(status(&says_to(3, &operator, SCRAPE.as_bytes())), "200");
-        assert_eq!(
-            status(&says_to(2, &operator, SCRAPE.as_bytes())),
-            "503",
-            "the crowd itself is told at once"
-        );
+        let told = says_to(2, &operator, SCRAPE.as_bytes());
+        // What it had not read yet may be cut off with the connection.
+        assert!(matches!(status(&told), "503" | ""), "the crowd itself: {told}");
         operator.probe("/livez", 200);
     }
-    // Those that are served, and those that are about to be refused.
     let most = operator.open_files();
-    assert!(most <= before + 16 + 64 + 8, "{before} files before, {most} now");
+    assert!(most <= before + 16 + 8, "{before} files before, {most} now");
     // They need not even go: who says nothing loses the place.
     eventually("the crowd's address is served", || {
         let reply = says_to(2, &operator, SCRAPE.as_bytes());
@@ -168,12 +165,13 @@ fn a_crowd_of_many_addresses_is_bounded_too_and_does_not_touch_the_health_endpoi
     let crowd: Vec<TcpStream> = (0..CROWD)
         .map(|i| connect_from(10 + u8::try_from(i % 100).unwrap(), address(&operator)))
         .collect();
-    assert_eq!(status(&says_to(3, &operator, SCRAPE.as_bytes())), "503");
+    let told = says_to(3, &operator, SCRAPE.as_bytes());
+    assert!(matches!(status(&told), "503" | ""), "{told}");
     for path in ["/livez", "/healthz", "/readyz"] {
         assert_eq!(operator.health.get(path).status, 200);
     }
     let most = operator.open_files();
-    assert!(most <= before + 64 + 64 + 8, "{before} files before, {most} now");
+    assert!(most <= before + 64 + 8, "{before} files before, {most} now");
     drop(crowd);
     eventually("a scrape is answered", || {
         let reply = says_to(3, &operator, SCRAPE.as_bytes());
