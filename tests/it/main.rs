@@ -21,6 +21,7 @@ mod moves;
 mod no_churn;
 mod ownership;
 mod paths;
+mod remounts;
 mod sources;
 mod sync;
 mod vault_login;
