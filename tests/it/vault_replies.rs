@@ -161,6 +161,27 @@ fn a_login_is_not_tried_again_before_vault_says_so() {
 }
 
 #[test]
+fn a_document_is_not_asked_for_again_before_vault_says_so() {
+    for status in [429, 503] {
+        let scene = Scene::new();
+        let busy = Answer::new(status, &[("Retry-After", "3")], r#"{"errors": ["busy"]}"#);
+        // Whatever the method.
+        let _operator = changed(&scene, "", busy);
+        scene.vault.answers(3);
+        let pauses = scene.vault.pauses();
+        assert!(
+            pauses.iter().all(|pause| pause.as_secs() >= 3),
+            "{status}: {pauses:?}"
+        );
+        // Nobody else waits.
+        scene.settle();
+        scene.vault.behave();
+        scene.doc("db").becomes(json!({"k": "two"})).is_at_version(2);
+        assert_eq!(logins(&scene), 1);
+    }
+}
+
+#[test]
 fn a_standby_that_redirects_is_followed_with_the_token_and_the_body() {
     for status in [307, 308] {
         let scene = Scene::new();
