@@ -14,7 +14,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,10 +24,6 @@ use super::{Reply, plain};
 pub(super) const MOST_CONNECTIONS: usize = 64;
 /// Connections of one address at a time: nobody can keep all others out.
 pub(super) const MOST_OF_ONE_PEER: usize = 16;
-/// Connections at a time that are about to be refused in words.
-const MOST_REFUSALS: usize = 64;
-/// How long whoever is refused may take to say what they want.
-const REFUSED_WITHIN: Duration = Duration::from_secs(1);
 const HEADERS_WITHIN: Duration = Duration::from_secs(5);
 const MOST_HEADERS: usize = 64;
 /// Bytes of a request line and its headers.
@@ -49,7 +44,6 @@ where
     F: Future<Output = Reply> + Send,
 {
     let places = Places::default();
-    let refusals = Arc::new(Semaphore::new(MOST_REFUSALS));
     let connections = TaskTracker::new();
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
@@ -60,12 +54,8 @@ where
                         connection(stream, answer, stop).await;
                         drop(place);
                     });
-                } else if let Ok(place) = refusals.clone().try_acquire_owned() {
-                    // Nothing waits for its end: not even the end of the process.
-                    tokio::spawn(async move {
-                        refuse(&stream).await;
-                        drop(place);
-                    });
+                } else {
+                    refuse(&stream).await;
                 }
             }
             Err(error) => {
@@ -121,15 +111,12 @@ impl Drop for Place {
     }
 }
 
-/// Hears the request before it refuses: what is left unread when a connection is closed would take the
-/// refusal's words with it.
+/// Best effort: whoever is refused may not be reading. A new connection's buffer is empty, so this
+/// does not wait for its other end.
 async fn refuse(stream: &TcpStream) {
-    let mut heard = [0; 4096];
-    if timeout(REFUSED_WITHIN, stream.readable()).await.is_ok() {
-        while stream.try_read(&mut heard).is_ok_and(|read| read > 0) {}
+    if let Ok(Ok(())) = timeout(Duration::from_millis(100), stream.writable()).await {
+        let _ = stream.try_write(BUSY);
     }
-    // A new connection's buffer is empty.
-    let _ = stream.try_write(BUSY);
 }
 
 async fn connection<A, F>(stream: TcpStream, answer: A, stop: CancellationToken)

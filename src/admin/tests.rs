@@ -143,36 +143,37 @@ async fn connect_from(x: u8, at: std::net::SocketAddr) -> tokio::net::TcpStream 
     socket.connect(at).await.unwrap()
 }
 
-/// Scrapes from such an address: the first line of the answer.
-async fn scrape_from(x: u8, at: std::net::SocketAddr) -> String {
+/// The first line of the answer to what such an address sends. Who says nothing hears surely why it is refused.
+async fn hears(x: u8, at: std::net::SocketAddr, request: &str) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut stream = connect_from(x, at).await;
-    let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    stream.write_all(request).await.unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await.unwrap();
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut text = Vec::new();
+    let _ = stream.read_to_end(&mut text).await;
+    let text = String::from_utf8_lossy(&text);
     text.lines().next().unwrap_or_default().to_owned()
 }
 
 #[tokio::test]
 async fn connections_are_bounded_for_each_peer_and_for_all() {
+    const SCRAPE: &str = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     let (at, stop) = metrics_server(None).await;
     let mut idle = Vec::new();
     for _ in 0..server::MOST_OF_ONE_PEER {
         idle.push(connect_from(2, at).await);
     }
-    assert_eq!(scrape_from(2, at).await, "HTTP/1.1 503 Service Unavailable");
-    assert_eq!(scrape_from(3, at).await, "HTTP/1.1 200 OK");
+    assert_eq!(hears(2, at, "").await, "HTTP/1.1 503 Service Unavailable");
+    assert_eq!(hears(3, at, SCRAPE).await, "HTTP/1.1 200 OK");
     for x in 3..6 {
         for _ in 0..server::MOST_OF_ONE_PEER {
             idle.push(connect_from(x, at).await);
         }
     }
     assert_eq!(idle.len(), server::MOST_CONNECTIONS);
-    assert_eq!(scrape_from(6, at).await, "HTTP/1.1 503 Service Unavailable");
+    assert_eq!(hears(6, at, "").await, "HTTP/1.1 503 Service Unavailable");
     drop(idle);
     for x in [2, 6] {
-        while scrape_from(x, at).await != "HTTP/1.1 200 OK" {}
+        while hears(x, at, SCRAPE).await != "HTTP/1.1 200 OK" {}
     }
     stop.cancel();
 }

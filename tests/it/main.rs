@@ -27,6 +27,7 @@ mod no_churn;
 mod outage;
 mod ownership;
 mod paths;
+mod remounts;
 mod sources;
 mod sync;
 mod vault_login;

@@ -27,8 +27,8 @@ pub struct Gate {
 struct Wire {
     /// Bytes from the operator, one buffer a connection.
     heard: Mutex<Vec<Vec<u8>>>,
-    /// What is done to requests with these words in them.
-    trick: Mutex<Option<(String, Trick)>>,
+    /// What is done to requests with these words in them; the first that fits.
+    tricks: Mutex<Vec<(String, Trick)>>,
     /// Requests that were held up.
     held: Mutex<Vec<Vec<u8>>>,
     /// Nothing gets through, and nobody is told.
@@ -59,11 +59,9 @@ impl Wire {
     }
 
     fn trick_on(&self, sent: &[u8]) -> Option<Trick> {
-        let mut trick = self.trick.lock().unwrap();
-        let (words, trick) = trick.as_mut()?;
-        if !String::from_utf8_lossy(sent).contains(&**words) {
-            return None;
-        }
+        let sent = String::from_utf8_lossy(sent);
+        let mut tricks = self.tricks.lock().unwrap();
+        let (_, trick) = tricks.iter_mut().find(|(words, _)| sent.contains(&**words))?;
         if let Trick::Answer(_, left) = trick {
             *left = left.checked_sub(1)?;
             self.answered.lock().unwrap().push(Instant::now());
@@ -124,7 +122,7 @@ impl Gate {
         self.wire.stalled.send_replace(false);
     }
 
-    /// From now on requests with these words are answered in the server's place.
+    /// From now on requests with these words are answered in the server's place, beside others that are.
     pub fn answer(&self, words: &str, answer: Answer) {
         self.answer_first(usize::MAX, words, answer);
     }
@@ -132,7 +130,9 @@ impl Gate {
     /// The next so many requests with these words are answered in the server's place.
     pub fn answer_first(&self, count: usize, words: &str, answer: Answer) {
         self.wire.answered.lock().unwrap().clear();
-        self.play(words, Trick::Answer(answer, count));
+        let mut tricks = self.wire.tricks.lock().unwrap();
+        tricks.retain(|(others, _)| others != words);
+        tricks.push((words.to_owned(), Trick::Answer(answer, count)));
     }
 
     /// Waits until so many requests were answered in the server's place since that began.
@@ -161,12 +161,12 @@ impl Gate {
     }
 
     fn play(&self, words: &str, trick: Trick) {
-        *self.wire.trick.lock().unwrap() = Some((words.to_owned(), trick));
+        *self.wire.tricks.lock().unwrap() = vec![(words.to_owned(), trick)];
     }
 
     /// An honest wire again; what is held up stays so.
     pub fn behave(&self) {
-        *self.wire.trick.lock().unwrap() = None;
+        self.wire.tricks.lock().unwrap().clear();
     }
 
     /// Waits until requests are held up.
