@@ -30,10 +30,10 @@ fn people_and_things(scene: &Scene) {
 }
 
 fn sources(scene: &Scene) {
-    scene.secret("api", &[("key", "one")]);
+    scene.secret("mail", &[("key", "one")]);
     scene.secret("db", &[("password", "one")]);
     scene.own("own", "one");
-    scene.app("app", &["api", "db"]);
+    scene.app("app", &["mail", "db"]);
 }
 
 impl Scenario {
@@ -51,15 +51,15 @@ const EMPTY: &[&str] = &[r#"document app/foreign, version 1: {"k":"theirs"}"#];
 
 const SYNCED: &[&str] = &[
     "Deployment app with vault-sync.io/finalizer",
-    "Secret api",
     "Secret db",
+    "Secret mail",
     "Secret own with vault-sync.io/finalizer",
-    r#"document app/api, version 1: {"key":"one"}, of Deployment app"#,
     r#"document app/db, version 1: {"password":"one"}, of Deployment app"#,
     r#"document app/foreign, version 1: {"k":"theirs"}"#,
+    r#"document app/mail, version 1: {"key":"one"}, of Deployment app"#,
     r#"document own, version 1: {"k":"one"}, of Secret own"#,
-    "ledger app/api: written for Deployment app",
     "ledger app/db: written for Deployment app",
+    "ledger app/mail: written for Deployment app",
     "ledger own: written for Secret own",
 ];
 
@@ -88,15 +88,15 @@ pub const SCENARIOS: &[Scenario] = &[
         },
         after: &[
             "Deployment app with vault-sync.io/finalizer",
-            "Secret api",
             "Secret db",
+            "Secret mail",
             "Secret own with vault-sync.io/finalizer",
-            r#"document app/api, version 1: {"key":"one"}, of Deployment app"#,
             r#"document app/db, version 2: {"password":"two"}, of Deployment app"#,
             r#"document app/foreign, version 1: {"k":"theirs"}"#,
+            r#"document app/mail, version 1: {"key":"one"}, of Deployment app"#,
             r#"document own, version 2: {"k":"two"}, of Secret own"#,
-            "ledger app/api: written for Deployment app",
             "ledger app/db: written for Deployment app",
+            "ledger app/mail: written for Deployment app",
             "ledger own: written for Secret own",
         ],
     },
@@ -111,19 +111,19 @@ pub const SCENARIOS: &[Scenario] = &[
         },
         after: &[
             "Deployment app with vault-sync.io/finalizer",
-            "Secret api",
             "Secret db",
+            "Secret mail",
             "Secret own with vault-sync.io/finalizer",
-            "document app/api, version 1: deleted, of Deployment app",
             "document app/db, version 1: deleted, of Deployment app",
             r#"document app/foreign, version 1: {"k":"theirs"}"#,
+            "document app/mail, version 1: deleted, of Deployment app",
             r#"document moved-own, version 1: {"k":"one"}, of Secret own"#,
-            r#"document moved/api, version 1: {"key":"one"}, of Deployment app"#,
             r#"document moved/db, version 1: {"password":"one"}, of Deployment app"#,
+            r#"document moved/mail, version 1: {"key":"one"}, of Deployment app"#,
             "document own, version 1: deleted, of Secret own",
             "ledger moved-own: written for Secret own",
-            "ledger moved/api: written for Deployment app",
             "ledger moved/db: written for Deployment app",
+            "ledger moved/mail: written for Deployment app",
         ],
     },
     Scenario {
@@ -136,12 +136,12 @@ pub const SCENARIOS: &[Scenario] = &[
         },
         after: &[
             "Deployment app with vault-sync.io/finalizer",
-            "Secret api",
             "Secret db",
+            "Secret mail",
             "Secret own with vault-sync.io/finalizer",
-            "document app/api, version 1: deleted, of Deployment app",
             r#"document app/db, version 1: {"password":"one"}, of Deployment app"#,
             r#"document app/foreign, version 1: {"k":"theirs"}"#,
+            "document app/mail, version 1: deleted, of Deployment app",
             r#"document own, version 1: {"k":"one"}, of Secret own"#,
             "ledger app/db: written for Deployment app",
             "ledger own: written for Secret own",
@@ -156,11 +156,11 @@ pub const SCENARIOS: &[Scenario] = &[
             stage.scene.delete("Secret", "own");
         },
         after: &[
-            "Secret api",
             "Secret db",
-            "document app/api, version 1: deleted, of Deployment app",
+            "Secret mail",
             "document app/db, version 1: deleted, of Deployment app",
             r#"document app/foreign, version 1: {"k":"theirs"}"#,
+            "document app/mail, version 1: deleted, of Deployment app",
             "document own, version 1: deleted, of Secret own",
         ],
     },
@@ -170,21 +170,21 @@ pub const SCENARIOS: &[Scenario] = &[
         before: Some(SYNCED),
         story: |stage| {
             let scene = stage.scene;
-            scene.doc("app/api").delete();
+            scene.doc("app/mail").delete();
             scene.doc("app/db").write(json!({"password": "drift"}));
             scene.annotate("Deployment", "app", &[("force-sync", Some("1"))]);
         },
         after: &[
             "Deployment app with vault-sync.io/finalizer",
-            "Secret api",
             "Secret db",
+            "Secret mail",
             "Secret own with vault-sync.io/finalizer",
-            r#"document app/api, version 2: {"key":"one"}, of Deployment app"#,
             r#"document app/db, version 3: {"password":"one"}, of Deployment app"#,
             r#"document app/foreign, version 1: {"k":"theirs"}"#,
+            r#"document app/mail, version 2: {"key":"one"}, of Deployment app"#,
             r#"document own, version 1: {"k":"one"}, of Secret own"#,
-            "ledger app/api: written for Deployment app",
             "ledger app/db: written for Deployment app",
+            "ledger app/mail: written for Deployment app",
             "ledger own: written for Secret own",
         ],
     },
@@ -196,18 +196,18 @@ pub const SCENARIOS: &[Scenario] = &[
             stage.scene.set_key("db", "password", "two");
             stage.scene.delete("Secret", "own");
             stage.step_down();
-            stage.scene.set_key("api", "key", "two");
+            stage.scene.set_key("mail", "key", "two");
         },
         after: &[
             "Deployment app with vault-sync.io/finalizer",
-            "Secret api",
             "Secret db",
-            r#"document app/api, version 2: {"key":"two"}, of Deployment app"#,
+            "Secret mail",
             r#"document app/db, version 2: {"password":"two"}, of Deployment app"#,
             r#"document app/foreign, version 1: {"k":"theirs"}"#,
+            r#"document app/mail, version 2: {"key":"two"}, of Deployment app"#,
             "document own, version 1: deleted, of Secret own",
-            "ledger app/api: written for Deployment app",
             "ledger app/db: written for Deployment app",
+            "ledger app/mail: written for Deployment app",
         ],
     },
 ];
@@ -225,6 +225,12 @@ pub fn observe(scene: &Scene) -> Vec<String> {
             word("kind"),
             word("name")
         );
+        // What we did not make ourselves we would not purge.
+        for flag in ["adopted", "paused"] {
+            if entry[flag] == true {
+                let _ = write!(line, ", {flag}");
+            }
+        }
         if uids.get(&(word("kind"), word("name"))) != Some(&entry["uid"]) {
             line.push_str(", which is not there");
         }

@@ -50,14 +50,27 @@ impl Wire {
 impl Gate {
     /// An open one.
     pub fn to(target: u16) -> Self {
+        // Another process may take a free port before we do.
+        let (port, listener) = std::iter::repeat_with(free_port)
+            .find_map(|port| Some((port, Self::listen(port).ok()?)))
+            .expect("ports without end");
         let gate = Self {
-            port: free_port(),
+            port,
             target,
             wire: Arc::default(),
             open: Mutex::default(),
         };
-        gate.restore();
+        gate.serve(listener);
         gate
+    }
+
+    fn listen(port: u16) -> std::io::Result<TcpListener> {
+        runtime().block_on(TcpListener::bind(("127.0.0.1", port)))
+    }
+
+    fn serve(&self, listener: TcpListener) {
+        let task = runtime().spawn(forward_all(listener, self.target, Arc::clone(&self.wire)));
+        *self.open.lock().unwrap() = Some(task.abort_handle());
     }
 
     /// From now on connections are refused; those that exist break.
@@ -76,11 +89,7 @@ impl Gate {
 
     /// Lets connections through again.
     pub fn restore(&self) {
-        let listener = runtime()
-            .block_on(TcpListener::bind(("127.0.0.1", self.port)))
-            .expect("the port is ours");
-        let task = runtime().spawn(forward_all(listener, self.target, Arc::clone(&self.wire)));
-        *self.open.lock().unwrap() = Some(task.abort_handle());
+        self.serve(Self::listen(self.port).expect("the port is ours"));
     }
 
     /// From now on the server gets requests with these words, and their replies are lost: the

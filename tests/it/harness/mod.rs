@@ -17,7 +17,7 @@ mod testbed;
 pub use doc::Doc;
 pub use http::Http;
 pub use operator::{Operator, PROGRAM, run_to_end};
-pub use proxy::{Fault, Plan, Step, Wires};
+pub use proxy::{Fault, Plan, Planned, Step, Wires};
 pub use scene::{Scene, env_from, ours};
 pub use testbed::Testbed;
 
