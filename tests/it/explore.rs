@@ -89,7 +89,7 @@ fn one(point: &Point) {
 /// A run, or the words for what went wrong.
 fn attempt(scenario: &'static Scenario, point: Option<&Point>) -> Result<Done, String> {
     let mut struck = None;
-    let planned = point.and_then(Point::planned);
+    let planned = point.map(Point::planned);
     catch_unwind(AssertUnwindSafe(|| run(scenario, planned, &mut struck))).map_err(|panic| {
         let words = panic.downcast_ref::<String>().map(String::as_str);
         let words = words

@@ -59,7 +59,7 @@ impl Point {
 
     /// What the run is to meet.
     pub fn planned(&self) -> Planned {
-        Some((self.step.clone(), self.fault))
+        (self.step.clone(), self.fault)
     }
 
     /// The same at every run; another seed gives another order.

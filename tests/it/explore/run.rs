@@ -36,6 +36,7 @@ pub struct Stage<'a> {
     pub scene: &'a Scene,
     plan: Arc<Plan>,
     elects: bool,
+    finalizers: bool,
     actors: Vec<Actor<'a>>,
     /// How many processes have been started.
     started: usize,
@@ -44,7 +45,7 @@ pub struct Stage<'a> {
 }
 
 /// `noted` gets the words for the step that was struck, however the run ends.
-pub fn run(scenario: &Scenario, fault: Planned, noted: &mut Option<String>) -> Done {
+pub fn run(scenario: &Scenario, fault: Option<Planned>, noted: &mut Option<String>) -> Done {
     let scene = Scene::new();
     scenario.set(&scene);
     let plan = Arc::new(Plan::new(&scene.ns, fault));
@@ -52,6 +53,7 @@ pub fn run(scenario: &Scenario, fault: Planned, noted: &mut Option<String>) -> D
         scene: &scene,
         plan: Arc::clone(&plan),
         elects: scenario.operators > 1,
+        finalizers: scenario.finalizers,
         actors: Vec::new(),
         started: 0,
         replaced: None,
@@ -148,6 +150,7 @@ impl<'a> Stage<'a> {
             .flag("kubeconfig", &kubeconfig.display().to_string())
             .flag("vault-addr", &format!("http://127.0.0.1:{}", wires.vault_port))
             .flag("leader-elect", if self.elects { "true" } else { "false" })
+            .flag("finalizers", if self.finalizers { "true" } else { "false" })
             .flag("metrics-bind-address", "0")
             .flag("health-probe-bind-address", "0")
             .env("VAULT_CLIENT_TIMEOUT", &format!("{}s", TIMEOUT.as_secs()))

@@ -13,6 +13,8 @@ pub struct Scenario {
     pub name: &'static str,
     /// How many operators there are. Of two, one leads.
     pub operators: usize,
+    /// Whether they put their finalizer on objects.
+    pub finalizers: bool,
     /// How it stands before, once the operators have come to rest; `None`: none has run yet, and
     /// their start is part of the story.
     pub before: Option<&'static [&'static str]>,
@@ -63,10 +65,34 @@ const SYNCED: &[&str] = &[
     "ledger own: written for Secret own",
 ];
 
+const SYNCED_WITHOUT_FINALIZERS: &[&str] = &[
+    "Deployment app",
+    "Secret db",
+    "Secret mail",
+    "Secret own",
+    r#"document app/db, version 1: {"password":"one"}, of Deployment app"#,
+    r#"document app/foreign, version 1: {"k":"theirs"}"#,
+    r#"document app/mail, version 1: {"key":"one"}, of Deployment app"#,
+    r#"document own, version 1: {"k":"one"}, of Secret own"#,
+    "ledger app/db: written for Deployment app",
+    "ledger app/mail: written for Deployment app",
+    "ledger own: written for Secret own",
+];
+
+const GONE: &[&str] = &[
+    "Secret db",
+    "Secret mail",
+    "document app/db, version 1: deleted, of Deployment app",
+    r#"document app/foreign, version 1: {"k":"theirs"}"#,
+    "document app/mail, version 1: deleted, of Deployment app",
+    "document own, version 1: deleted, of Secret own",
+];
+
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "start",
         operators: 1,
+        finalizers: true,
         before: None,
         story: |_| {},
         after: SYNCED,
@@ -74,6 +100,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "create",
         operators: 1,
+        finalizers: true,
         before: Some(EMPTY),
         story: |stage| sources(stage.scene),
         after: SYNCED,
@@ -81,6 +108,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "rotate",
         operators: 1,
+        finalizers: true,
         before: Some(SYNCED),
         story: |stage| {
             stage.scene.set_key("db", "password", "two");
@@ -103,6 +131,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "move",
         operators: 1,
+        finalizers: true,
         before: Some(SYNCED),
         story: |stage| {
             let scene = stage.scene;
@@ -129,6 +158,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "leave",
         operators: 1,
+        finalizers: true,
         before: Some(SYNCED),
         story: |stage| {
             let template = json!({"spec": {"template": {"spec": env_from(&["db"])}}});
@@ -150,23 +180,30 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "delete",
         operators: 1,
+        finalizers: true,
         before: Some(SYNCED),
         story: |stage| {
             stage.scene.delete("Deployment", "app");
             stage.scene.delete("Secret", "own");
         },
-        after: &[
-            "Secret db",
-            "Secret mail",
-            "document app/db, version 1: deleted, of Deployment app",
-            r#"document app/foreign, version 1: {"k":"theirs"}"#,
-            "document app/mail, version 1: deleted, of Deployment app",
-            "document own, version 1: deleted, of Secret own",
-        ],
+        after: GONE,
+    },
+    // Nothing but a watch tells that something is gone, or a list, by what is not in it.
+    Scenario {
+        name: "vanish",
+        operators: 1,
+        finalizers: false,
+        before: Some(SYNCED_WITHOUT_FINALIZERS),
+        story: |stage| {
+            stage.scene.delete("Deployment", "app");
+            stage.scene.delete("Secret", "own");
+        },
+        after: GONE,
     },
     Scenario {
         name: "drift",
         operators: 1,
+        finalizers: true,
         before: Some(SYNCED),
         story: |stage| {
             let scene = stage.scene;
@@ -191,6 +228,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "fail-over",
         operators: 2,
+        finalizers: true,
         before: Some(SYNCED),
         story: |stage| {
             stage.scene.set_key("db", "password", "two");

@@ -205,12 +205,12 @@ pub struct Struck {
 
 /// What a run is to meet: a fault, and the name of the step that gets it. The order of steps is not
 /// quite the same in every run; a name is the same request.
-pub type Planned = Option<(String, Fault)>;
+pub type Planned = (String, Fault);
 
 /// The counter, and the one fault of a run.
 pub struct Plan {
     scene: String,
-    fault: Planned,
+    fault: Option<Planned>,
     inner: Mutex<Inner>,
 }
 
@@ -223,7 +223,7 @@ struct Inner {
 
 impl Plan {
     /// Counts nothing yet.
-    pub fn new(scene: &str, fault: Planned) -> Self {
+    pub fn new(scene: &str, fault: Option<Planned>) -> Self {
         let inner = Inner {
             counting: false,
             steps: Vec::new(),
