@@ -24,6 +24,9 @@ use crate::domain::value::{Payload, Value};
 /// Longer than any call should take, shorter than anybody's patience.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How often a change is tried again at once when somebody else has changed the object meanwhile.
+const ATTEMPTS: u32 = 5;
+
 /// A call to Kubernetes that did not do what it should.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -380,9 +383,23 @@ impl Kube {
     pub async fn remove_finalizer(&self, source: &Source) -> Result<(), Error> {
         let metadata =
             serde_json::json!({ "uid": source.uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER] });
-        match self.patch(source, "take the finalizer off", metadata).await {
-            Err(Error::Conflict(_)) => Ok(()),
-            other => other.map(drop),
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            let patched = self
+                .patch(source, "take the finalizer off", metadata.clone())
+                .await;
+            let Err(conflict @ Error::Conflict(_)) = patched else {
+                return patched.map(drop);
+            };
+            // The same is said of one that somebody else edits all the time.
+            match self.source(&source.key).await? {
+                Some(now) if now.uid == source.uid && now.finalizer => {}
+                _ => return Ok(()),
+            }
+            if tried == ATTEMPTS {
+                return Err(conflict);
+            }
         }
     }
 

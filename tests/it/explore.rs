@@ -6,7 +6,7 @@
 //!
 //! - `EXPLORE=all`: all that have not passed yet (`just explore`).
 //! - `EXPLORE=rotate`: all of one scenario.
-//! - `EXPLORE=rotate/7/lose-response`: one.
+//! - `EXPLORE=rotate/get.secrets.db/reset`: one.
 //!
 //! `EXPLORE_SECONDS` is how long the sample may take, `EXPLORE_SEED` a number that gives another sample, `EXPLORE_JOBS` how many run side by side.
 
@@ -22,7 +22,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Fault, Testbed};
+use crate::harness::{Step, Testbed};
 use points::{Passed, Point, spread};
 use run::{Done, run};
 use scenario::{SCENARIOS, Scenario};
@@ -43,7 +43,7 @@ fn whatever_breaks_at_whatever_step_the_end_state_is_exact() {
     let scenario = SCENARIOS.iter().find(|scenario| scenario.name == asked);
     assert!(
         scenario.is_some() || matches!(asked.as_str(), "" | "all"),
-        "EXPLORE={asked}: it is neither all, nor a scenario, nor a point such as rotate/7/lose-response"
+        "EXPLORE={asked}: it is neither all, nor a scenario, nor a point such as rotate/get.secrets.db/reset"
     );
     let sampled = asked.is_empty();
     let (begun, seconds) = (Instant::now(), number("EXPLORE_SECONDS").map(Duration::from_secs));
@@ -77,31 +77,33 @@ fn say(text: &str) {
 }
 
 fn one(point: &Point) {
-    let struck = attempt(point.scenario, Some((point.step, point.fault)))
-        .unwrap_or_else(|failure| panic!("{failure}"));
-    match struck.struck {
-        Some(line) => say(&format!("{point}: passed; it struck {line}")),
-        None => say(&format!(
-            "{point}: passed; the scenario had only {} steps",
-            struck.steps.len()
-        )),
+    let done = attempt(point.scenario, Some(point)).unwrap_or_else(|failure| panic!("{failure}"));
+    if let Some(line) = done.struck {
+        say(&format!("{point}: passed; it struck {line}"));
+        return;
     }
+    let names: Vec<_> = done.steps.iter().map(|step| step.name.as_str()).collect();
+    panic!("{point}: there was no such step, only\n{}", names.join("\n"));
 }
 
 /// A run, or the words for what went wrong.
-fn attempt(scenario: &'static Scenario, fault: Option<(usize, Fault)>) -> Result<Done, String> {
+fn attempt(scenario: &'static Scenario, point: Option<&Point>) -> Result<Done, String> {
     let mut struck = None;
-    catch_unwind(AssertUnwindSafe(|| run(scenario, fault, &mut struck))).map_err(|panic| {
+    let planned = point.map(Point::planned);
+    catch_unwind(AssertUnwindSafe(|| run(scenario, planned, &mut struck))).map_err(|panic| {
         let words = panic.downcast_ref::<String>().map(String::as_str);
-        let words = words.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-        let Some((step, fault)) = fault else {
+        let words = words
+            .or(panic.downcast_ref::<&str>().copied())
+            .unwrap_or("a panic");
+        let Some(point) = point else {
             return format!("{}, without any fault: {words}", scenario.name);
         };
-        let (name, fault) = (format!("{}/{step}/{}", scenario.name, fault.name()), fault.name());
-        let struck = struck.unwrap_or("nothing".to_owned());
         format!(
-            "{name}: scenario {}, step {step}, {fault}; it struck: {struck}\n{words}\nagain: EXPLORE={name} hack/test --test it explore",
+            "scenario {}, {} at {} ({})\n{words}\nagain: hack/explore {point}",
             scenario.name,
+            point.fault.name(),
+            point.step,
+            struck.as_deref().unwrap_or("not reached"),
         )
     })
 }
@@ -139,14 +141,26 @@ impl Default for Exploration {
 impl Exploration {
     fn go(&mut self, wanted: impl Fn(&Scenario) -> bool) {
         let scenarios: Vec<&'static Scenario> = SCENARIOS.iter().filter(|known| wanted(known)).collect();
-        let mut points = Vec::new();
-        for (scenario, done) in side_by_side(self.jobs, &scenarios, |scenario| Some(attempt(scenario, None)))
-        {
+        // A step may be there in one run and not in another.
+        let twice: Vec<_> = scenarios.iter().chain(&scenarios).copied().collect();
+        let mut steps: BTreeMap<&str, Vec<Step>> = BTreeMap::new();
+        for (scenario, done) in side_by_side(self.jobs, &twice, |scenario| Some(attempt(scenario, None))) {
             match done {
-                Ok(done) => points.extend(Point::all(scenario, &done.steps)),
+                Ok(done) => {
+                    let known = steps.entry(scenario.name).or_default();
+                    for step in done.steps {
+                        if known.iter().all(|other| other.name != step.name) {
+                            known.push(step);
+                        }
+                    }
+                }
                 Err(failure) => self.failures.push(failure),
             }
         }
+        let of = |scenario: &&'static Scenario| {
+            Point::all(scenario, steps.get(scenario.name).map_or(&[], Vec::as_slice))
+        };
+        let mut points: Vec<Point> = scenarios.iter().flat_map(of).collect();
         for point in &points {
             let (all, tried) = self.counts.entry(point.scenario.name).or_default();
             *all += 1;
@@ -166,7 +180,7 @@ impl Exploration {
             if late || (until.is_some() && failed.load(Ordering::Relaxed) >= FAILURES) {
                 return None;
             }
-            let outcome = attempt(point.scenario, Some((point.step, point.fault)));
+            let outcome = attempt(point.scenario, Some(&point));
             let tried = tried.fetch_add(1, Ordering::Relaxed) + 1;
             match (&outcome, passed) {
                 (Err(failure), _) => {
@@ -205,7 +219,7 @@ impl Exploration {
         say(&format!("crash explorer: {}", lines.join(", ")));
         if self.unreached > 0 {
             say(&format!(
-                "crash explorer: {} runs had fewer steps than their point's",
+                "crash explorer: in {} runs there was no such step",
                 self.unreached
             ));
         }
@@ -230,7 +244,7 @@ impl Exploration {
 }
 
 /// Does something with each, in order, several at a time. `None`: it is left out.
-fn side_by_side<T: Copy + Send + Sync, R: Send>(
+fn side_by_side<T: Clone + Send + Sync, R: Send>(
     jobs: usize,
     items: &[T],
     work: impl Fn(T) -> Option<R> + Sync,
@@ -241,8 +255,8 @@ fn side_by_side<T: Copy + Send + Sync, R: Send>(
         for _ in 0..jobs {
             scope.spawn(|| {
                 while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Some(result) = work(*item) {
-                        results.lock().unwrap().push((*item, result));
+                    if let Some(result) = work(item.clone()) {
+                        results.lock().unwrap().push((item.clone(), result));
                     }
                 }
             });

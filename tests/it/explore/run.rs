@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::scenario::{Scenario, observe};
-use crate::harness::{Fault, Operator, Plan, Scene, Step, Wires, check, eventually};
+use crate::harness::{Operator, Plan, Planned, Scene, Step, Wires, check, eventually};
 
 /// `VAULT_CLIENT_TIMEOUT`. Twice as long is how long a write without an answer may still land.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -36,6 +36,7 @@ pub struct Stage<'a> {
     pub scene: &'a Scene,
     plan: Arc<Plan>,
     elects: bool,
+    finalizers: bool,
     actors: Vec<Actor<'a>>,
     /// How many processes have been started.
     started: usize,
@@ -44,14 +45,15 @@ pub struct Stage<'a> {
 }
 
 /// `noted` gets the words for the step that was struck, however the run ends.
-pub fn run(scenario: &Scenario, fault: Option<(usize, Fault)>, noted: &mut Option<String>) -> Done {
+pub fn run(scenario: &Scenario, fault: Option<Planned>, noted: &mut Option<String>) -> Done {
     let scene = Scene::new();
     scenario.set(&scene);
-    let plan = Arc::new(Plan::new(fault));
+    let plan = Arc::new(Plan::new(&scene.ns, fault));
     let mut stage = Stage {
         scene: &scene,
         plan: Arc::clone(&plan),
         elects: scenario.operators > 1,
+        finalizers: scenario.finalizers,
         actors: Vec::new(),
         started: 0,
         replaced: None,
@@ -148,6 +150,9 @@ impl<'a> Stage<'a> {
             .flag("kubeconfig", &kubeconfig.display().to_string())
             .flag("vault-addr", &format!("http://127.0.0.1:{}", wires.vault_port))
             .flag("leader-elect", if self.elects { "true" } else { "false" })
+            .flag("finalizers", if self.finalizers { "true" } else { "false" })
+            .flag("metrics-bind-address", "0")
+            .flag("health-probe-bind-address", "0")
             .env("VAULT_CLIENT_TIMEOUT", &format!("{}s", TIMEOUT.as_secs()))
             .env("POD_NAME", &name)
             .start();
@@ -160,11 +165,11 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// The first operator is told to end; another one is to go on.
+    /// The first operator is told to end; another one is to go on. One that was killed has done so.
     pub fn step_down(&mut self) {
         self.tend();
         let actor = &mut self.actors[0];
-        if let Some(operator) = &actor.operator {
+        if let Some(operator) = actor.operator.as_ref().filter(|_| self.replaced.is_none()) {
             operator.terminate();
             actor.leaves = true;
         }

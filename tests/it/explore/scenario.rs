@@ -13,6 +13,8 @@ pub struct Scenario {
     pub name: &'static str,
     /// How many operators there are. Of two, one leads.
     pub operators: usize,
+    /// Whether they put their finalizer on objects.
+    pub finalizers: bool,
     /// How it stands before, once the operators have come to rest; `None`: none has run yet, and
     /// their start is part of the story.
     pub before: Option<&'static [&'static str]>,
@@ -30,10 +32,10 @@ fn people_and_things(scene: &Scene) {
 }
 
 fn sources(scene: &Scene) {
-    scene.secret("api", &[("key", "one")]);
+    scene.secret("mail", &[("key", "one")]);
     scene.secret("db", &[("password", "one")]);
     scene.own("own", "one");
-    scene.app("app", &["api", "db"]);
+    scene.app("app", &["mail", "db"]);
 }
 
 impl Scenario {
@@ -51,22 +53,46 @@ const EMPTY: &[&str] = &[r#"document app/foreign, version 1: {"k":"theirs"}"#];
 
 const SYNCED: &[&str] = &[
     "Deployment app with vault-sync.io/finalizer",
-    "Secret api",
     "Secret db",
+    "Secret mail",
     "Secret own with vault-sync.io/finalizer",
-    r#"document app/api, version 1: {"key":"one"}, of Deployment app"#,
     r#"document app/db, version 1: {"password":"one"}, of Deployment app"#,
     r#"document app/foreign, version 1: {"k":"theirs"}"#,
+    r#"document app/mail, version 1: {"key":"one"}, of Deployment app"#,
     r#"document own, version 1: {"k":"one"}, of Secret own"#,
-    "ledger app/api: written for Deployment app",
     "ledger app/db: written for Deployment app",
+    "ledger app/mail: written for Deployment app",
     "ledger own: written for Secret own",
+];
+
+const SYNCED_WITHOUT_FINALIZERS: &[&str] = &[
+    "Deployment app",
+    "Secret db",
+    "Secret mail",
+    "Secret own",
+    r#"document app/db, version 1: {"password":"one"}, of Deployment app"#,
+    r#"document app/foreign, version 1: {"k":"theirs"}"#,
+    r#"document app/mail, version 1: {"key":"one"}, of Deployment app"#,
+    r#"document own, version 1: {"k":"one"}, of Secret own"#,
+    "ledger app/db: written for Deployment app",
+    "ledger app/mail: written for Deployment app",
+    "ledger own: written for Secret own",
+];
+
+const GONE: &[&str] = &[
+    "Secret db",
+    "Secret mail",
+    "document app/db, version 1: deleted, of Deployment app",
+    r#"document app/foreign, version 1: {"k":"theirs"}"#,
+    "document app/mail, version 1: deleted, of Deployment app",
+    "document own, version 1: deleted, of Secret own",
 ];
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "start",
         operators: 1,
+        finalizers: true,
         before: None,
         story: |_| {},
         after: SYNCED,
@@ -74,6 +100,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "create",
         operators: 1,
+        finalizers: true,
         before: Some(EMPTY),
         story: |stage| sources(stage.scene),
         after: SYNCED,
@@ -81,6 +108,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "rotate",
         operators: 1,
+        finalizers: true,
         before: Some(SYNCED),
         story: |stage| {
             stage.scene.set_key("db", "password", "two");
@@ -88,21 +116,22 @@ pub const SCENARIOS: &[Scenario] = &[
         },
         after: &[
             "Deployment app with vault-sync.io/finalizer",
-            "Secret api",
             "Secret db",
+            "Secret mail",
             "Secret own with vault-sync.io/finalizer",
-            r#"document app/api, version 1: {"key":"one"}, of Deployment app"#,
             r#"document app/db, version 2: {"password":"two"}, of Deployment app"#,
             r#"document app/foreign, version 1: {"k":"theirs"}"#,
+            r#"document app/mail, version 1: {"key":"one"}, of Deployment app"#,
             r#"document own, version 2: {"k":"two"}, of Secret own"#,
-            "ledger app/api: written for Deployment app",
             "ledger app/db: written for Deployment app",
+            "ledger app/mail: written for Deployment app",
             "ledger own: written for Secret own",
         ],
     },
     Scenario {
         name: "move",
         operators: 1,
+        finalizers: true,
         before: Some(SYNCED),
         story: |stage| {
             let scene = stage.scene;
@@ -111,24 +140,25 @@ pub const SCENARIOS: &[Scenario] = &[
         },
         after: &[
             "Deployment app with vault-sync.io/finalizer",
-            "Secret api",
             "Secret db",
+            "Secret mail",
             "Secret own with vault-sync.io/finalizer",
-            "document app/api, version 1: deleted, of Deployment app",
             "document app/db, version 1: deleted, of Deployment app",
             r#"document app/foreign, version 1: {"k":"theirs"}"#,
+            "document app/mail, version 1: deleted, of Deployment app",
             r#"document moved-own, version 1: {"k":"one"}, of Secret own"#,
-            r#"document moved/api, version 1: {"key":"one"}, of Deployment app"#,
             r#"document moved/db, version 1: {"password":"one"}, of Deployment app"#,
+            r#"document moved/mail, version 1: {"key":"one"}, of Deployment app"#,
             "document own, version 1: deleted, of Secret own",
             "ledger moved-own: written for Secret own",
-            "ledger moved/api: written for Deployment app",
             "ledger moved/db: written for Deployment app",
+            "ledger moved/mail: written for Deployment app",
         ],
     },
     Scenario {
         name: "leave",
         operators: 1,
+        finalizers: true,
         before: Some(SYNCED),
         story: |stage| {
             let template = json!({"spec": {"template": {"spec": env_from(&["db"])}}});
@@ -136,12 +166,12 @@ pub const SCENARIOS: &[Scenario] = &[
         },
         after: &[
             "Deployment app with vault-sync.io/finalizer",
-            "Secret api",
             "Secret db",
+            "Secret mail",
             "Secret own with vault-sync.io/finalizer",
-            "document app/api, version 1: deleted, of Deployment app",
             r#"document app/db, version 1: {"password":"one"}, of Deployment app"#,
             r#"document app/foreign, version 1: {"k":"theirs"}"#,
+            "document app/mail, version 1: deleted, of Deployment app",
             r#"document own, version 1: {"k":"one"}, of Secret own"#,
             "ledger app/db: written for Deployment app",
             "ledger own: written for Secret own",
@@ -150,64 +180,72 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "delete",
         operators: 1,
+        finalizers: true,
         before: Some(SYNCED),
         story: |stage| {
             stage.scene.delete("Deployment", "app");
             stage.scene.delete("Secret", "own");
         },
-        after: &[
-            "Secret api",
-            "Secret db",
-            "document app/api, version 1: deleted, of Deployment app",
-            "document app/db, version 1: deleted, of Deployment app",
-            r#"document app/foreign, version 1: {"k":"theirs"}"#,
-            "document own, version 1: deleted, of Secret own",
-        ],
+        after: GONE,
+    },
+    // Nothing but a watch tells that something is gone, or a list, by what is not in it.
+    Scenario {
+        name: "vanish",
+        operators: 1,
+        finalizers: false,
+        before: Some(SYNCED_WITHOUT_FINALIZERS),
+        story: |stage| {
+            stage.scene.delete("Deployment", "app");
+            stage.scene.delete("Secret", "own");
+        },
+        after: GONE,
     },
     Scenario {
         name: "drift",
         operators: 1,
+        finalizers: true,
         before: Some(SYNCED),
         story: |stage| {
             let scene = stage.scene;
-            scene.doc("app/api").delete();
+            scene.doc("app/mail").delete();
             scene.doc("app/db").write(json!({"password": "drift"}));
             scene.annotate("Deployment", "app", &[("force-sync", Some("1"))]);
         },
         after: &[
             "Deployment app with vault-sync.io/finalizer",
-            "Secret api",
             "Secret db",
+            "Secret mail",
             "Secret own with vault-sync.io/finalizer",
-            r#"document app/api, version 2: {"key":"one"}, of Deployment app"#,
             r#"document app/db, version 3: {"password":"one"}, of Deployment app"#,
             r#"document app/foreign, version 1: {"k":"theirs"}"#,
+            r#"document app/mail, version 2: {"key":"one"}, of Deployment app"#,
             r#"document own, version 1: {"k":"one"}, of Secret own"#,
-            "ledger app/api: written for Deployment app",
             "ledger app/db: written for Deployment app",
+            "ledger app/mail: written for Deployment app",
             "ledger own: written for Secret own",
         ],
     },
     Scenario {
         name: "fail-over",
         operators: 2,
+        finalizers: true,
         before: Some(SYNCED),
         story: |stage| {
             stage.scene.set_key("db", "password", "two");
             stage.scene.delete("Secret", "own");
             stage.step_down();
-            stage.scene.set_key("api", "key", "two");
+            stage.scene.set_key("mail", "key", "two");
         },
         after: &[
             "Deployment app with vault-sync.io/finalizer",
-            "Secret api",
             "Secret db",
-            r#"document app/api, version 2: {"key":"two"}, of Deployment app"#,
+            "Secret mail",
             r#"document app/db, version 2: {"password":"two"}, of Deployment app"#,
             r#"document app/foreign, version 1: {"k":"theirs"}"#,
+            r#"document app/mail, version 2: {"key":"two"}, of Deployment app"#,
             "document own, version 1: deleted, of Secret own",
-            "ledger app/api: written for Deployment app",
             "ledger app/db: written for Deployment app",
+            "ledger app/mail: written for Deployment app",
         ],
     },
 ];
@@ -225,6 +263,12 @@ pub fn observe(scene: &Scene) -> Vec<String> {
             word("kind"),
             word("name")
         );
+        // What we did not make ourselves we would not purge.
+        for flag in ["adopted", "paused"] {
+            if entry[flag] == true {
+                let _ = write!(line, ", {flag}");
+            }
+        }
         if uids.get(&(word("kind"), word("name"))) != Some(&entry["uid"]) {
             line.push_str(", which is not there");
         }

@@ -27,7 +27,7 @@ pub use front::Front;
 pub use gate::Gate;
 pub use http::{Http, connect_from};
 pub use operator::{Operator, PROGRAM, run_to_end};
-pub use proxy::{Fault, Plan, Step, Wires};
+pub use proxy::{Fault, Plan, Planned, Step, Wires};
 pub use scene::{Scene, env_from, ours};
 pub use testbed::Testbed;
 

@@ -10,14 +10,20 @@ use super::{eventually, free_port, runtime};
 
 pub struct Port {
     pub number: u16,
+    /// Bound from the start, or another process may take the port before it is opened.
+    bound: Mutex<Option<TcpListener>>,
     open: Mutex<Option<AbortHandle>>,
 }
 
 impl Port {
-    /// A closed one.
+    /// One that serves nobody yet.
     pub fn new() -> Self {
+        let (number, listener) = std::iter::repeat_with(free_port)
+            .find_map(|port| Some((port, bind(port).ok()?)))
+            .expect("ports without end");
         Self {
-            number: free_port(),
+            number,
+            bound: Mutex::new(Some(listener)),
             open: Mutex::default(),
         }
     }
@@ -27,9 +33,8 @@ impl Port {
     where
         F: Future<Output = std::io::Result<()>> + Send + 'static,
     {
-        let listener = runtime()
-            .block_on(TcpListener::bind(("127.0.0.1", self.number)))
-            .expect("the port is ours");
+        let bound = self.bound.lock().unwrap().take();
+        let listener = bound.unwrap_or_else(|| bind(self.number).expect("the port is ours"));
         let task = runtime().spawn(async move {
             // Dropped, and all connections with it, when the port is closed.
             let mut connections = JoinSet::new();
@@ -54,6 +59,10 @@ impl Port {
             });
         }
     }
+}
+
+fn bind(port: u16) -> std::io::Result<TcpListener> {
+    runtime().block_on(TcpListener::bind(("127.0.0.1", port)))
 }
 
 impl Drop for Port {

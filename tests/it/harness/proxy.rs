@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -21,9 +22,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::janitor::signal;
+use super::runtime;
 use super::testbed::Testbed;
-use super::{free_port, runtime};
-pub use plan::{Deed, Fault, Plan, Server, Step};
+pub use plan::{Deed, Fault, Plan, Planned, Server, Step};
+
+/// How late a late request is: less than a client's timeout, after which nobody waits for it, and
+/// enough for the operator to try again, or for another one to start.
+const LATE: Duration = Duration::from_millis(800);
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -52,15 +57,15 @@ impl Wires {
         });
         let mut tasks = Vec::new();
         let mut open = |server, base: String| {
-            let port = free_port();
             let wire = Wire {
                 server,
                 base,
                 client: client(&bed.ca),
                 process: Arc::clone(&process),
             };
-            let listener = runtime().block_on(TcpListener::bind(("127.0.0.1", port)));
-            let task = runtime().spawn(serve(listener.expect("the port is ours"), Arc::new(wire)));
+            let listener = runtime().block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let task = runtime().spawn(serve(listener, Arc::new(wire)));
             tasks.push(task.abort_handle());
             port
         };
@@ -169,6 +174,16 @@ impl Wire {
             None => forward.await,
             Some(Fault::KillBefore) => {
                 self.process.kill().await;
+                Err(broken(()))
+            }
+            Some(fault @ (Fault::Late | Fault::KillLate)) => {
+                tokio::spawn(async move {
+                    tokio::time::sleep(LATE).await;
+                    let _ = forward.await;
+                });
+                if fault == Fault::KillLate {
+                    self.process.kill().await;
+                }
                 Err(broken(()))
             }
             Some(fault @ (Fault::KillAfter | Fault::LoseResponse)) => {

@@ -1,5 +1,6 @@
 //! Which step of a run gets which fault. All wires of a run share one counter.
 
+use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,10 @@ pub enum Fault {
     LoseResponse,
     /// The connection breaks; the server never gets the request.
     Reset,
+    /// The connection breaks, and the server gets the request a while later.
+    Late,
+    /// The process is killed, and the server gets the request when another one is at work.
+    KillLate,
     /// 500 in the server's place.
     Fail,
     /// In the server's place, what it says when somebody else was faster.
@@ -34,11 +39,13 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::KillBefore,
         Self::KillAfter,
         Self::LoseResponse,
         Self::Reset,
+        Self::Late,
+        Self::KillLate,
         Self::Fail,
         Self::Conflict,
         Self::Throttle,
@@ -55,6 +62,8 @@ impl Fault {
             Self::KillAfter => "kill-after",
             Self::LoseResponse => "lose-response",
             Self::Reset => "reset",
+            Self::Late => "late",
+            Self::KillLate => "kill-late",
             Self::Fail => "500",
             Self::Conflict => "409",
             Self::Throttle => "429",
@@ -78,6 +87,7 @@ impl Fault {
             | Self::Reset
             | Self::Fail
             | Self::Throttle => step.deed != Deed::Event,
+            Self::Late | Self::KillLate => matches!(step.deed, Deed::Write | Deed::GuardedWrite),
             Self::Conflict => step.deed == Deed::GuardedWrite,
             Self::Delay | Self::Drop | Self::Replay => step.deed == Deed::Event,
             Self::Expire => matches!(step.deed, Deed::Event | Deed::Watch),
@@ -116,6 +126,9 @@ pub struct Step {
     pub deed: Deed,
     /// Method and path.
     pub line: String,
+    /// How it is called, in every run: the same without the scene's names, such as
+    /// `patch.deployments.app`; the second time `patch.deployments.app~2`.
+    pub name: String,
 }
 
 impl Step {
@@ -142,16 +155,36 @@ impl Step {
             Deed::Watch => format!("WATCH {path}"),
             _ => format!("{method} {path}"),
         };
-        Some(Self { deed, line })
+        Some(Self::new(deed, line))
+    }
+
+    fn new(deed: Deed, line: String) -> Self {
+        Self {
+            deed,
+            line,
+            name: String::new(),
+        }
+    }
+
+    /// Names it, given the name of the scene and what was before.
+    fn numbered(self, scene: &str, earlier: &[Self]) -> Self {
+        const EVERYWHERE: [&str; 6] = ["", "api", "apis", "apps", "v1", "namespaces"];
+        let home = format!("{scene}-operator");
+        let words = self.line.split([' ', '/']);
+        let telling = words.filter(|word| !EVERYWHERE.contains(word) && *word != scene && *word != home);
+        let mut name = telling.collect::<Vec<_>>().join(".").to_lowercase();
+        let times = 1 + earlier.iter().filter(|step| step.line == self.line).count();
+        if times > 1 {
+            let _ = write!(name, "~{times}");
+        }
+        Self { name, ..self }
     }
 
     /// `None`: it tells nothing but how far the watch has come.
     pub fn of_event(event: &Value, watched: &str) -> Option<Self> {
         let (kind, metadata) = (&event["type"], &event["object"]["metadata"]);
         let kind = match kind.as_str() {
-            Some("BOOKMARK") if metadata["annotations"]["k8s.io/initial-events-end"] == "true" => {
-                "END OF LIST"
-            }
+            Some("BOOKMARK") if metadata["annotations"]["k8s.io/initial-events-end"] == "true" => "LISTED",
             Some("BOOKMARK") | None => return None,
             Some(kind) => kind,
         };
@@ -159,10 +192,7 @@ impl Step {
             watched.rsplit('/').next()?,
             metadata["name"].as_str().unwrap_or_default(),
         );
-        Some(Self {
-            deed: Deed::Event,
-            line: format!("event {kind} {what} {name}"),
-        })
+        Some(Self::new(Deed::Event, format!("event {kind} {what} {name}")))
     }
 }
 
@@ -173,10 +203,14 @@ pub struct Struck {
     pub at: Instant,
 }
 
-/// The counter, and the one fault of a run: at the n-th step, or at the first after it that the
-/// fault fits, should the order have been another one this time.
+/// What a run is to meet: a fault, and the name of the step that gets it. The order of steps is not
+/// quite the same in every run; a name is the same request.
+pub type Planned = (String, Fault);
+
+/// The counter, and the one fault of a run.
 pub struct Plan {
-    fault: Option<(usize, Fault)>,
+    scene: String,
+    fault: Option<Planned>,
     inner: Mutex<Inner>,
 }
 
@@ -188,8 +222,8 @@ struct Inner {
 }
 
 impl Plan {
-    /// Counts nothing yet. Steps are counted from 1.
-    pub fn new(fault: Option<(usize, Fault)>) -> Self {
+    /// Counts nothing yet.
+    pub fn new(scene: &str, fault: Option<Planned>) -> Self {
         let inner = Inner {
             counting: false,
             steps: Vec::new(),
@@ -197,6 +231,7 @@ impl Plan {
             last: Instant::now(),
         };
         Self {
+            scene: scene.to_owned(),
             fault,
             inner: Mutex::new(inner),
         }
@@ -227,15 +262,15 @@ impl Plan {
         if !inner.counting {
             return None;
         }
-        let line = step.line.clone();
-        let fits = self.fault.filter(|(_, fault)| fault.fits(&step));
+        let step = step.numbered(&self.scene, &inner.steps);
+        let (name, line) = (step.name.clone(), step.line.clone());
         inner.steps.push(step);
-        let (_, fault) = fits.filter(|(n, _)| inner.struck.is_none() && inner.steps.len() >= *n)?;
+        let (_, fault) = self.fault.as_ref().filter(|(planned, _)| *planned == name)?;
         inner.struck = Some(Struck {
             line,
             at: Instant::now(),
         });
-        Some(fault)
+        Some(*fault)
     }
 
     /// A step that takes its time has come to its end.
