@@ -91,12 +91,7 @@ impl Ledger {
         } else {
             HashSet::new()
         };
-        info!(
-            documents = inner.entries.len(),
-            configmaps = inner.shards.len(),
-            unclean = !unclean.is_empty(),
-            "ledger loaded"
-        );
+        let (documents, configmaps) = (inner.entries.len(), inner.shards.len());
         let ledger = Self {
             api,
             epoch: epoch.to_owned(),
@@ -107,6 +102,12 @@ impl Ledger {
             unsettled: AtomicBool::new(false),
         };
         ledger.flush().await?;
+        info!(
+            documents,
+            configmaps,
+            unclean = ledger.is_unclean_at_all(),
+            "ledger loaded"
+        );
         Ok(ledger)
     }
 

@@ -8,6 +8,7 @@ mod apply;
 mod budget;
 mod depart;
 mod gather;
+mod inputs;
 mod locks;
 mod reclaim;
 mod report;

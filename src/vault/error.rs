@@ -64,7 +64,7 @@ const RULES: [Rule; 10] = [
     Rule {
         kind: ErrorKind::Unreachable, label: "unreachable", error_type: "connection_failed", retry: Retry::Backoff, down: true,
         begins: ["Vault failed to ", "cannot reach Vault to "],
-        hint: "check --vault-addr, network policies, proxy and CA; it is tried again",
+        hint: "check --vault-addr, network policies, proxy, CA and client certificate; it is tried again",
     },
     Rule {
         kind: ErrorKind::Sealed, label: "sealed", error_type: "connection_failed", retry: Retry::Backoff, down: true,

@@ -109,12 +109,10 @@ fn changes_around_the_end_of_the_api_server_all_arrive_and_nothing_is_written_tw
             "{}",
             operator.log()
         );
-        assert_eq!(
-            lines(&operator, &["the watch works again"]).len(),
-            2,
-            "{}",
-            operator.log()
-        );
+        eventually("both watches work again", || {
+            let working = lines(&operator, &["the watch works again"]).len();
+            check(working == 2, operator.log())
+        });
         assert!(
             lines(&operator, &["\"level\":\"WARN\""]).len() <= 12,
             "{}",

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Gate, Operator, Scene, check, eventually};
+use crate::harness::{Gate, Scene, check, eventually};
 
 /// How a candidate that has lost its lease ends.
 const FAILED: Option<i32> = Some(1);
@@ -195,19 +195,4 @@ fn whose_clock_is_wrong_neither_loses_nor_keeps_a_lease() {
     scene.leads("first");
     assert_eq!(scene.lease()["spec"]["leaseTransitions"], 8);
     scene.doc("db").becomes(json!({"k": "one"}));
-}
-
-#[test]
-fn its_token_is_revoked_before_the_next_leader_needs_one() {
-    let scene = Scene::new();
-    scene.own("db", "one");
-    let first = scene.run().candidate("first").start();
-    scene.leads("first");
-    scene.doc("db").becomes(json!({"k": "one"}));
-    let second: Operator = scene.run().candidate("second").start();
-    second.ready();
-    assert_eq!(scene.logins().len(), 2);
-    first.stop();
-    assert_eq!(scene.logins().len(), 1);
-    takes_over(&scene, "second", "two", 2);
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Scene, ours};
+use crate::harness::{Answer, Scene, ours};
 
 #[test]
 fn a_source_whose_write_hangs_delays_no_other_even_when_one_runs_at_a_time() {
@@ -40,6 +40,7 @@ fn a_namespace_whose_sources_all_hang_delays_no_other_namespace() {
     let _operator = scene
         .run()
         .flag("concurrency", "2")
+        .env("VAULT_CLIENT_TIMEOUT", "10s")
         .flag("watch-namespaces", &format!("{},{calm}", scene.ns))
         .start();
     scene.doc("calm").becomes(json!({"k": "one"}));
@@ -57,7 +58,7 @@ fn a_namespace_whose_sources_all_hang_delays_no_other_namespace() {
         scene.doc("calm").becomes(json!({"k": value}));
     }
     scene.vault.behave();
-    assert_eq!(scene.vault.land().len(), 4);
+    scene.vault.land();
     for number in 0..20 {
         scene.doc(&format!("hung{number}")).becomes(json!({"k": "v"}));
     }
@@ -94,4 +95,37 @@ fn vault_max_rps_holds_up_neither_login_nor_probes() {
     scene.revoke_logins();
     operator.probe("/readyz", 200);
     assert_eq!(operator.stop().code(), Some(0));
+}
+
+/// A document that Vault fails to take is tried again; meanwhile one that is too large is left alone, and
+/// so is one whose annotation is wrong.
+#[test]
+fn what_only_a_change_can_cure_is_not_tried_again() {
+    let scene = Scene::new();
+    let operator = scene.run().flag("max-document-size", "100").start();
+    scene.own("large", &"x".repeat(200));
+    scene.create_secret("wrong", ours(&[("path", "secret/data/../x")]), &[("k", b"v")]);
+    scene.event("large", "SyncFailed", &["more than the allowed 100"]);
+    scene.event("wrong", "InvalidAnnotation", &[".."]);
+    scene.settle();
+    let attempts = |source: &str| {
+        let labels = [("resource", source)];
+        operator
+            .metrics()
+            .value("vault_sync_operator_sync_attempts_total", &labels)
+    };
+    let before = (attempts("large"), attempts("wrong"));
+    scene.vault.answer(
+        &format!("/v1/secret/data/{}/failing ", scene.ns),
+        Answer::errors(500, &["a storage backend has failed"]),
+    );
+    scene.own("failing", "v");
+    let failed = [("resource", "failing"), ("result", "failed")];
+    operator.counts("vault_sync_operator_sync_attempts_total", &failed, 3.0);
+    assert_eq!((attempts("large"), attempts("wrong")), before);
+    // The change that cures it wakes it at once.
+    scene.set_key("large", "k", "small");
+    scene.doc("large").becomes(json!({"k": "small"}));
+    scene.vault.behave();
+    scene.doc("failing").becomes(json!({"k": "v"}));
 }

@@ -141,7 +141,12 @@ impl<'a> Run<'a> {
             "users": [{"name": "it", "user": {"tokenFile": self.scene.dir.join("token")}}],
             "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it", "namespace": self.scene.home}}],
         });
-        let file = self.scene.dir.join(format!("kubeconfig-{port}"));
+        let file = if port == self.scene.kube_wire.port {
+            "kubeconfig".to_owned()
+        } else {
+            format!("kubeconfig-{port}")
+        };
+        let file = self.scene.dir.join(file);
         fs::write(&file, config.to_string()).unwrap();
         file.display().to_string()
     }
