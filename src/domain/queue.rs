@@ -2,11 +2,13 @@
 //!
 //! Two bounds keep one slow or broken source from delaying another. Those who are **at work** are as
 //! many as `--concurrency`; one that has been waiting for an answer for a while counts as **stalled**
-//! instead, and its place goes to the next. All together have four times as many places, and no
-//! namespace may have more of them than are left free (the dynamic threshold of Choudhury and Hahne,
-//! "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", IEEE/ACM ToN 6(2), 1998): a
-//! namespace whose sources all hang fills half of the places; and while fewer namespaces hang than there
-//! are places, there is one for another.
+//! instead, and its place at work goes to the next. At work and stalled together have four times as many places.
+//!
+//! Of both, a namespace may have no more than a multiple of what is left free (the dynamic threshold of
+//! Choudhury and Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", IEEE/ACM
+//! ToN 6(2), 1998). So one that is alone has nearly all who may be at work, and still somebody of
+//! another begins at once; one whose sources all hang fills half of the places; and while fewer namespaces
+//! hang than there are places, there is one for another.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -18,6 +20,8 @@ pub type Moment = Duration;
 
 /// Places for all, for each source that may be at work.
 const PLACES: usize = 4;
+/// How many of a namespace may be at work, for each that still could be: of sixteen, thirteen when it is alone.
+const SHARE: usize = 4;
 
 /// The queue. Time comes in as an argument.
 pub struct Queue {
@@ -29,10 +33,23 @@ pub struct Queue {
     agenda: BTreeSet<(Moment, SourceKey)>,
     waiting: usize,
     concurrency: usize,
+    /// Of all together.
+    running: Running,
+    /// Of those namespaces that have somebody running.
+    by_namespace: HashMap<String, Running>,
+}
+
+/// How many run.
+#[derive(Clone, Copy, Default)]
+struct Running {
     at_work: usize,
     stalled: usize,
-    /// How many of each namespace run, stalled or not.
-    running: HashMap<String, usize>,
+}
+
+impl Running {
+    fn all(self) -> usize {
+        self.at_work + self.stalled
+    }
 }
 
 /// What the queue knows of one source.
@@ -74,9 +91,8 @@ impl Queue {
             agenda: BTreeSet::new(),
             waiting: 0,
             concurrency,
-            at_work: 0,
-            stalled: 0,
-            running: HashMap::new(),
+            running: Running::default(),
+            by_namespace: HashMap::new(),
         }
     }
 
@@ -121,8 +137,7 @@ impl Queue {
             return Next::Wait(self.agenda.first().map(|(at, _)| *at));
         };
         self.waiting -= 1;
-        self.at_work += 1;
-        *self.running.entry(key.namespace.clone()).or_default() += 1;
+        self.count(&key.namespace, |running| running.at_work += 1);
         let slot = self.slots.entry(key.clone()).or_default();
         slot.ready = false;
         slot.run = Run::AtWork;
@@ -144,11 +159,12 @@ impl Queue {
 
     /// The first of the namespace whose turn it is, of those that may have a place.
     fn take_turn(&mut self) -> Option<SourceKey> {
-        if self.at_work >= self.concurrency {
-            return None;
-        }
-        let free = (PLACES * self.concurrency).saturating_sub(self.at_work + self.stalled);
-        let has_place = |namespace: &String| self.running.get(namespace).copied().unwrap_or(0) < free;
+        let at_work_left = self.concurrency.saturating_sub(self.running.at_work);
+        let places_left = (PLACES * self.concurrency).saturating_sub(self.running.all());
+        let has_place = |namespace: &String| {
+            let own = self.by_namespace.get(namespace).copied().unwrap_or_default();
+            own.at_work < SHARE * at_work_left && own.all() < places_left
+        };
         let turn = self.turns.iter().position(has_place)?;
         let namespace = self.turns.remove(turn)?;
         let line = self.ready.get_mut(&namespace)?;
@@ -165,8 +181,10 @@ impl Queue {
     pub fn stall(&mut self, key: &SourceKey) {
         if let Some(slot) = self.slots.get_mut(key).filter(|slot| slot.run == Run::AtWork) {
             slot.run = Run::Stalled;
-            self.at_work -= 1;
-            self.stalled += 1;
+            self.count(&key.namespace, |running| {
+                running.at_work -= 1;
+                running.stalled += 1;
+            });
         }
     }
 
@@ -175,21 +193,25 @@ impl Queue {
         let Some(slot) = self.slots.get_mut(key) else {
             return;
         };
+        let again = std::mem::take(&mut slot.again);
         match std::mem::take(&mut slot.run) {
-            Run::No => return,
-            Run::AtWork => self.at_work -= 1,
-            Run::Stalled => self.stalled -= 1,
+            Run::No => {}
+            Run::AtWork => self.count(&key.namespace, |running| running.at_work -= 1),
+            Run::Stalled => self.count(&key.namespace, |running| running.stalled -= 1),
         }
-        if let Some(running) = self.running.get_mut(&key.namespace) {
-            *running -= 1;
-            if *running == 0 {
-                self.running.remove(&key.namespace);
-            }
-        }
-        if std::mem::take(&mut slot.again) {
+        if again {
             self.add(key, false);
         }
         self.forget_if_idle(key);
+    }
+
+    fn count(&mut self, namespace: &str, change: impl Fn(&mut Running)) {
+        change(&mut self.running);
+        let own = self.by_namespace.entry(namespace.to_owned()).or_default();
+        change(own);
+        if own.all() == 0 {
+            self.by_namespace.remove(namespace);
+        }
     }
 
     /// How many sources are ready and not yet running.
@@ -204,7 +226,7 @@ impl Queue {
 
     /// How many sources are stalled.
     pub fn stalled(&self) -> usize {
-        self.stalled
+        self.running.stalled
     }
 
     fn forget_if_idle(&mut self, key: &SourceKey) {
