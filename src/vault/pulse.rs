@@ -27,6 +27,7 @@ pub(super) struct Pulse {
 
 struct Beat {
     asked: Instant,
+    answered: Instant,
     answer: Result<(), Error>,
 }
 
@@ -54,6 +55,7 @@ impl Pulse {
         self.bad.store(answer.is_err(), Ordering::Relaxed);
         *last = Some(Beat {
             asked,
+            answered: Instant::now(),
             answer: answer.clone(),
         });
         answer
@@ -68,7 +70,7 @@ impl Pulse {
     pub(super) async fn rested(&self) -> Instant {
         let last = self.last.lock().await;
         let bad = last.as_ref().filter(|beat| beat.answer.is_err());
-        bad.map_or_else(Instant::now, |beat| beat.asked + REST)
+        bad.map_or_else(Instant::now, |beat| beat.answered + REST)
     }
 }
 
@@ -76,7 +78,8 @@ impl Beat {
     fn stands(&self, since: Instant, now: Instant) -> bool {
         match self.answer {
             Ok(()) => self.asked >= since,
-            Err(_) => now.saturating_duration_since(self.asked) < REST,
+            // From the answer on: whoever has waited for it, however long that took, takes it.
+            Err(_) => now.saturating_duration_since(self.answered) < REST,
         }
     }
 }
@@ -121,15 +124,17 @@ mod tests {
     fn a_good_answer_is_as_old_as_its_question_and_a_bad_one_rests() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        for (what, answer, asked, since, now, stands) in [
-            ("asked after I came", Ok(()), 5, 5, 9000, true),
-            ("asked before I came", Ok(()), 5, 6, 7, false),
-            ("bad, and asked before", bad(), 5, 900, 901, true),
-            ("bad, and just not rested", bad(), 0, 1999, 1999, true),
-            ("bad, and rested", bad(), 0, 2000, 2000, false),
+        for (what, answer, asked, answered, since, now, stands) in [
+            ("asked after I came", Ok(()), 5, 6, 5, 9000, true),
+            ("asked before I came", Ok(()), 5, 6, 6, 7, false),
+            ("bad, and asked before", bad(), 5, 6, 900, 901, true),
+            ("bad, and just not rested", bad(), 0, 1, 2000, 2000, true),
+            ("bad, and rested", bad(), 0, 1, 2001, 2001, false),
+            ("bad, after I had waited long", bad(), 0, 5000, 1, 5000, true),
         ] {
             let beat = Beat {
                 asked: at(asked),
+                answered: at(answered),
                 answer,
             };
             assert_eq!(beat.stands(at(since), at(now)), stands, "{what}");
