@@ -127,7 +127,8 @@ impl Controller {
     /// Reconciles one source. A panic in it ends that reconcile and nothing else.
     async fn run(&self, reconciler: &Reconciler, (key, recheck): (SourceKey, bool)) {
         let deleting = self.index().get(&key).is_some_and(|tracked| tracked.deleting);
-        if !deleting && self.outage.park(&key, recheck) {
+        // One that is being deleted has a deadline to keep; when Vault is back it is seen to with the others.
+        if self.outage.park(&key, recheck) && !deleting {
             self.queue().done(&key);
             self.wake.notify_one();
             return;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use crate::domain::value::{Payload, Value};
 
@@ -18,10 +18,14 @@ const DEFAULT: usize = 64 * KIB;
 pub struct Budget {
     total: u32,
     left: Arc<Semaphore>,
+    freed: Arc<Notify>,
 }
 
 /// A part of the budget, until it is dropped.
-pub struct Share(OwnedSemaphorePermit);
+pub struct Share {
+    permit: Option<OwnedSemaphorePermit>,
+    freed: Arc<Notify>,
+}
 
 impl Budget {
     /// Half of the memory limit (bytes), the other half being for everything else.
@@ -35,6 +39,7 @@ impl Budget {
         Self {
             total,
             left: Arc::new(Semaphore::new(total as usize)),
+            freed: Arc::default(),
         }
     }
 
@@ -50,11 +55,41 @@ impl Budget {
         let wanted = u32::try_from(secrets.saturating_mul(WORST))
             .unwrap_or(u32::MAX)
             .min(self.total);
-        match self.left.clone().acquire_many_owned(wanted).await {
-            Ok(permit) => Share(permit),
-            // Nobody ever closes it.
-            Err(closed) => unreachable!("the budget is closed: {closed}"),
+        let permit = if wanted > self.total / 2 {
+            self.when_there(wanted).await
+        } else {
+            self.left.clone().acquire_many_owned(wanted).await.ok()
+        };
+        match permit {
+            Some(permit) => Share {
+                permit: Some(permit),
+                freed: self.freed.clone(),
+            },
+            None => unreachable!("nobody ever closes the budget"),
         }
+    }
+
+    /// Who wants most of the budget stands in no line: what a write that hangs holds may not come back soon,
+    /// and all who come later would wait for it too.
+    async fn when_there(&self, wanted: u32) -> Option<OwnedSemaphorePermit> {
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            // Listen before looking, or what is given back in between would go unheard.
+            freed.as_mut().enable();
+            match self.left.clone().try_acquire_many_owned(wanted) {
+                Ok(permit) => return Some(permit),
+                Err(TryAcquireError::Closed) => return None,
+                Err(TryAcquireError::NoPermits) => freed.await,
+            }
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        drop(self.permit.take());
+        self.freed.notify_waiters();
     }
 }
 
@@ -66,7 +101,9 @@ impl Share {
             .map(Value::len)
             .sum();
         let needed = (bytes * 4).div_ceil(KIB).max(1);
-        let surplus = self.0.num_permits().saturating_sub(needed);
-        drop(self.0.split(surplus));
+        let Some(permit) = &mut self.permit else { return };
+        let surplus = permit.num_permits().saturating_sub(needed);
+        drop(permit.split(surplus));
+        self.freed.notify_waiters();
     }
 }

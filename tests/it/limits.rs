@@ -129,3 +129,29 @@ fn what_only_a_change_can_cure_is_not_tried_again() {
     scene.vault.behave();
     scene.doc("failing").becomes(json!({"k": "v"}));
 }
+
+/// A document of many Secrets asks for all the memory that there is for payload, and has to wait for it
+/// while a write hangs; those who come after it need not.
+#[test]
+fn a_large_document_that_waits_for_a_hung_one_delays_no_third() {
+    let scene = Scene::new();
+    scene.own("other", "one");
+    let names: Vec<String> = (0..20).map(|number| format!("n{number}")).collect();
+    for name in &names {
+        scene.secret(name, &[(name, "v")]);
+    }
+    let _operator = scene.start();
+    scene.doc("other").becomes(json!({"k": "one"}));
+    scene
+        .vault
+        .hold(&format!("POST /v1/secret/data/{}/hung ", scene.ns));
+    scene.own("hung", "v");
+    scene.vault.holds(1);
+    let entries: Vec<_> = names.iter().map(|name| json!({"name": name})).collect();
+    scene.listing("many", &json!(entries).to_string());
+    for value in ["two", "three"] {
+        scene.set_key("other", "k", value);
+        scene.doc("other").becomes(json!({"k": value}));
+    }
+    assert_eq!(scene.doc("hung").data(), None);
+}

@@ -153,3 +153,21 @@ fn a_vault_that_answers_nothing_is_an_outage_too() {
     scene.settle();
     scene.doc("db").holds(json!({"k": "three"}));
 }
+
+/// A source that is being deleted does not wait as long as it may; it too is seen to when Vault is back.
+#[test]
+fn a_delete_in_an_outage_is_among_those_that_are_tried_again_at_its_end() {
+    let scene = Scene::on(Testbed::private());
+    scene.own("db", "one");
+    let operator = scene.run().flag("cleanup-timeout", "10m").start();
+    scene.doc("db").becomes(json!({"k": "one"}));
+    scene.bed.seal();
+    scene.delete("Secret", "db");
+    operator.says(&["Vault does not answer"]);
+    let failed = [("resource", "db"), ("result", "failed")];
+    operator.counts("vault_sync_operator_sync_attempts_total", &failed, 3.0);
+    scene.bed.unseal();
+    operator.says(&["Vault answers again", "\"sources\":1"]);
+    scene.doc("db").goes();
+    scene.vanishes("Secret", "db");
+}
