@@ -62,6 +62,10 @@ fn outage() {
     scene.bed.unseal();
     all_hold("after");
     let took = began.elapsed();
+    assert!(
+        took < Duration::from_secs(10),
+        "promised within ten seconds: {took:?}"
+    );
     let began = Instant::now();
     each(SOURCES, |number| {
         let body = json!({"data": {"k": "after"}});
@@ -179,6 +183,10 @@ fn handover() {
             killed.push(began.elapsed());
         }
     }
+    let slowest = |times: &[Duration]| times.iter().max().copied().unwrap_or_default();
+    assert!(slowest(&graceful) < Duration::from_secs(2), "{graceful:?}");
+    // The lease, and the time between two looks at it.
+    assert!(slowest(&killed) < LEASE + Duration::from_secs(3), "{killed:?}");
     row(
         "hand-over after SIGTERM, median of 5",
         percentile(&mut graceful, 50),

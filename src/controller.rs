@@ -188,7 +188,7 @@ impl Controller {
         let now = self.now();
         let mut queue = self.queue();
         for (key, recheck) in keys {
-            queue.schedule(&key, Some((now + spread.mul_f64(fraction()), recheck)));
+            queue.recall(&key, now + spread.mul_f64(fraction()), recheck);
         }
         drop(queue);
         self.wake.notify_one();

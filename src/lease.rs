@@ -67,8 +67,8 @@ pub fn identity(instance: &str) -> String {
 pub struct Tenure(Option<Arc<Term>>);
 
 struct Term {
-    epoch: Instant,
-    /// Milliseconds since `epoch`.
+    zero: Instant,
+    /// Milliseconds since `zero`.
     until: AtomicU64,
 }
 
@@ -78,9 +78,9 @@ impl Tenure {
         Self(None)
     }
 
-    fn since(epoch: Instant) -> Self {
+    fn since(zero: Instant) -> Self {
         Self(Some(Arc::new(Term {
-            epoch,
+            zero,
             until: AtomicU64::new(0),
         })))
     }
@@ -95,7 +95,7 @@ impl Tenure {
     /// Whether we may write now.
     pub fn lasts(&self) -> bool {
         let within = |term: &Arc<Term>| {
-            term.epoch.elapsed() < Duration::from_millis(term.until.load(Ordering::Relaxed))
+            term.zero.elapsed() < Duration::from_millis(term.until.load(Ordering::Relaxed))
         };
         self.0.as_ref().is_none_or(within)
     }
@@ -114,7 +114,7 @@ pub struct Lease {
     me: String,
     timing: Timing,
     /// The zero of the times that `election` sees.
-    epoch: Instant,
+    zero: Instant,
     /// The object as last read, and since when it has looked like that.
     object: Option<Object>,
     seen: Option<Sighting>,
@@ -126,16 +126,16 @@ pub struct Lease {
 impl Lease {
     /// A candidate called `identity` (see [`identity`]) for the Lease in `namespace`.
     pub fn new(client: kube::Client, namespace: &str, identity: String, timing: Timing) -> Self {
-        let epoch = Instant::now();
+        let zero = Instant::now();
         Self {
             api: Api::namespaced(client, namespace),
             me: identity,
             timing,
-            epoch,
+            zero,
             object: None,
             seen: None,
             renewed: Duration::ZERO,
-            tenure: Tenure::since(epoch),
+            tenure: Tenure::since(zero),
         }
     }
 
@@ -200,7 +200,7 @@ impl Lease {
     pub async fn hold(&mut self, stop: &CancellationToken) -> Result<(), Lost> {
         let mut reason = "no try ended".to_owned();
         loop {
-            let until = self.epoch + election::may_act_until(self.renewed, &self.timing);
+            let until = self.zero + election::may_act_until(self.renewed, &self.timing);
             let retry = self.timing.retry;
             let turn = async {
                 sleep(retry).await;
@@ -258,7 +258,7 @@ impl Lease {
     }
 
     fn elapsed(&self) -> Duration {
-        self.epoch.elapsed()
+        self.zero.elapsed()
     }
 
     /// One look, and what follows from it: the decision, carried out. A leader only ever renews.
@@ -334,5 +334,24 @@ fn view(object: &Object) -> View {
         lease: seconds.map_or(Timing::default().lease, Duration::from_secs),
         version: object.metadata.resource_version.clone().unwrap_or_default(),
         transitions: spec.lease_transitions.unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenure_ends_by_itself() {
+        let began = Instant::now().checked_sub(Duration::from_secs(100)).unwrap();
+        let tenure = Tenure::since(began);
+        assert!(!tenure.lasts(), "it has not begun");
+        tenure.extend(Duration::from_secs(160));
+        let clone = tenure.clone();
+        assert!(tenure.lasts() && clone.lasts());
+        // The hundred seconds were over before the lease was renewed for the last time.
+        tenure.extend(Duration::from_secs(99));
+        assert!(!tenure.lasts() && !clone.lasts());
+        assert!(Tenure::forever().lasts());
     }
 }

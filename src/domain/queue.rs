@@ -129,6 +129,16 @@ impl Queue {
         }
     }
 
+    /// Calls a source that waited for something: at this time, or once more if it runs just now, which may
+    /// have begun too early.
+    pub fn recall(&mut self, key: &SourceKey, at: Moment, recheck: bool) {
+        if self.slots.get(key).is_some_and(|slot| slot.run != Run::No) {
+            self.add(key, recheck);
+        } else {
+            self.schedule(key, Some((at, recheck)));
+        }
+    }
+
     /// Takes the next source whose turn it is. Whoever runs it says [`Queue::stall`] when it takes long, and
     /// [`Queue::done`].
     pub fn next(&mut self, now: Moment) -> Next {

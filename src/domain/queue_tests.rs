@@ -170,3 +170,20 @@ fn places_come_back() {
     assert_eq!((queue.running.all(), queue.by_namespace.len()), (0, 0));
     assert_eq!(queue.slots.len(), 0);
 }
+
+#[test]
+fn whoever_is_recalled_while_it_runs_runs_again() {
+    let (mut queue, now) = (Queue::new(16), Moment::from_secs(1000));
+    let (runs, waits) = (key("n", "runs"), key("n", "waits"));
+    queue.add(&runs, false);
+    assert_eq!(queue.next(now), Next::Run(runs.clone(), false));
+    let later = now + Duration::from_secs(5);
+    queue.recall(&runs, later, true);
+    queue.recall(&waits, later, false);
+    // What it has learnt while it ran is that it should wait for long.
+    queue.schedule(&runs, Some((now + Duration::from_mins(2), false)));
+    queue.done(&runs);
+    assert_eq!(queue.next(now), Next::Run(runs, true));
+    assert_eq!(queue.next(now), Next::Wait(Some(later)));
+    assert_eq!(queue.next(later), Next::Run(waits, false));
+}

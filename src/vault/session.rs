@@ -18,7 +18,7 @@ use super::error::{Call, Error, ErrorKind, Operation, says_dead_token};
 use super::pulse::{Pulse, REST};
 use super::token::{self, Lease, Token, next_renewal};
 use super::transport::{Reply, Transport};
-use crate::backoff::{Backoff, fraction};
+use crate::backoff::{Backoff, fraction, lengthened};
 
 /// Least time between two lookups that settle refusals.
 const LOOKUP_SPACING: Duration = Duration::from_millis(50);
@@ -207,6 +207,10 @@ impl Session {
                     tracing::debug!(ttl_seconds = lease.ttl.as_secs(), "token renewed");
                 }
                 Err(error) => {
+                    if error.kind.is_down() {
+                        // Perhaps nobody else asks for Vault now.
+                        let _ = self.health(Instant::now()).await;
+                    }
                     let again = Instant::now() + backoff.next();
                     if !error.kind.transient() || again >= end {
                         tracing::warn!(%error, "token not renewed; logging in again");
@@ -251,7 +255,8 @@ impl Session {
                 Ok(token)
             }
             Err(error) => {
-                let wait = patience.backoff.next().max(error.retry_after.unwrap_or_default());
+                let asked = lengthened(error.retry_after.unwrap_or_default());
+                let wait = patience.backoff.next().max(asked);
                 patience.until = Instant::now() + wait;
                 tracing::warn!(%error, hint = error.kind.hint(), "login to Vault failed");
                 self.state.send_modify(|state| {

@@ -187,7 +187,7 @@ impl Exploration {
                     failed.fetch_add(1, Ordering::Relaxed);
                     say(&format!("crash explorer: {failure}"));
                 }
-                (Ok(_), Some(passed)) => passed.add(&point),
+                (Ok(done), Some(passed)) if done.struck.is_some() => passed.add(&point),
                 _ => {}
             }
             if passed.is_some() && tried.is_multiple_of(50) {
@@ -197,12 +197,17 @@ impl Exploration {
         });
         self.took = began.elapsed();
         for (point, outcome) in outcomes {
-            self.tried += 1;
-            self.counts.entry(point.scenario.name).or_default().1 += 1;
             match outcome {
-                Ok(done) => self.unreached += u32::from(done.struck.is_none()),
+                // The run had no such step this time: nothing was tried.
+                Ok(done) if done.struck.is_none() => {
+                    self.unreached += 1;
+                    continue;
+                }
+                Ok(_) => {}
                 Err(failure) => self.failures.push(failure),
             }
+            self.tried += 1;
+            self.counts.entry(point.scenario.name).or_default().1 += 1;
         }
     }
 
@@ -240,6 +245,7 @@ impl Exploration {
             ));
         }
         assert!(self.failures.is_empty(), "{}", self.failures.join("\n\n"));
+        assert!(tried > 0, "there was no time to try any point");
     }
 }
 

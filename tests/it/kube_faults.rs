@@ -496,7 +496,7 @@ fn a_namespace_goes_although_vault_is_away_and_its_documents_follow() {
 #[test]
 fn a_flood_of_failures_is_told_in_a_bounded_number_of_events_the_first_of_each_source_at_once() {
     const SOURCES: usize = 200;
-    const ROUNDS: usize = 12;
+    const ROUNDS: usize = 50;
     let scene = Scene::new();
     let mut operator = scene.start();
     operator.ready();
@@ -509,7 +509,7 @@ fn a_flood_of_failures_is_told_in_a_bounded_number_of_events_the_first_of_each_s
         let told: BTreeSet<String> = scene.all_events_of("InvalidAnnotation");
         check(told.len() == SOURCES, told.len())
     });
-    // Each has thirteen things to tell, of which ten are told at once.
+    // Ten thousand things to tell; each source may tell ten of its at once.
     std::thread::scope(|threads| {
         for names in names.chunks(SOURCES / 4) {
             let scene = &scene;
@@ -535,7 +535,7 @@ fn a_flood_of_failures_is_told_in_a_bounded_number_of_events_the_first_of_each_s
     let seconds = usize::try_from(began.elapsed().as_secs()).unwrap() + 1;
     let most = SOURCES + 50 + 50 * seconds;
     assert!(
-        created >= SOURCES && created <= most.min(10 * SOURCES),
+        created >= SOURCES && created <= most,
         "{created} Events in {seconds} s"
     );
     is_well(&mut operator);

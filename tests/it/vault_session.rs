@@ -61,7 +61,7 @@ fn a_token_that_reaches_its_max_ttl_is_replaced_and_sync_goes_on() {
 #[test]
 fn a_token_is_renewed_before_its_ttl_ends() {
     let scene = Scene::new();
-    scene.set_role(json!({"token_ttl": "3s", "token_max_ttl": "1h"}));
+    scene.set_role(json!({"token_ttl": "9s", "token_max_ttl": "1h"}));
     synced(&scene);
     let _operator = scene.start();
     scene.doc("db").becomes(json!({"k": "one"}));
