@@ -7,6 +7,7 @@ mod harness;
 
 mod bad_input;
 mod cli;
+mod clocks;
 mod deletion;
 mod documents;
 mod drift;

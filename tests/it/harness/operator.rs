@@ -72,6 +72,17 @@ impl<'a> Run<'a> {
         self.flag("kubeconfig", &kubeconfig).flag("vault-addr", &vault)
     }
 
+    /// Trusting any certificate of Kubernetes': to a clock that is slow, the testbed's is of the future.
+    pub fn trusting(self) -> Self {
+        let file = self.flags["kubeconfig"].clone();
+        let config = fs::read_to_string(&file).unwrap();
+        let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+        let server = config["clusters"][0]["cluster"]["server"].clone();
+        config["clusters"][0]["cluster"] = json!({"server": server, "insecure-skip-tls-verify": true});
+        fs::write(&file, config.to_string()).unwrap();
+        self
+    }
+
     /// One of several that elect a leader.
     pub fn candidate(self, name: &str) -> Self {
         self.flag("leader-elect", "true").env("POD_NAME", name)
