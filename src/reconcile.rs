@@ -186,10 +186,19 @@ impl Reconciler {
         }
         // Somebody edits the same object or document in a loop. They will stop, or the retry gets between.
         Outcome {
-            again: Some((Duration::from_secs(1), true)),
+            again: Some((self.moved_again(key), true)),
             wake,
             vault_down: false,
         }
+    }
+
+    /// How long to wait after all attempts have met a change: longer, each time in a row.
+    fn moved_again(&self, key: &SourceKey) -> Duration {
+        let failures = self.notes.count_failure(key, true);
+        if failures > 1 {
+            tracing::warn!(source = %key, "somebody changes the source or its documents as often as they are read; trying again");
+        }
+        crate::backoff::delay(failures).max(Duration::from_secs(1))
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {

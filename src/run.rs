@@ -269,11 +269,8 @@ async fn lead(
             None => std::future::pending().await,
         }
     };
-    tokio::select! {
-        drained = working => if !drained {
-            tracing::warn!("work was still running when the grace period ended; the ledger remembers it");
-            return Ok(());
-        },
+    let drained = tokio::select! {
+        drained = working => drained,
         // Not in good order: the epoch stays on the ledger, and tells the next operator to look twice.
         result = holding => return result.map_err(Error::from),
         result = watched(tasks) => return result,
@@ -281,6 +278,12 @@ async fn lead(
             Some(Ok(Err(error))) => Error::Ledger(error),
             _ => Error::Ended("the ledger's keeper has ended, which is a bug".into()),
         }),
+    };
+    if !drained {
+        tracing::warn!("work was still running when the grace period ended; the ledger remembers it");
+        // It may still write: the lease is not given up, but lapses.
+        *lease = None;
+        return Ok(());
     }
     if reconciler.is_unsettled() {
         ledger.leave_unclean();

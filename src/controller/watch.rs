@@ -156,9 +156,12 @@ impl Scope<'_> {
                         tokio::time::sleep(backoff.next()).await;
                     }
                     Ok(Some(event)) => {
-                        backoff.reset();
-                        if told.take().is_some() {
-                            tracing::info!(kind = %self.kind, namespace = self.namespace, "the watch works again");
+                        // A list that begins may still fail.
+                        if !matches!(event, Event::Init) {
+                            backoff.reset();
+                            if told.take().is_some() {
+                                tracing::info!(kind = %self.kind, namespace = self.namespace, "the watch works again");
+                            }
                         }
                         match event {
                             Event::Init => unseen = self.known(),

@@ -7,14 +7,14 @@ use super::report::{of_kubernetes, of_ledger};
 use super::{Moved, Run, now};
 use crate::domain::annotations::Ask;
 use crate::domain::desired::{Assembled, Wanted, assemble};
-use crate::domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount};
+use crate::domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount, Observed};
 use crate::domain::index::Remembered;
 use crate::domain::ledger::{LedgerEntry, State};
 use crate::domain::plan::{Act, Contender, Scene, Seen, Standing, Step, Title, Wish, decide, is_vain, title};
 use crate::domain::problem::{Owner, Problem};
 use crate::domain::settings::Adopt;
 use crate::domain::source::{Kind, Source, SourceKey};
-use crate::domain::value::{Content, Digest};
+use crate::domain::value::{Content, Digest, Held};
 use crate::vault::ErrorKind;
 
 impl Run<'_> {
@@ -221,7 +221,8 @@ impl Run<'_> {
             uid: &source.uid,
             deletion: self.deletion(ask),
             // By Vault's clock, with whose time of a document's creation it will be compared.
-            now: self.on.vault.clock().unwrap_or_else(now),
+            // Where that is ahead of ours, it may be another server's in between: earlier lets in nobody else.
+            now: self.on.vault.clock().map_or_else(now, |vaults| vaults.min(now())),
         }
     }
 
@@ -295,6 +296,12 @@ impl Run<'_> {
             mount: id.mount.clone(),
             path: format!("data/{}", id.path),
         };
+        let ours = |held: &Held| held.keys().map(String::as_str).eq(["data", "options"]);
+        // What somebody else has put there is not ours to delete.
+        match self.on.vault.read(mount, &misplaced).await {
+            Ok(Observed::Live { held, .. }) if ours(&held) && self.on.ensure_leading().is_ok() => {}
+            _ => return,
+        }
         match self.on.vault.delete_latest(mount, &misplaced).await {
             Ok(()) => tracing::warn!(
                 document = %misplaced,

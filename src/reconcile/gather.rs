@@ -17,6 +17,7 @@ use crate::domain::problem::Problem;
 use crate::domain::source::{Source, SourceKey};
 use crate::domain::value::{Digest, Digester};
 use crate::mounts::Fault;
+use crate::vault::ErrorKind;
 
 /// What is known before anything is decided.
 pub(super) struct Gathered<'a> {
@@ -268,7 +269,7 @@ impl Reconciler {
         match self.vault.read(mount, id).await {
             Ok(observed) => Ok(Seen::of(observed, &self.digester)),
             Err(error) => {
-                if !error.kind.transient() {
+                if !error.kind.transient() || error.kind == ErrorKind::Bug {
                     self.mounts.doubt(&mount.path);
                 }
                 Err(self.vault_failed(&error))

@@ -287,9 +287,14 @@ impl Error {
     ) -> Self {
         let said = words(body);
         let kind = match classify(call.operation, status, said.as_deref().unwrap_or_default()) {
-            // Vault's are JSON or empty: this is another server's page.
-            ErrorKind::NotFound if !body.is_empty() && !is_vaults(body) => ErrorKind::Bug,
+            // Vault's have its form: this is another server's page, which passes.
+            ErrorKind::NotFound | ErrorKind::Invalid if !is_vaults(body) => ErrorKind::Bug,
             kind => kind,
+        };
+        // Nothing that keeps a login from succeeding is a source's to cure.
+        let kind = match kind.retry() {
+            Retry::Slowly | Retry::OnChange if call.operation == Operation::Login => ErrorKind::Auth,
+            _ => kind,
         };
         // A sealed Vault says so before it does anything. Other server errors do not tell, least
         // of all those of a gateway, which gives up on requests that Vault goes on with.
@@ -386,8 +391,9 @@ struct Said {
     warnings: Option<Vec<String>>,
 }
 
+/// Whether it has the form of Vault's error replies; any other JSON may be a gateway's.
 fn is_vaults(body: &[u8]) -> bool {
-    serde_json::from_slice::<Said>(body).is_ok()
+    serde_json::from_slice::<Said>(body).is_ok_and(|said| said.errors.is_some() || said.warnings.is_some())
 }
 
 /// Vault's reasons, on one line and bounded. Anything that is not in the shape of an error reply

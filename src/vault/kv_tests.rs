@@ -158,7 +158,7 @@ fn absence_is_never_guessed() {
             ErrorKind::NotFound,
         ),
         (KvVersion::V2, 404, "<html>", ErrorKind::Bug),
-        (KvVersion::V2, 404, "", ErrorKind::NotFound),
+        (KvVersion::V2, 404, "", ErrorKind::Bug),
         (
             KvVersion::V1,
             404,

@@ -145,7 +145,7 @@ async fn a_standbys_redirect_is_followed_and_others_are_not() {
     );
     let request = Plain::new(RequestMethod::POST, "moved".to_owned(), "hunter2");
     let reply = transport.send(&call, &request, None).await.unwrap();
-    assert_eq!((reply.status, reply.error(&call).kind), (302, ErrorKind::Invalid));
+    assert_eq!((reply.status, reply.error(&call).kind), (302, ErrorKind::Bug));
 }
 
 #[tokio::test]
