@@ -196,3 +196,18 @@ fn whose_clock_is_wrong_neither_loses_nor_keeps_a_lease() {
     assert_eq!(scene.lease()["spec"]["leaseTransitions"], 8);
     scene.doc("db").becomes(json!({"k": "one"}));
 }
+
+#[test]
+fn who_ends_with_work_still_under_way_lets_the_lease_lapse() {
+    let scene = Scene::new();
+    scene.own("db", "one");
+    scene.vault.hold("POST /v1/secret/data/");
+    let operator = scene
+        .run()
+        .candidate("first")
+        .flag("shutdown-grace", "1s")
+        .start();
+    scene.vault.holds(1);
+    assert_eq!(operator.stop().code(), Some(0));
+    assert!(scene.leader().starts_with("first"), "{}", scene.lease());
+}

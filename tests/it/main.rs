@@ -13,6 +13,7 @@ mod documents;
 mod drift;
 mod endpoints;
 mod explore;
+mod gateways;
 mod ground;
 mod hostile;
 mod kube_faults;

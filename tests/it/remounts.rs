@@ -165,3 +165,21 @@ fn a_v1_mount_that_is_upgraded_to_v2_keeps_its_documents_and_they_stay_true() {
     assert_eq!(metadata["current_version"], 2, "{metadata}");
     assert_eq!(metadata["custom_metadata"]["name"], "app", "{metadata}");
 }
+
+/// What stands in the way of v2 on a mount that has become v1 may be somebody else's.
+#[test]
+fn a_look_that_meets_another_shape_asks_for_the_mount_anew() {
+    let scene = Scene::new();
+    let own = Own::new(&scene, "2");
+    let annotations = ours(&[("path", &format!("{}/app", own.name))]);
+    scene.create_secret("app", annotations, &[("k", b"one")]);
+    let _operator = scene.start();
+    own.becomes("data/app", json!({"k": "one"}));
+    scene.settle();
+    own.remake("1");
+    let theirs = format!("/v1/{}/data/app", own.name);
+    scene.bed.vault.post(&theirs, &json!({"mine": "x"})).ok();
+    scene.annotate("Secret", "app", &[("force-sync", Some("now"))]);
+    own.becomes("app", json!({"k": "one"}));
+    assert_eq!(own.at("data/app"), json!({"mine": "x"}));
+}
