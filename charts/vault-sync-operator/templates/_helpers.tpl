@@ -27,21 +27,99 @@
 {{- .Values.serviceAccount.name | default (.Values.serviceAccount.create | ternary (include "vso.manager" .) "default") -}}
 {{- end -}}
 
-{{/* A Deployment's selector cannot change: neither may these. */}}
-{{- define "vso.selectorLabels" -}}
+{{/* The account of what runs before an uninstall. To log in to Vault it has to be the operator's. */}}
+{{- define "vso.releaseAccount" -}}
+{{- if dig "deleteDocuments" false (.Values.uninstall | default dict) -}}
+{{- include "vso.serviceAccount" . -}}
+{{- else -}}
+{{- printf "%s-release" (include "vso.fullname" .) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "vso.image" -}}
+{{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) -}}
+{{- end -}}
+
+{{/* What all pods of the release have in common. */}}
+{{- define "vso.instanceLabels" -}}
 app.kubernetes.io/name: {{ include "vso.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{/* A Deployment's selector cannot change: neither may these. */}}
+{{- define "vso.selectorLabels" -}}
+{{ include "vso.instanceLabels" . }}
 control-plane: controller-manager
 {{- end -}}
 
-{{- define "vso.labels" -}}
-{{ include "vso.selectorLabels" . }}
+{{- define "vso.commonLabels" -}}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{- end -}}
 
+{{- define "vso.labels" -}}
+{{ include "vso.selectorLabels" . }}
+{{ include "vso.commonLabels" . }}
+{{- end -}}
+
+{{/* The labels of what is not the operator itself: no selector must find it. */}}
+{{- define "vso.helperLabels" -}}
+{{ include "vso.instanceLabels" . }}
+{{ include "vso.commonLabels" . }}
+{{- end -}}
+
 {{/* The port of an address such as :8080 or [::1]:8080. */}}
 {{- define "vso.port" -}}
 {{- splitList ":" . | last -}}
+{{- end -}}
+
+{{/* How many pods; a value that is not there counts as not set, as after `helm upgrade --reuse-values`. */}}
+{{- define "vso.replicas" -}}
+{{- $elect := .Values.controllerManager.leaderElect -}}
+{{- if kindIs "invalid" .Values.replicaCount -}}
+{{- $elect | ternary 2 1 -}}
+{{- else if and (not $elect) (gt (int .Values.replicaCount) 1) -}}
+{{- fail (printf "replicaCount: %d pods would all write at once, since controllerManager.leaderElect is false; set that to true, or replicaCount to 1" (int .Values.replicaCount)) -}}
+{{- else -}}
+{{- .Values.replicaCount -}}
+{{- end -}}
+{{- end -}}
+
+{{/* "true" or "false": rights in a namespace can go before the objects in it do, and nobody could take a finalizer off then. */}}
+{{- define "vso.finalizers" -}}
+{{- if kindIs "invalid" .Values.finalizers -}}
+{{- empty .Values.watchNamespaces -}}
+{{- else -}}
+{{- .Values.finalizers -}}
+{{- end -}}
+{{- end -}}
+
+{{/* All kinds that can be sources, with commas. */}}
+{{- define "vso.kinds" -}}
+{{- $kinds := kindIs "invalid" .Values.kinds | ternary (list "Deployment") .Values.kinds -}}
+{{- if dig "secretSources" true (.Values | merge dict) -}}
+{{- $kinds = append $kinds "Secret" -}}
+{{- end -}}
+{{- if not $kinds -}}
+{{- fail "kinds is empty and secretSources is false: nothing could be a source; name a kind" -}}
+{{- end -}}
+{{- join "," $kinds -}}
+{{- end -}}
+
+{{/* Name and keys of a Secret that is given by its name or as an object, as JSON. */}}
+{{- define "vso.secret" -}}
+{{- kindIs "string" . | ternary (dict "name" .) . | default dict | toJson -}}
+{{- end -}}
+
+{{/* Files that are made of values: in the ConfigMap, if there are any. */}}
+{{- define "vso.files" -}}
+{{- if dig "rules" list (.Values.pathPolicy | default dict) -}}
+path-policy.yaml: |
+  {{- toYaml .Values.pathPolicy | nindent 2 }}
+{{ end }}
+{{- if and .Values.vault.caBundle (not .Values.vault.caSecret) -}}
+vault-ca.crt: |
+  {{- .Values.vault.caBundle | nindent 2 }}
+{{- end }}
 {{- end -}}

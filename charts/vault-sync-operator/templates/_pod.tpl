@@ -1,0 +1,181 @@
+{{/*
+What the operator's own pods and those of the hooks have in common: the same program, told the
+same things, with the same files.
+*/}}
+
+{{/* One flag a line. */}}
+{{- define "vso.flags" -}}
+- {{ printf "--vault-addr=%s" .Values.vault.address | quote }}
+- {{ printf "--vault-role=%s" .Values.vault.role | quote }}
+- {{ printf "--vault-auth-path=%s" .Values.vault.authPath | quote }}
+- --vault-token-file=/var/run/secrets/vault-sync-operator/token
+{{- with .Values.clusterName }}
+- --cluster-name={{ . }}
+{{- end }}
+{{- with .Values.watchNamespaces }}
+- --watch-namespaces={{ join "," . }}
+{{- end }}
+- --kinds={{ include "vso.kinds" . }}
+- --finalizers={{ include "vso.finalizers" . }}
+- --namespace-isolation={{ .Values.namespaceIsolation | default "off" }}
+{{- if dig "rules" list (.Values.pathPolicy | default dict) }}
+- --path-policy=/etc/vault-sync-operator/files/path-policy.yaml
+{{- end }}
+- --deletion-policy={{ .Values.deletionPolicy | default "soft" }}
+- --concurrency={{ .Values.concurrency | default 16 }}
+- --leader-elect={{ .Values.controllerManager.leaderElect }}
+- --metrics-bind-address={{ .Values.controllerManager.metrics.bindAddress }}
+- --enable-metrics-auth={{ .Values.controllerManager.metrics.enableAuth }}
+- --health-probe-bind-address={{ .Values.controllerManager.healthProbe.bindAddress }}
+- --shutdown-grace={{ div (mul .Values.terminationGracePeriodSeconds 3) 4 }}s
+- --log-format={{ .Values.logFormat | default "json" }}
+{{- range .Values.extraArgs }}
+- {{ . | quote }}
+{{- end }}
+{{- end -}}
+
+{{- define "vso.env" -}}
+- name: POD_NAME
+  valueFrom:
+    fieldRef: {fieldPath: metadata.name}
+- name: POD_NAMESPACE
+  valueFrom:
+    fieldRef: {fieldPath: metadata.namespace}
+- name: POD_UID
+  valueFrom:
+    fieldRef: {fieldPath: metadata.uid}
+- name: GOMAXPROCS
+  {{- with dig "gomaxprocs" "" (.Values.goRuntime | default dict) }}
+  value: {{ toString . | quote }}
+  {{- else }}
+  valueFrom:
+    resourceFieldRef: {resource: limits.cpu}
+  {{- end }}
+- name: GOMEMLIMIT
+  {{- with dig "gomemlimit" "" (.Values.goRuntime | default dict) }}
+  value: {{ toString . | quote }}
+  {{- else }}
+  valueFrom:
+    resourceFieldRef: {resource: limits.memory}
+  {{- end }}
+{{- with .Values.vault.namespace }}
+- name: VAULT_NAMESPACE
+  value: {{ . | quote }}
+{{- end }}
+{{- if .Values.vault.caSecret }}
+- name: VAULT_CACERT
+  value: /etc/vault-sync-operator/vault-ca/{{ (include "vso.secret" .Values.vault.caSecret | fromJson).key | default "ca.crt" }}
+{{- else if .Values.vault.caBundle }}
+- name: VAULT_CACERT
+  value: /etc/vault-sync-operator/files/vault-ca.crt
+{{- end }}
+{{- with .Values.vault.clientCertSecret }}
+{{- $secret := include "vso.secret" . | fromJson }}
+- name: VAULT_CLIENT_CERT
+  value: /etc/vault-sync-operator/vault-client/{{ $secret.certKey | default "tls.crt" }}
+- name: VAULT_CLIENT_KEY
+  value: /etc/vault-sync-operator/vault-client/{{ $secret.keyKey | default "tls.key" }}
+{{- end }}
+{{- with .Values.env }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "vso.mounts" -}}
+- name: vault-token
+  mountPath: /var/run/secrets/vault-sync-operator
+  readOnly: true
+{{- if include "vso.files" . }}
+- name: files
+  mountPath: /etc/vault-sync-operator/files
+  readOnly: true
+{{- end }}
+{{- if .Values.vault.caSecret }}
+- name: vault-ca
+  mountPath: /etc/vault-sync-operator/vault-ca
+  readOnly: true
+{{- end }}
+{{- if .Values.vault.clientCertSecret }}
+- name: vault-client
+  mountPath: /etc/vault-sync-operator/vault-client
+  readOnly: true
+{{- end }}
+{{- with .Values.volumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* The token for Vault is short-lived, bound to the pod, and renewed by the kubelet. */}}
+{{- define "vso.volumes" -}}
+- name: vault-token
+  projected:
+    sources:
+      - serviceAccountToken:
+          path: token
+          expirationSeconds: {{ int64 (.Values.vault.tokenTTL | default 3600) }}
+          {{- with .Values.vault.tokenAudience }}
+          audience: {{ . | quote }}
+          {{- end }}
+{{- if include "vso.files" . }}
+- name: files
+  configMap:
+    name: {{ include "vso.fullname" . }}-files
+{{- end }}
+{{- with .Values.vault.caSecret }}
+- name: vault-ca
+  secret:
+    secretName: {{ (include "vso.secret" . | fromJson).name }}
+{{- end }}
+{{- with .Values.vault.clientCertSecret }}
+- name: vault-client
+  secret:
+    secretName: {{ (include "vso.secret" . | fromJson).name }}
+{{- end }}
+{{- with .Values.volumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Where and as what a pod runs. */}}
+{{- define "vso.placement" -}}
+automountServiceAccountToken: true
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ .name }}
+  {{- end }}
+{{- end }}
+{{- with .Values.podSecurityContext }}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* A hook's container: the operator's program, with another command. */}}
+{{- define "vso.container" -}}
+image: {{ include "vso.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+env:
+  {{- include "vso.env" . | nindent 2 }}
+volumeMounts:
+  {{- include "vso.mounts" . | nindent 2 }}
+{{- with .Values.controllerManager.resources }}
+resources:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.securityContext }}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
