@@ -1,0 +1,6 @@
+// Whose definitions of ServiceMonitor and PrometheusRule ci/crds takes.
+module ci.local/prometheus-operator
+
+go 1.26.0
+
+require github.com/prometheus-operator/prometheus-operator v0.85.0
