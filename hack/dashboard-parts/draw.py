@@ -146,7 +146,7 @@ def draw_states(panel, x, y, width, height):
                 spans.append([at, at, value])
         for begin, end, value in spans:
             _, colour = mapped(float(value), mappings) or ("", DIM)
-            box(left + room * (begin - START) / (END - START), top + 18, room * (end + 1 - begin) / (END - START), high - 26, colour, 1)
+            box(left + room * (begin - START) / (END - START), top + 18, room * (min(end + 1, END) - begin) / (END - START), high - 26, colour, 1)
     time_axis(left, y, room, height - 42, y + height - 26)
     at = left
     for mapping in mappings:
@@ -235,6 +235,6 @@ size = f'{24 * COLUMN + 2 * MARGIN - GAP} {bottom + MARGIN:.0f}'
 print(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" font-family="DejaVu Sans, Verdana, sans-serif">')
 print(f'<rect width="100%" height="100%" fill="{PAGE}"/>')
 print(f'<text x="{MARGIN}" y="32" font-size="20" font-weight="bold" fill="{INK}">{escape(board["title"])}</text>')
-print(f'<text x="{24 * COLUMN}" y="32" font-size="12" fill="{DIM}" text-anchor="end">a run of hack/dashboard, {clock(END - START)} minutes long; rates over 10 s</text>')
+print(f'<text x="{24 * COLUMN}" y="32" font-size="12" fill="{DIM}" text-anchor="end">a run of hack/dashboard, {END - START:.0f} seconds long; rates over 10 s</text>')
 print("\n".join(out))
 print("</svg>")
