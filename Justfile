@@ -43,7 +43,15 @@ build *arch:
 
 # Image from dist/
 image tag="vault-sync-operator:dev": build
-    docker build --tag {{tag}} .
+    ci/image {{tag}}
+
+# The whole life of an installation, on a real node (root); --existing takes a cluster that is there
+e2e *args:
+    hack/e2e {{args}}
+
+# A release to a registry of its own on this machine; nothing is tagged, signed or published
+release-dry-run version=`sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1`:
+    ci/release {{version}} --dry-run --skip-tests
 
 # A cluster and a Vault to play with: eval "$(just up)"
 up *name:

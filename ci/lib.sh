@@ -25,11 +25,35 @@ need() {
       apt-get -qq update >&2 || say "apt-get update failed; trying with what is known"
       apt_is_fresh=yes
     fi
-    DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends "$2" >/dev/null || true
+    quiet_install "$2"
     hash -r
     ! command -v "$1" >/dev/null || return 0
   fi
   say "error: no '$1' on the PATH. Install it (Debian, Ubuntu: apt install $2) and run this again."
+  return 1
+}
+
+# quiet_install PACKAGE: its services, if it has any, are neither started now nor at the next boot:
+# what we want is the program.
+quiet_install() {
+  local policy=/usr/sbin/policy-rc.d unit
+  if [[ -e $policy ]]; then policy=''; else printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy"; fi
+  DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends "$1" >/dev/null || true
+  [[ -z $policy ]] || rm -f "$policy"
+  for unit in $(dpkg -L "$1" 2>/dev/null | sed -n 's#.*/systemd/system/\([^/@]*\.service\)$#\1#p'); do
+    systemctl disable "$unit" >/dev/null 2>&1 || true
+  done
+}
+
+# need_file FILE PACKAGE: as `need`, for what is not on the PATH.
+need_file() {
+  [[ ! -e $1 ]] || return 0
+  if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+    say "installing $2, for $1"
+    quiet_install "$2"
+    [[ ! -e $1 ]] || return 0
+  fi
+  say "error: there is no $1. Install it (Debian, Ubuntu: apt install $2) and run this again."
   return 1
 }
 
