@@ -53,6 +53,8 @@ pub struct Config {
     pub namespace: String,
     /// What this process calls itself in the Lease and in Events: `POD_NAME`, else the hostname.
     pub instance: String,
+    /// The UID of our own pod, if there is one: `POD_UID`.
+    pub pod_uid: Option<String>,
     /// `--leader-elect`.
     pub leader_elect: bool,
     /// `--metrics-bind-address`, such as `:8080`; `None`: off.
@@ -70,11 +72,40 @@ pub struct Config {
 }
 
 /// What the process was asked to do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::Subcommand)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, clap::Subcommand)]
 pub enum Command {
     /// Run the operator (the default)
     #[default]
     Run,
+    /// Before an uninstall: take our finalizers off, so that nothing waits for an operator that is gone
+    Release(Release),
+    /// Check the login, the rights and, with --probe, a document that is written, read and deleted
+    Doctor(Doctor),
+}
+
+/// What `release` is told beside the operator's own flags.
+#[derive(Clone, PartialEq, Eq, Debug, clap::Args)]
+pub struct Release {
+    /// First scale this Deployment of our namespace to zero, and wait until its pods are gone
+    #[arg(long, value_name = "DEPLOYMENT")]
+    pub scale_down: Option<String>,
+    /// First delete the documents that the ledger names, each as its deletion policy says
+    #[arg(long)]
+    pub delete_documents: bool,
+    /// At last delete the ledger
+    #[arg(long)]
+    pub forget: bool,
+    /// How long all of that may take
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = values::a_duration)]
+    pub timeout: Duration,
+}
+
+/// What `doctor` is told beside the operator's own flags.
+#[derive(Clone, PartialEq, Eq, Debug, clap::Args)]
+pub struct Doctor {
+    /// A document that does not exist, as an annotation would name it: it is written, read and deleted
+    #[arg(long, value_name = "PATH")]
+    pub probe: Option<String>,
 }
 
 /// Where values come from that are not on the command line.
@@ -175,7 +206,7 @@ pub fn parse(
         .try_get_matches_from_mut(args)
         .and_then(|matches| args::Cli::from_arg_matches(&matches))
         .map_err(|error| complaint(&error, origin))?;
-    let action = cli.command.unwrap_or_default();
+    let action = cli.command.clone().unwrap_or_default();
     Ok((action, cli.into_config(surroundings, origin)?))
 }
 

@@ -21,6 +21,7 @@ use crate::domain::source::{Kind, SourceKey};
 use crate::domain::value::Digester;
 use crate::kube::Kube;
 use crate::metrics::Metrics;
+use crate::readiness::Readiness;
 use crate::reconcile::Reconciler;
 
 pub use watch::WatchEnded;
@@ -41,12 +42,13 @@ pub struct Controller {
     /// Makes the fingerprints by which a change is told from a repetition.
     pub digester: Digester,
     metrics: Metrics,
+    readiness: Readiness,
     outage: outage::Outage,
 }
 
 impl Controller {
     /// Watches nothing yet. `concurrency`: how many sources are reconciled at a time.
-    pub fn new(kube: Kube, index: Index, metrics: Metrics, concurrency: usize) -> Self {
+    pub fn new(kube: Kube, index: Index, metrics: Metrics, readiness: Readiness, concurrency: usize) -> Self {
         Self {
             kube,
             index: Arc::new(Mutex::new(index)),
@@ -55,6 +57,7 @@ impl Controller {
             wake: Notify::new(),
             digester: Digester::default(),
             metrics,
+            readiness,
             outage: outage::Outage::default(),
         }
     }

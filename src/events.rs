@@ -88,6 +88,26 @@ impl Events {
     /// Puts a note on a source, unless there have been too many; those are counted. Never waits.
     pub fn publish(&self, source: &SourceKey, uid: &str, note: &Note) {
         // It is whole after every statement, so a panic elsewhere leaves nothing half done.
+        self.about(reference(source, uid), note);
+    }
+
+    /// Puts a note on a pod, as on a source.
+    pub fn publish_on_pod(&self, namespace: &str, name: &str, uid: &str, note: &Note) {
+        self.about(
+            ObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Pod".to_owned()),
+                namespace: Some(namespace.to_owned()),
+                name: Some(name.to_owned()),
+                uid: Some(uid.to_owned()),
+                ..ObjectReference::default()
+            },
+            note,
+        );
+    }
+
+    fn about(&self, regarding: ObjectReference, note: &Note) {
+        let uid = regarding.uid.as_deref().unwrap_or_default();
         let allowed = self
             .limits
             .lock()
@@ -96,7 +116,7 @@ impl Events {
         if !allowed
             || self
                 .waiting
-                .try_send(event(source, uid, note, &self.instance, jiff::Timestamp::now()))
+                .try_send(event(regarding, note, &self.instance, jiff::Timestamp::now()))
                 .is_err()
         {
             self.metrics.event_dropped();
@@ -143,13 +163,13 @@ async fn write(client: &kube::Client, event: &Event) -> Result<(), String> {
 }
 
 /// <https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/>
-fn event(source: &SourceKey, uid: &str, note: &Note, instance: &str, now: jiff::Timestamp) -> Event {
+fn event(regarding: ObjectReference, note: &Note, instance: &str, now: jiff::Timestamp) -> Event {
     // A name may be cut behind a sign that must not stand before the dot.
-    let base = cut(&source.name, LONGEST_NAME).trim_end_matches(['-', '.']);
+    let base = cut(regarding.name.as_deref().unwrap_or_default(), LONGEST_NAME).trim_end_matches(['-', '.']);
     Event {
         metadata: ObjectMeta {
             name: Some(format!("{base}.{:x}", now.as_nanosecond())),
-            namespace: Some(source.namespace.clone()),
+            namespace: regarding.namespace.clone(),
             ..ObjectMeta::default()
         },
         action: Some("Sync".to_owned()),
@@ -164,17 +184,21 @@ fn event(source: &SourceKey, uid: &str, note: &Note, instance: &str, now: jiff::
             .to_owned(),
         ),
         event_time: Some(MicroTime(now)),
-        regarding: Some(ObjectReference {
-            api_version: Some(api_version(source.kind).to_owned()),
-            kind: Some(source.kind.to_string()),
-            namespace: Some(source.namespace.clone()),
-            name: Some(source.name.clone()),
-            uid: Some(uid.to_owned()),
-            ..ObjectReference::default()
-        }),
+        regarding: Some(regarding),
         reporting_controller: Some(CONTROLLER.to_owned()),
         reporting_instance: Some(instance.to_owned()),
         ..Event::default()
+    }
+}
+
+fn reference(source: &SourceKey, uid: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(api_version(source.kind).to_owned()),
+        kind: Some(source.kind.to_string()),
+        namespace: Some(source.namespace.clone()),
+        name: Some(source.name.clone()),
+        uid: Some(uid.to_owned()),
+        ..ObjectReference::default()
     }
 }
 
@@ -218,7 +242,12 @@ mod tests {
             text: "failed to get secret".into(),
         };
         let now = jiff::Timestamp::from_second(1).unwrap();
-        let event = event(&source(Kind::Deployment, "web"), "u-1", &note, "op-0", now);
+        let event = event(
+            reference(&source(Kind::Deployment, "web"), "u-1"),
+            &note,
+            "op-0",
+            now,
+        );
         assert_eq!(
             serde_json::to_value(event).unwrap(),
             serde_json::json!({
@@ -247,8 +276,7 @@ mod tests {
         };
         let name = format!("{}-{}", "a".repeat(219), "b".repeat(33));
         let event = event(
-            &source(Kind::Secret, &name),
-            "u-1",
+            reference(&source(Kind::Secret, &name), "u-1"),
             &long,
             "op-0",
             jiff::Timestamp::from_second(1).unwrap(),

@@ -145,13 +145,15 @@ impl Lease {
     }
 
     /// Waits until the Lease is ours: true; or until `stop`: false. Errors are logged and outwaited.
-    pub async fn acquire(&mut self, stop: &CancellationToken) -> bool {
+    /// `trouble` is told what keeps it from trying, and `None` when that is over.
+    pub async fn acquire(&mut self, stop: &CancellationToken, trouble: impl Fn(Option<String>)) -> bool {
         let mut rival = None;
         let mut news = pin!(self.news());
         loop {
             // A step is not cut off half way: a Lease that was taken unnoticed would lie idle.
             let wait = match self.step(Role::Candidate).await {
                 Ok(Decision::Wait(wait)) => {
+                    trouble(None);
                     let holder = self.holder();
                     if rival != holder {
                         tracing::info!(holder, "waiting for the lease");
@@ -160,6 +162,7 @@ impl Lease {
                     wait
                 }
                 Ok(_) => {
+                    trouble(None);
                     tracing::info!(identity = self.me, "acquired the lease");
                     return true;
                 }
@@ -171,6 +174,7 @@ impl Lease {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot acquire the lease");
+                    trouble(Some(error.to_string()));
                     self.timing.retry
                 }
             };

@@ -26,7 +26,8 @@ use crate::domain::source::SourceKey;
 use crate::kube::{Error, call};
 use shards::{Shard, Store};
 
-const LABEL: &str = "vault-sync.io/ledger";
+/// The label of its ConfigMaps.
+pub const LABEL: &str = "vault-sync.io/ledger";
 /// Who writes the ledger now. It is there while an operator works, and gone when one has ended in
 /// good order: then no write of it can still be under way.
 const EPOCH: &str = "vault-sync.io/epoch";

@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod backoff;
 pub mod cli;
+pub mod cmd;
 pub mod controller;
 pub mod domain;
 pub mod events;
@@ -14,6 +15,7 @@ pub mod lease;
 pub mod ledger;
 pub mod metrics;
 pub mod mounts;
+pub mod readiness;
 pub mod reconcile;
 pub mod run;
 pub mod telemetry;

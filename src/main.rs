@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
-use vault_sync_operator::cli::{self, Command, Surroundings};
-use vault_sync_operator::run;
+use vault_sync_operator::cli::{self, Command, Config, Surroundings};
+use vault_sync_operator::cmd;
+use vault_sync_operator::run::{self, Duty};
 
 fn main() -> ExitCode {
-    let (Command::Run, config) = match cli::parse(std::env::args_os(), &Surroundings::of_process()) {
+    let (command, config) = match cli::parse(std::env::args_os(), &Surroundings::of_process()) {
         Ok(parsed) => parsed,
         Err(exit) => return exit.report().into(),
     };
@@ -27,7 +28,7 @@ fn main() -> ExitCode {
             tracing::error!(%error, "cannot start the runtime");
             ExitCode::FAILURE
         }
-        Ok(runtime) => match runtime.block_on(run::run(config)) {
+        Ok(runtime) => match runtime.block_on(carry_out(command, config)) {
             Ok(()) => {
                 tracing::info!("stopped");
                 ExitCode::SUCCESS
@@ -37,5 +38,13 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+    }
+}
+
+async fn carry_out(command: Command, config: Config) -> Result<(), run::Error> {
+    match command {
+        Command::Run => run::run(config, Duty::Sync).await,
+        Command::Release(release) => cmd::release(config, &release).await,
+        Command::Doctor(doctor) => cmd::doctor(config, &doctor).await,
     }
 }

@@ -88,6 +88,8 @@ pub struct Reconciler {
     pub locks: Locks,
     /// Writes without an answer, and mounts without claims.
     pub notes: Notes,
+    /// Whether every source counts as gone, as before an uninstall: what the ledger says of its documents is done.
+    pub nothing_is_wanted: bool,
     /// Until when we may write.
     pub tenure: Tenure,
     /// `--cleanup-timeout`.

@@ -32,6 +32,7 @@ use crate::lease::{self, Lease, Tenure};
 use crate::ledger::{CommitError, Ledger};
 use crate::metrics::Metrics;
 use crate::mounts::Mounts;
+use crate::readiness::Readiness;
 use crate::reconcile::{Budget, Locks, Notes, Reconciler};
 use crate::vault::{self, Vault};
 
@@ -58,8 +59,18 @@ pub enum Error {
 /// What runs beside the work.
 type Tasks = JoinSet<Result<(), Error>>;
 
-/// Runs the operator until a signal or a failure ends it.
-pub async fn run(config: Config) -> Result<(), Error> {
+/// What the operator is there for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Duty {
+    /// Vault holds what the sources ask for, until the process is stopped.
+    Sync,
+    /// Nothing is wanted any more: all that the ledger names goes, each as its deletion policy says. Ends
+    /// when that is done.
+    ClearOut,
+}
+
+/// Runs the operator until a signal, a failure, or the end of its duty.
+pub async fn run(config: Config, duty: Duty) -> Result<(), Error> {
     let stop = CancellationToken::new();
     let mut tasks = Tasks::new();
     tasks.spawn(signals(stop.clone()));
@@ -87,7 +98,16 @@ pub async fn run(config: Config) -> Result<(), Error> {
     )
     .map_err(|error| Error::Setup(error.to_string()))?;
 
-    serve::start(&config, registry, &client, &vault, &mut tasks).await?;
+    let readiness = Readiness::default();
+    serve::start(
+        &config,
+        registry,
+        &client,
+        &vault,
+        (&metrics, &readiness),
+        &mut tasks,
+    )
+    .await?;
     // The session outlives the work: its token is revoked when nothing needs it any more.
     let session_stop = CancellationToken::new();
     let session = tokio::spawn({
@@ -97,7 +117,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
 
     // It heeds `stop` itself, and ends in order.
     let result = tokio::select! {
-        result = operate(&config, policy, client, vault, metrics, &stop) => result,
+        result = operate(&config, duty, policy, client, vault, metrics, readiness, &stop) => result,
         result = watched(&mut tasks) => result,
     };
     session_stop.cancel();
@@ -108,12 +128,15 @@ pub async fn run(config: Config) -> Result<(), Error> {
 }
 
 /// Everything between being connected and being stopped.
+#[expect(clippy::too_many_arguments, reason = "the parts that run has built")]
 async fn operate(
     config: &Config,
+    duty: Duty,
     policy: Policy,
     client: ::kube::Client,
     vault: Vault,
     metrics: Metrics,
+    readiness: Readiness,
     stop: &CancellationToken,
 ) -> Result<(), Error> {
     let kube = Kube::new(client.clone(), config.discover);
@@ -126,6 +149,7 @@ async fn operate(
         kube.clone(),
         index,
         metrics.clone(),
+        readiness.clone(),
         config.concurrency,
     ));
     let mut tasks = Tasks::new();
@@ -133,9 +157,17 @@ async fn operate(
     // It ends when the last of those who publish is gone, after what they have published is written.
     let writing = tokio::spawn(writer.run());
 
-    let Some(cluster_id) = see_sources(config, &controller, &kube, &mut tasks, stop).await? else {
+    let seen = match duty {
+        Duty::Sync => {
+            readiness.waits("all sources", &"not all of them have been seen yet");
+            see_sources(config, &controller, &kube, &readiness, &mut tasks, stop).await?
+        }
+        Duty::ClearOut => until(stop, "Kubernetes", &readiness, || kube.cluster_id()).await,
+    };
+    let Some(cluster_id) = seen else {
         return Ok(());
     };
+    readiness.has("all sources");
     let identity = Identity {
         cluster: Some(config.settings.cluster_name.clone()).filter(|name| !name.is_empty()),
         cluster_id,
@@ -153,12 +185,12 @@ async fn operate(
     if let Some(lease) = &mut lease {
         tracing::info!(identity = epoch, "waiting for the lease");
         tokio::select! {
-            acquired = lease.acquire(stop) => if !acquired { return Ok(()) },
+            acquired = lease.acquire(stop, |trouble| told(&readiness, "the lease", trouble)) => if !acquired { return Ok(()) },
             result = watched(&mut tasks) => return result,
         }
     }
     metrics.leader(true);
-    let loading = until(stop, "the ledger", || {
+    let loading = until(stop, "the ledger", &readiness, || {
         Ledger::load(client.clone(), &config.namespace, &epoch)
     });
     let Some(ledger) = loading.await.map(Arc::new) else {
@@ -175,6 +207,7 @@ async fn operate(
         budget: Budget::new(config.runtime.memory_limit),
         locks: Locks::default(),
         notes: Notes::default(),
+        nothing_is_wanted: duty == Duty::ClearOut,
         tenure: lease.as_ref().map_or_else(Tenure::forever, Lease::tenure),
         cleanup_timeout: config.cleanup_timeout,
         resync: config.resync_interval,
@@ -185,7 +218,8 @@ async fn operate(
         events,
         vault,
     };
-    tasks.spawn(count_ledger(Arc::clone(&ledger), metrics.clone()));
+    let end_when_empty = (duty == Duty::ClearOut).then(|| stop.clone());
+    tasks.spawn(count_ledger(Arc::clone(&ledger), metrics.clone(), end_when_empty));
     let result = lead(
         config,
         controller,
@@ -211,6 +245,7 @@ async fn see_sources(
     config: &Config,
     controller: &Arc<Controller>,
     kube: &Kube,
+    readiness: &Readiness,
     tasks: &mut Tasks,
     stop: &CancellationToken,
 ) -> Result<Option<String>, Error> {
@@ -220,7 +255,7 @@ async fn see_sources(
         tasks.spawn(async move { Err(Error::Ended(watching.await.to_string())) });
     }
     drop(listed);
-    let Some(cluster_id) = until(stop, "Kubernetes", || kube.cluster_id()).await else {
+    let Some(cluster_id) = until(stop, "Kubernetes", readiness, || kube.cluster_id()).await else {
         return Ok(None);
     };
     tokio::select! {
@@ -321,6 +356,7 @@ fn scopes(config: &Config) -> Vec<(Kind, Option<String>)> {
 async fn until<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(
     stop: &CancellationToken,
     whom: &str,
+    readiness: &Readiness,
     attempt: impl Fn() -> F,
 ) -> Option<T> {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
@@ -328,12 +364,16 @@ async fn until<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(
     loop {
         let error = tokio::select! {
             result = attempt() => match result {
-                Ok(value) => return Some(value),
+                Ok(value) => {
+                    readiness.has(whom);
+                    return Some(value);
+                }
                 Err(error) => error.to_string(),
             },
             () = stop.cancelled() => return None,
         };
         if error != said {
+            readiness.waits(whom, &error);
             tracing::warn!(error, "waiting for {whom}");
             said = error;
         }
@@ -392,13 +432,36 @@ struct PolicyFile {
     rules: Vec<Rule>,
 }
 
-/// Keeps the ledger's gauges true, without a place in every change of it.
-async fn count_ledger(ledger: Arc<Ledger>, metrics: Metrics) -> Result<(), Error> {
+fn told(readiness: &Readiness, what: &str, trouble: Option<String>) {
+    match trouble {
+        Some(why) => readiness.waits(what, &why),
+        None => readiness.has(what),
+    }
+}
+
+/// Keeps the ledger's gauges true, without a place in every change of it. Where an empty ledger is the end, it
+/// says how far that is.
+async fn count_ledger(
+    ledger: Arc<Ledger>,
+    metrics: Metrics,
+    end_when_empty: Option<CancellationToken>,
+) -> Result<(), Error> {
+    let mut said = None;
     loop {
+        let mut left = 0;
         for (state, count) in ledger.count() {
+            left += count;
             metrics.ledger_documents(state, count);
             if state == State::Deleting {
                 metrics.ledger_pending_deletes(count);
+            }
+        }
+        if let Some(end) = &end_when_empty {
+            if said.replace(left) != Some(left) {
+                tracing::info!(left, "documents of the ledger that are still to go");
+            }
+            if left == 0 {
+                end.cancel();
             }
         }
         ledger.changed().await;

@@ -179,6 +179,11 @@ impl Vault {
         self.0.maintain(stop).await;
     }
 
+    /// Waits until the first login has come out one way or the other.
+    pub async fn first_login(&self) -> Result<(), Error> {
+        self.0.token(&token::lookup()).await.map(drop)
+    }
+
     /// Waits for the first successful login.
     pub async fn ready(&self) {
         self.0.ready().await;

@@ -20,6 +20,10 @@ pub trait Checks: Send + Sync + 'static {
     fn vault(&self) -> impl Future<Output = Result<(), String>> + Send;
     /// Whether our token is good (`auth/token/lookup-self`).
     fn token(&self) -> impl Future<Output = Result<(), String>> + Send;
+    /// Whether Kubernetes gives us what we need of it.
+    fn kubernetes(&self) -> Result<(), String>;
+    /// Is told how a look at readiness came out; the reason, if it is not given.
+    fn told(&self, _ready: Result<(), String>) {}
 }
 
 pub(super) async fn answer(uri: &Uri, checks: &impl Checks) -> Reply {
@@ -37,7 +41,17 @@ pub(super) async fn answer(uri: &Uri, checks: &impl Checks) -> Reply {
         ),
         "/readyz" => {
             let (vault, token) = tokio::join!(within_time(checks.vault()), within_time(checks.token()));
-            report("readyz", verbose, &[("vault", vault), ("token", token)])
+            let checked = [
+                ("vault", vault),
+                ("token", token),
+                ("kubernetes", checks.kubernetes()),
+            ];
+            // Without a Vault there is no token: one reason is enough.
+            let failed = checked
+                .iter()
+                .find_map(|(name, result)| result.as_ref().err().map(|reason| format!("{name}: {reason}")));
+            checks.told(failed.map_or(Ok(()), Err));
+            report("readyz", verbose, &checked)
         }
         _ => plain(StatusCode::NOT_FOUND, "not found\n"),
     }

@@ -1,3 +1,4 @@
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
@@ -22,6 +23,8 @@ impl Reviewer for Fake {
 struct Health {
     vault: Result<(), String>,
     token: Result<(), String>,
+    kubernetes: Result<(), String>,
+    told: Mutex<Vec<Result<(), String>>>,
 }
 
 impl Checks for Health {
@@ -30,6 +33,12 @@ impl Checks for Health {
     }
     async fn token(&self) -> Result<(), String> {
         self.token.clone()
+    }
+    fn kubernetes(&self) -> Result<(), String> {
+        self.kubernetes.clone()
+    }
+    fn told(&self, ready: Result<(), String>) {
+        self.told.lock().unwrap().push(ready);
     }
 }
 
@@ -106,7 +115,7 @@ async fn health_names_the_check_that_failed() {
             good(),
             "/readyz?verbose",
             200,
-            "[+]vault ok\n[+]token ok\nreadyz check passed\n",
+            "[+]vault ok\n[+]token ok\n[+]kubernetes ok\nreadyz check passed\n",
         ),
         (bad(), bad(), "/livez", 200, "ok"),
         (
@@ -122,11 +131,17 @@ async fn health_names_the_check_that_failed() {
             bad(),
             "/readyz?verbose=1",
             500,
-            "[+]vault ok\n[-]token failed: sealed \nreadyz check failed\n",
+            "[+]vault ok\n[-]token failed: sealed \n[+]kubernetes ok\nreadyz check failed\n",
         ),
         (good(), good(), "/metrics", 404, "not found\n"),
     ] {
-        let response = health::answer(&path.parse().unwrap(), &Health { vault, token }).await;
+        let health = Health {
+            vault,
+            token,
+            kubernetes: good(),
+            told: Mutex::default(),
+        };
+        let response = health::answer(&path.parse().unwrap(), &health).await;
         assert_eq!(response.status(), status, "{path}");
         let text = http_body_util::BodyExt::collect(response.into_body())
             .await
@@ -134,6 +149,38 @@ async fn health_names_the_check_that_failed() {
             .to_bytes();
         assert_eq!(text, body, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_look_at_readiness_is_told_with_its_first_reason() {
+    let denied = || Err("watching Secrets: denied".to_owned());
+    let health = Health {
+        vault: Ok(()),
+        token: Err("no role".to_owned()),
+        kubernetes: denied(),
+        told: Mutex::default(),
+    };
+    for path in ["/livez", "/healthz", "/readyz"] {
+        health::answer(&path.parse().unwrap(), &health).await;
+    }
+    let health = Health {
+        token: Ok(()),
+        ..health
+    };
+    health::answer(&"/readyz".parse().unwrap(), &health).await;
+    let health = Health {
+        kubernetes: Ok(()),
+        ..health
+    };
+    health::answer(&"/readyz".parse().unwrap(), &health).await;
+    assert_eq!(
+        *health.told.lock().unwrap(),
+        [
+            Err("token: no role".to_owned()),
+            Err("kubernetes: watching Secrets: denied".to_owned()),
+            Ok(())
+        ]
+    );
 }
 
 /// A connection from another address of this machine, 127.0.0.x.

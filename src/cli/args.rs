@@ -32,7 +32,7 @@ const HOSTNAME: &str = "/proc/sys/kernel/hostname";
                   VAULT_CLIENT_KEY, VAULT_SKIP_VERIFY, VAULT_TLS_SERVER_NAME, VAULT_CLIENT_TIMEOUT (60s), \
                   VAULT_MAX_RETRIES (2), VAULT_PROXY_ADDR, HTTP_PROXY, HTTPS_PROXY, NO_PROXY.\n\
                   Runtime: GOMAXPROCS (worker threads), GOMEMLIMIT, RUST_LOG (log levels of this program), \
-                  POD_NAME, POD_NAMESPACE.\n\n\
+                  POD_NAME, POD_NAMESPACE, POD_UID.\n\n\
                   A flag wins over its variable; an empty variable counts as unset. \
                   Go's flag syntax is accepted: one dash or two, --flag=false."
 )]
@@ -311,6 +311,7 @@ impl Cli {
             kubeconfig: file(self.kubernetes.kubeconfig),
             namespace,
             instance: instance(from)?,
+            pod_uid: from.text("POD_UID")?,
             leader_elect: self.kubernetes.leader_elect,
             metrics_bind_address: self.endpoints.metrics_bind_address.0,
             enable_metrics_auth: self.endpoints.enable_metrics_auth,

@@ -78,6 +78,7 @@ fn defaults_are_the_contract() {
         kubeconfig: None,
         namespace: "default".into(),
         instance: "vault-sync-operator".into(),
+        pod_uid: None,
         leader_elect: false,
         metrics_bind_address: Some(":8080".into()),
         enable_metrics_auth: true,

@@ -141,6 +141,7 @@ impl Scope<'_> {
                     Err(error) => {
                         let denied = is_denied(&error);
                         let error = crate::kube::Error::of(format!("watch {}s", self.kind), reason(error));
+                        self.controller.readiness.waits(self.name(), &error);
                         let how = Some(std::mem::discriminant(&error));
                         if std::mem::replace(&mut told, how) != how {
                             tracing::warn!(kind = %self.kind, namespace = self.namespace, %error, "a watch has failed; trying again");
@@ -160,6 +161,7 @@ impl Scope<'_> {
                         if !matches!(event, Event::Init) {
                             backoff.reset();
                             if told.take().is_some() {
+                                self.controller.readiness.has(&self.name());
                                 tracing::info!(kind = %self.kind, namespace = self.namespace, "the watch works again");
                             }
                         }
@@ -185,6 +187,13 @@ impl Scope<'_> {
                     }
                 }
             }
+        }
+    }
+
+    fn name(&self) -> String {
+        match &self.namespace {
+            Some(namespace) => format!("watching {}s in {namespace}", self.kind),
+            None => format!("watching {}s", self.kind),
         }
     }
 

@@ -21,7 +21,7 @@ pub enum Retry {
     OnChange,
 }
 
-/// Reasons of the Events that a source carries.
+/// Reasons of the Events that a source carries, and the operator's own pod.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Reason {
     /// Vault holds what the source asks for.
@@ -40,6 +40,10 @@ pub enum Reason {
     PossibleOrphan,
     /// A value that is no text went to Vault as base64.
     BinaryValue,
+    /// Of the pod: something keeps it from being ready.
+    NotReady,
+    /// Of the pod: nothing does any more.
+    Ready,
 }
 
 impl Reason {
@@ -54,12 +58,17 @@ impl Reason {
             Self::OwnershipConflict => "OwnershipConflict",
             Self::PossibleOrphan => "PossibleOrphan",
             Self::BinaryValue => "BinaryValue",
+            Self::NotReady => "NotReady",
+            Self::Ready => "Ready",
         }
     }
 
     /// Whether the Event is a Warning.
     pub fn is_warning(self) -> bool {
-        !matches!(self, Self::Synced | Self::DriftRepaired | Self::Cleaned)
+        !matches!(
+            self,
+            Self::Synced | Self::DriftRepaired | Self::Cleaned | Self::Ready
+        )
     }
 }
 

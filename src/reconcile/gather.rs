@@ -146,6 +146,9 @@ impl Reconciler {
             unsettled,
             _lock: lock,
         };
+        if self.nothing_is_wanted {
+            return Ok(gathered);
+        }
         match self.kube.source(key).await {
             Ok(source) => gathered.source = source,
             Err(error) => gathered.unreadable = Some(of_kubernetes(&error)),

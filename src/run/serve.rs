@@ -1,6 +1,6 @@
 //! The listeners, and what they ask of the rest of the process.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
@@ -10,7 +10,10 @@ use tokio_util::sync::CancellationToken;
 use super::{Error, Tasks};
 use crate::admin::{self, Checks, KubernetesReviewer};
 use crate::cli::Config;
+use crate::domain::problem::Reason;
+use crate::events::{Events, Note};
 use crate::metrics::Metrics;
+use crate::readiness::Readiness;
 use crate::vault::{self, Vault};
 
 /// The listeners for metrics and probes.
@@ -19,6 +22,7 @@ pub(super) async fn start(
     registry: Registry,
     client: &::kube::Client,
     vault: &Vault,
+    (metrics, readiness): (&Metrics, &Readiness),
     tasks: &mut Tasks,
 ) -> Result<(), Error> {
     // They serve until the process ends, also while it drains.
@@ -36,7 +40,26 @@ pub(super) async fn start(
     }
     if let Some(address) = &config.health_probe_bind_address {
         let listener = admin::bind("--health-probe-bind-address", address).await?;
-        let serving = admin::serve_health(listener, Arc::new(Probe(vault.clone())), never);
+        let pod = config.pod_uid.as_ref().map(|uid| {
+            let (events, writer) = Events::new(client.clone(), &config.instance, metrics.clone());
+            tasks.spawn(async move {
+                writer.run().await;
+                Err(Error::Ended("the writer of our pod's Events has ended".into()))
+            });
+            Pod {
+                events,
+                namespace: config.namespace.clone(),
+                name: config.instance.clone(),
+                uid: uid.clone(),
+                last: Mutex::new(None),
+            }
+        });
+        let probe = Probe {
+            vault: vault.clone(),
+            readiness: readiness.clone(),
+            pod,
+        };
+        let serving = admin::serve_health(listener, Arc::new(probe), never);
         tasks.spawn(async move {
             serving.await;
             Err(Error::Ended("the health listener has ended".into()))
@@ -45,7 +68,45 @@ pub(super) async fn start(
     Ok(())
 }
 
-struct Probe(Vault);
+struct Probe {
+    vault: Vault,
+    readiness: Readiness,
+    pod: Option<Pod>,
+}
+
+/// Our own pod: what keeps it from being ready is told there, since the kubelet's Events have room for no
+/// more than the status of the probe's reply.
+struct Pod {
+    events: Events,
+    namespace: String,
+    name: String,
+    uid: String,
+    /// What was told last; `None`: nothing yet.
+    last: Mutex<Option<Result<(), String>>>,
+}
+
+impl Pod {
+    fn tell(&self, ready: Result<(), String>) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref() == Some(&ready) {
+            return;
+        }
+        // Whoever is ready from the beginning need not say so.
+        let note = match &ready {
+            Ok(()) if last.is_none() => None,
+            Ok(()) => Some((
+                Reason::Ready,
+                "nothing keeps the operator from being ready any more".to_owned(),
+            )),
+            Err(reason) => Some((Reason::NotReady, format!("the operator is not ready: {reason}"))),
+        };
+        *last = Some(ready);
+        if let Some((reason, text)) = note {
+            self.events
+                .publish_on_pod(&self.namespace, &self.name, &self.uid, &Note { reason, text });
+        }
+    }
+}
 
 /// Probes come from several sides, and strangers can ask too: an answer serves all of a second.
 const PROBED_WITHIN: Duration = Duration::from_secs(1);
@@ -57,13 +118,23 @@ fn a_moment_ago() -> Instant {
 
 impl Checks for Probe {
     async fn vault(&self) -> Result<(), String> {
-        let answer = self.0.health(a_moment_ago()).await;
+        let answer = self.vault.health(a_moment_ago()).await;
         answer.map_err(|error| error.to_string())
     }
 
     async fn token(&self) -> Result<(), String> {
-        let answer = self.0.lookup_self(a_moment_ago()).await;
-        answer.map_err(|error| error.to_string())
+        let answer = self.vault.lookup_self(a_moment_ago()).await;
+        answer.map_err(|error| format!("{error} — {}", error.kind.hint()))
+    }
+
+    fn kubernetes(&self) -> Result<(), String> {
+        self.readiness.check()
+    }
+
+    fn told(&self, ready: Result<(), String>) {
+        if let Some(pod) = &self.pod {
+            pod.tell(ready);
+        }
     }
 }
 

@@ -300,7 +300,7 @@ impl Session {
     }
 
     /// The token, once there is one; or why there is none.
-    async fn token(&self, call: &Call) -> Result<Arc<Token>, Error> {
+    pub(super) async fn token(&self, call: &Call) -> Result<Arc<Token>, Error> {
         let mut state = self.state.subscribe();
         let known = state.wait_for(|state| state.token.is_some() || state.failure.is_some());
         let _ = timeout(self.transport.settings.timeout, known).await;

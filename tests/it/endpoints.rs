@@ -180,7 +180,10 @@ fn health_endpoints_answer_ok_and_verbose_lists_the_checks() {
         assert_eq!((reply.status, reply.text.trim()), (200, "ok"), "{path}");
         assert_eq!(operator.health.get(&format!("{path}?verbose")).status, 200);
     }
-    for (path, checks) in [("/healthz", &["vault"][..]), ("/readyz", &["vault", "token"])] {
+    for (path, checks) in [
+        ("/healthz", &["vault"][..]),
+        ("/readyz", &["vault", "token", "kubernetes"]),
+    ] {
         let verbose = operator
             .health
             .get(&format!("{path}?verbose"))

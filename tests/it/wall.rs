@@ -44,7 +44,7 @@ const NOT_IN_THE_DOMAIN: [&str; 33] = [
 
 /// The table of docs/architecture.md: a module, and those of ours that it may use. `run` and `main`,
 /// which wire everything, may use all.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("cli", &["domain", "telemetry", "vault"]),
     (
         "controller",
@@ -54,10 +54,18 @@ const MAY_USE: [(&str, &[&str]); 15] = [
             "kube",
             "metrics",
             "mounts",
+            "readiness",
             "reconcile",
             "vault",
         ],
     ),
+    (
+        "cmd",
+        &[
+            "cli", "domain", "kube", "lease", "ledger", "mounts", "run", "vault",
+        ],
+    ),
+    ("readiness", &[]),
     (
         "reconcile",
         &[

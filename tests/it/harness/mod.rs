@@ -7,6 +7,7 @@
 
 mod answer;
 mod certs;
+mod chart;
 mod doc;
 mod forward_proxy;
 mod front;

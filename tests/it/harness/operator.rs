@@ -94,6 +94,15 @@ impl<'a> Run<'a> {
         self
     }
 
+    /// Runs another command of the program, with these flags, to its end: exit code, and what it printed.
+    pub fn to_end(self, words: &[&str]) -> (i32, String) {
+        let flags = self.flags.iter().map(|(name, value)| format!("--{name}={value}"));
+        let args: Vec<String> = words.iter().map(|word| (*word).to_owned()).chain(flags).collect();
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let env: Vec<(&str, &str)> = self.env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        run_to_end(&args, &env)
+    }
+
     pub fn start(self) -> Operator<'a> {
         let dash = if self.single_dash { "-" } else { "--" };
         let mut command = Command::new(PROGRAM);

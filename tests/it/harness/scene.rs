@@ -90,6 +90,7 @@ impl Scene {
         }
         scene.create_account("operator");
         scene.bind("operator", "it-cluster");
+        scene.bind("operator", "it-delegator");
         for (namespace, role) in [(&scene.ns, "it-sources"), (&scene.home, "it-home")] {
             let path = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings");
             scene.bed.kube.post(&path, &scene.binding("operator", role)).ok();

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use serde_json::{Value, json};
 
 use super::certs::Authority;
+use super::chart::Chart;
 use super::http::Http;
 use super::janitor::{Janitor, signal};
 use super::{check, eventually, free_port};
@@ -495,45 +496,48 @@ impl Testbed {
     }
 
     /// The rights that an operator needs, to be bound to each scene's own.
+    /// The rights that the chart gives, and its admission policy, for the operator of any scene.
     fn create_roles(&self) {
-        let rule = |groups: &[&str], resources: &[&str], verbs: &[&str]| json!({"apiGroups": groups, "resources": resources, "verbs": verbs});
+        let chart = Chart::render(
+            &self.bin,
+            &[
+                "watchNamespaces={sources}",
+                "finalizers=true",
+                "uninstall.forget=true",
+            ],
+        );
+        let rules = |kind, namespace, suffix| chart.object(kind, namespace, suffix)["rules"].clone();
+        let delegator = self
+            .kube
+            .get("/apis/rbac.authorization.k8s.io/v1/clusterroles/system:auth-delegator")
+            .ok()["rules"]
+            .clone();
         let roles = [
             (
                 "it-sources",
-                vec![
-                    rule(&[""], &["secrets"], &["get", "list", "watch", "patch"]),
-                    rule(&["apps"], &["deployments"], &["get", "list", "watch", "patch"]),
-                    rule(&["", "events.k8s.io"], &["events"], &["create", "patch"]),
-                ],
+                rules("Role", Some("sources"), "operator-manager-role"),
             ),
-            (
-                "it-home",
-                vec![
-                    rule(
-                        &[""],
-                        &["configmaps"],
-                        &["create", "get", "list", "watch", "update", "patch", "delete"],
-                    ),
-                    rule(
-                        &["coordination.k8s.io"],
-                        &["leases"],
-                        &["create", "get", "list", "watch", "update", "patch"],
-                    ),
-                ],
-            ),
+            ("it-home", rules("Role", Some("home"), "operator-home-role")),
             (
                 "it-cluster",
-                vec![
-                    rule(&[""], &["namespaces"], &["get"]),
-                    rule(&["authentication.k8s.io"], &["tokenreviews"], &["create"]),
-                    rule(&["authorization.k8s.io"], &["subjectaccessreviews"], &["create"]),
-                ],
+                rules("Role", Some("kube-system"), "cluster-id-role"),
             ),
+            ("it-delegator", delegator),
+            ("it-release", rules("Role", Some("sources"), "-release-role")),
             (
-                "it-metrics",
-                vec![json!({"nonResourceURLs": ["/metrics"], "verbs": ["get"]})],
+                "it-release-home",
+                rules("Role", Some("home"), "-release-home-role"),
             ),
+            ("it-metrics", rules("ClusterRole", None, "metrics-reader")),
         ];
+        let admission = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic";
+        let mut policy = chart.object("ValidatingAdmissionPolicy", None, "").clone();
+        // Each scene has an operator in a namespace of its own.
+        policy["spec"]["matchConditions"][0]["expression"] =
+            "request.userInfo.username.endsWith(':operator')".into();
+        self.kube.post(&format!("{admission}ies"), &policy).ok();
+        let binding = chart.object("ValidatingAdmissionPolicyBinding", None, "");
+        self.kube.post(&format!("{admission}ybindings"), binding).ok();
         for (name, rules) in roles {
             let made = json!({"metadata": {"name": name}, "rules": rules});
             self.kube
