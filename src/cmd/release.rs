@@ -11,9 +11,11 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease as LeaseObject;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::core::{PartialObjectMeta, Selector};
 use kube::runtime::watcher::{self, watcher};
+use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Config, Release};
@@ -76,26 +78,39 @@ fn setup(error: impl std::fmt::Display) -> Error {
     Error::Setup(error.to_string())
 }
 
+/// Of a Deployment, what says which pods are its own. The whole type would bring all that a pod can have with it.
+#[derive(Deserialize)]
+struct Scaled {
+    spec: ScaledSpec,
+}
+
+#[derive(Deserialize)]
+struct ScaledSpec {
+    selector: LabelSelector,
+}
+
 /// Scales a Deployment to zero, and waits until none of its pods is there any more.
 async fn scale_down(client: &kube::Client, namespace: &str, name: &str) -> Result<(), Error> {
-    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
-    let found = call(
-        &format!("read Deployment {namespace}/{name}"),
-        deployments.get_opt(name),
-    )
-    .await;
-    let Some(deployment) = found.map_err(setup)? else {
-        tracing::info!(name, "there is no such Deployment; nothing to stop");
-        return Ok(());
+    let at = format!("/apis/apps/v1/namespaces/{namespace}/deployments/{name}");
+    let what = format!("read Deployment {namespace}/{name}");
+    let request = http::Request::get(&at).body(Vec::new()).map_err(setup)?;
+    let deployment = match call(&what, client.request::<Scaled>(request)).await {
+        Ok(deployment) => deployment,
+        // What is not there counts as changed meanwhile.
+        Err(crate::kube::Error::Conflict(_)) => {
+            tracing::info!(name, "there is no such Deployment; nothing to stop");
+            return Ok(());
+        }
+        Err(error) => return Err(setup(error)),
     };
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
     let patch = Patch::Merge(serde_json::json!({"spec": {"replicas": 0}}));
     let params = PatchParams::default();
     let scaling = deployments.patch_scale(name, &params, &patch);
     call(&format!("scale Deployment {namespace}/{name} to zero"), scaling)
         .await
         .map_err(setup)?;
-    let selector = deployment.spec.unwrap_or_default().selector;
-    let selector = Selector::try_from(selector).map_err(setup)?;
+    let selector = Selector::try_from(deployment.spec.selector).map_err(setup)?;
     let pods: Api<PartialObjectMeta<Pod>> = Api::namespaced(client.clone(), namespace);
     let mut watching = pin!(watcher(pods, watcher::Config::default().labels_from(&selector)));
     let mut there = BTreeSet::new();

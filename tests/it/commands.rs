@@ -77,7 +77,10 @@ fn release_can_delete_the_documents_by_their_policies_and_forget_the_rest() {
     scene.doc("app/db").goes();
     scene.doc("own").goes();
     scene.doc("kept/db").becomes(json!({"k": "v"}));
-    assert_eq!(scene.doc("kept/db").metadata()["custom_metadata"]["released"], "true");
+    assert_eq!(
+        scene.doc("kept/db").metadata()["custom_metadata"]["released"],
+        "true"
+    );
     has_no_finalizers(&scene);
     assert_eq!(scene.ledger(), [Value::Null; 0]);
 }
