@@ -54,7 +54,7 @@ fn release_takes_finalizers_off_and_leaves_documents_and_ledger() {
     let other = json!({"metadata": {"finalizers": [FINALIZER, "example.com/other"]}});
     scene.patch("Secret", "db", other);
     let before = scene.ledger();
-    let (code, text) = scene.run().to_end(&["release"]);
+    let (code, text) = scene.run().ended(&["release"]);
     assert_eq!(code, 0, "{text}");
     has_no_finalizers(&scene);
     assert_eq!(scene.finalizers("Secret", "db"), ["example.com/other"]);
@@ -72,7 +72,7 @@ fn release_takes_finalizers_off_and_leaves_documents_and_ledger() {
 fn release_can_delete_the_documents_by_their_policies_and_forget_the_rest() {
     let scene = about_to_uninstall();
     synced(&scene);
-    let (code, text) = scene.run().to_end(&["release", "--delete-documents", "--forget"]);
+    let (code, text) = scene.run().ended(&["release", "--delete-documents", "--forget"]);
     assert_eq!(code, 0, "{text}");
     scene.doc("app/db").goes();
     scene.doc("own").goes();
@@ -93,7 +93,7 @@ fn documents_that_cannot_be_deleted_keep_finalizers_and_ledger() {
     let before = scene.ledger().len();
     let (code, text) = scene
         .run()
-        .to_end(&["release", "--delete-documents", "--forget", "--timeout=3s"]);
+        .ended(&["release", "--delete-documents", "--forget", "--timeout=3s"]);
     assert_eq!(code, 1, "{text}");
     assert!(text.contains("not done within 3s"), "{text}");
     assert_eq!(scene.finalizers("Deployment", "app"), [FINALIZER]);
@@ -126,7 +126,7 @@ fn release_stops_the_operator_first_and_waits_for_its_lease() {
     std::thread::scope(|threads| {
         let releasing = threads.spawn(|| {
             let run = scene.run().candidate("release-0");
-            run.to_end(&["release", &format!("--scale-down={name}")])
+            run.ended(&["release", &format!("--scale-down={name}")])
         });
         eventually("the Deployment is scaled to zero", || {
             let found = kube.get(&format!("{deployments}/{name}")).ok();
@@ -151,7 +151,7 @@ fn release_says_what_it_may_not_do() {
     let scene = Scene::new();
     synced(&scene);
     // The operator's own rights do not reach StatefulSets here.
-    let (code, text) = scene.run().to_end(&["release"]);
+    let (code, text) = scene.run().ended(&["release"]);
     assert_eq!(code, 1, "{text}");
     assert!(text.contains("list StatefulSets: Kubernetes denied it"), "{text}");
     has_no_finalizers(&scene);
@@ -162,7 +162,7 @@ fn doctor_tries_everything_and_leaves_nothing() {
     let scene = Scene::new();
     let path = format!("--probe={}", scene.path("probe"));
     for _ in 0..2 {
-        let (code, text) = scene.run().to_end(&["doctor", &path]);
+        let (code, text) = scene.run().ended(&["doctor", &path]);
         assert_eq!(code, 0, "{text}");
         for line in [
             "login as role",
@@ -184,7 +184,7 @@ fn doctor_leaves_a_document_that_exists() {
     let scene = Scene::new();
     scene.doc("probe").write(json!({"mine": "1"}));
     let path = format!("--probe={}", scene.path("probe"));
-    let (code, text) = scene.run().to_end(&["doctor", &path]);
+    let (code, text) = scene.run().ended(&["doctor", &path]);
     assert_eq!(code, 1, "{text}");
     assert!(text.contains("it exists; name another with --probe"), "{text}");
     scene.doc("probe").becomes(json!({"mine": "1"}));
@@ -194,7 +194,7 @@ fn doctor_leaves_a_document_that_exists() {
 fn doctor_says_what_is_wrong() {
     let scene = Scene::new();
     let probe = format!("--probe={}", scene.path("probe"));
-    let run = |flag: &str, value: &str| scene.run().flag(flag, value).to_end(&["doctor", &probe]);
+    let run = |flag: &str, value: &str| scene.run().flag(flag, value).ended(&["doctor", &probe]);
     for (flag, value, words) in [
         (
             "vault-role",
@@ -214,7 +214,7 @@ fn doctor_says_what_is_wrong() {
         assert!(text.contains(words), "{text}");
     }
     scene.set_policy("path \"secret/data/x\" { capabilities = [\"read\"] }");
-    let (code, text) = scene.run().to_end(&["doctor", &probe]);
+    let (code, text) = scene.run().ended(&["doctor", &probe]);
     assert_eq!(code, 1, "{text}");
     assert!(text.contains("FAIL  "), "{text}");
 }

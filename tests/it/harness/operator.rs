@@ -95,7 +95,7 @@ impl<'a> Run<'a> {
     }
 
     /// Runs another command of the program, with these flags, to its end: exit code, and what it printed.
-    pub fn to_end(self, words: &[&str]) -> (i32, String) {
+    pub fn ended(self, words: &[&str]) -> (i32, String) {
         let flags = self.flags.iter().map(|(name, value)| format!("--{name}={value}"));
         let args: Vec<String> = words.iter().map(|word| (*word).to_owned()).chain(flags).collect();
         let args: Vec<&str> = args.iter().map(String::as_str).collect();

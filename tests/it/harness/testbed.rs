@@ -495,7 +495,6 @@ impl Testbed {
             .ok();
     }
 
-    /// The rights that an operator needs, to be bound to each scene's own.
     /// The rights that the chart gives, and its admission policy, for the operator of any scene.
     fn create_roles(&self) {
         let chart = Chart::render(
@@ -506,7 +505,7 @@ impl Testbed {
                 "uninstall.forget=true",
             ],
         );
-        let rules = |kind, namespace, suffix| chart.object(kind, namespace, suffix)["rules"].clone();
+        let granted = |kind, namespace, suffix| chart.object(kind, namespace, suffix)["rules"].clone();
         let delegator = self
             .kube
             .get("/apis/rbac.authorization.k8s.io/v1/clusterroles/system:auth-delegator")
@@ -515,20 +514,20 @@ impl Testbed {
         let roles = [
             (
                 "it-sources",
-                rules("Role", Some("sources"), "operator-manager-role"),
+                granted("Role", Some("sources"), "operator-manager-role"),
             ),
-            ("it-home", rules("Role", Some("home"), "operator-home-role")),
+            ("it-home", granted("Role", Some("home"), "operator-home-role")),
             (
                 "it-cluster",
-                rules("Role", Some("kube-system"), "cluster-id-role"),
+                granted("Role", Some("kube-system"), "cluster-id-role"),
             ),
             ("it-delegator", delegator),
-            ("it-release", rules("Role", Some("sources"), "-release-role")),
+            ("it-release", granted("Role", Some("sources"), "-release-role")),
             (
                 "it-release-home",
-                rules("Role", Some("home"), "-release-home-role"),
+                granted("Role", Some("home"), "-release-home-role"),
             ),
-            ("it-metrics", rules("ClusterRole", None, "metrics-reader")),
+            ("it-metrics", granted("ClusterRole", None, "metrics-reader")),
         ];
         let admission = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic";
         let mut policy = chart.object("ValidatingAdmissionPolicy", None, "").clone();
