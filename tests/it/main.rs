@@ -14,6 +14,7 @@ mod documents;
 mod drift;
 mod endpoints;
 mod explore;
+mod fleet;
 mod gateways;
 mod ground;
 mod hostile;

@@ -26,7 +26,7 @@ pub use doc::Doc;
 pub use forward_proxy::ForwardProxy;
 pub use front::Front;
 pub use gate::Gate;
-pub use http::{Http, connect_from};
+pub use http::{Http, Reply, connect_from};
 pub use operator::{Operator, PROGRAM, run_to_end};
 pub use proxy::{Fault, Plan, Planned, Step, Wires};
 pub use scene::{Scene, env_from, ours};

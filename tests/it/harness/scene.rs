@@ -65,10 +65,23 @@ impl Scene {
         Self::on(Testbed::shared())
     }
 
+    /// Two of the same name, each in a cluster of its own; both clusters have one Vault.
+    pub fn twins() -> [Self; 2] {
+        let name = Self::next_name();
+        [Testbed::shared(), Testbed::another_cluster()].map(|bed| Self::named(bed, name.clone()))
+    }
+
     pub fn on(bed: Arc<Testbed>) -> Self {
+        Self::named(bed, Self::next_name())
+    }
+
+    fn next_name() -> String {
         static COUNT: AtomicU32 = AtomicU32::new(1);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let (ns, home) = (format!("t{number}"), format!("t{number}-operator"));
+        format!("t{}", COUNT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn named(bed: Arc<Testbed>, ns: String) -> Self {
+        let home = format!("{ns}-operator");
         let dir = bed.dir.join(&ns);
         fs::create_dir(&dir).unwrap();
         let (vault, kube_wire) = (Gate::to(bed.vault_port), Gate::to(bed.kube_port));

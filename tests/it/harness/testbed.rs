@@ -36,9 +36,12 @@ pub struct Testbed {
     pub dir: PathBuf,
     pub janitor: Janitor,
     pub admin_token: &'static str,
+    /// May do everything in Vault.
+    pub root_token: String,
     unseal_key: String,
     cluster_id: OnceLock<Value>,
-    bin: PathBuf,
+    /// Where the programs of Kubernetes and Vault are.
+    pub bin: PathBuf,
     /// Where etcd serves its clients.
     pub etcd_url: String,
     /// The programs that can be stopped and started again.
@@ -77,6 +80,13 @@ impl Testbed {
     /// One whose Vault keeps its data in integrated storage, with that one's limits.
     pub fn with_integrated_storage() -> Arc<Self> {
         Arc::new(Self::start(Storage::Raft))
+    }
+
+    /// A second control plane, whose Vault is the shared testbed's. Vault does not know it yet.
+    pub fn another_cluster() -> Arc<Self> {
+        static OTHER: OnceLock<Arc<Testbed>> = OnceLock::new();
+        let start = || Arc::new(Self::start(Storage::Of(Self::shared())));
+        Arc::clone(OTHER.get_or_init(start))
     }
 
     fn start(storage: Storage) -> Self {
@@ -186,10 +196,18 @@ fn binaries() -> PathBuf {
 }
 
 /// Where Vault keeps its data.
-#[derive(Clone, Copy)]
 enum Storage {
     Memory,
     Raft,
+    /// In the Vault of another testbed.
+    Of(Arc<Testbed>),
+}
+
+/// A Vault that runs.
+struct Running {
+    ports: [u16; 3],
+    root_token: String,
+    unseal_key: String,
 }
 
 /// A testbed half way up.
@@ -202,14 +220,7 @@ struct Starting {
 
 impl Starting {
     fn run(self) -> Testbed {
-        let [
-            etcd_port,
-            peer_port,
-            kube_port,
-            vault_port,
-            vault_tls_port,
-            vault_mutual_port,
-        ] = std::array::from_fn(|_| free_port());
+        let [etcd_port, peer_port, kube_port] = std::array::from_fn(|_| free_port());
         let ca = self.certificate();
         let clients = Authority::new(self.dir.join("clients"));
         let etcd = format!("http://127.0.0.1:{etcd_port}");
@@ -228,16 +239,19 @@ impl Starting {
                 format!("--initial-cluster=testbed={peer}"),
             ],
         );
-        let mut vault_process = self.vault([vault_port, vault_tls_port, vault_mutual_port], &clients);
+        let spawned = self.spawn_vault(&clients);
         let kube = Http::new(
             format!("https://127.0.0.1:{kube_port}"),
             &[("authorization", &format!("Bearer {ADMIN_TOKEN}"))],
             Some(&ca),
         );
-        let anonymous = Http::new(format!("http://127.0.0.1:{vault_port}"), &[], None);
         let mut kube_server = self.apiserver(kube_port, &etcd);
 
-        let (root_token, unseal_key) = self.initialise(&mut vault_process, &anonymous);
+        let Running {
+            ports: [vault_port, vault_tls_port, vault_mutual_port],
+            root_token,
+            unseal_key,
+        } = self.initialise(spawned);
         let vault = Http::new(
             format!("http://127.0.0.1:{vault_port}"),
             &[("x-vault-token", &root_token)],
@@ -261,6 +275,7 @@ impl Starting {
             dir: self.dir.clone(),
             janitor: self.janitor,
             admin_token: ADMIN_TOKEN,
+            root_token,
             unseal_key,
             cluster_id: OnceLock::new(),
             bin: self.bin.clone(),
@@ -268,9 +283,6 @@ impl Starting {
             kube_server,
             etcd: etcd_program,
         };
-        bed.unseal();
-        bed.mount_engines();
-
         let manager = self_spawn(
             &bed.janitor,
             &self.bin,
@@ -280,7 +292,11 @@ impl Starting {
         );
         drop(manager);
         bed.create_roles();
-        bed.connect_vault(&self.bin);
+        if !matches!(self.storage, Storage::Of(_)) {
+            bed.unseal();
+            bed.mount_engines();
+            bed.connect_vault(&self.bin);
+        }
         bed
     }
 
@@ -363,8 +379,11 @@ impl Starting {
         )
     }
 
-    fn vault(&self, [port, tls_port, mutual_port]: [u16; 3], clients: &Authority) -> Child {
+    /// Its process and its ports, unless it is another testbed's.
+    fn spawn_vault(&self, clients: &Authority) -> Option<(Child, [u16; 3])> {
+        let ports @ [port, tls_port, mutual_port] = std::array::from_fn(|_| free_port());
         let storage = match self.storage {
+            Storage::Of(_) => return None,
             Storage::Memory => json!({"inmem": {}}),
             Storage::Raft => {
                 fs::create_dir(self.dir.join("raft")).unwrap();
@@ -390,15 +409,26 @@ impl Starting {
             "storage": storage,
         });
         fs::write(self.dir.join("vault.json"), config.to_string()).unwrap();
-        self.spawn(
+        let process = self.spawn(
             "vault",
             &["server".into(), format!("-config={}", self.path("vault.json"))],
-        )
+        );
+        Some((process, ports))
     }
 
-    /// Gives back the root token and the unseal key.
-    fn initialise(&self, process: &mut Child, vault: &Http) -> (String, String) {
-        await_reply(&self.dir, process, vault, "/v1/sys/seal-status");
+    fn initialise(&self, spawned: Option<(Child, [u16; 3])>) -> Running {
+        let Some((mut process, ports)) = spawned else {
+            let Storage::Of(other) = &self.storage else {
+                unreachable!("only another's Vault is not spawned");
+            };
+            return Running {
+                ports: [other.vault_port, other.vault_tls_port, other.vault_mutual_port],
+                root_token: other.root_token.clone(),
+                unseal_key: other.unseal_key.clone(),
+            };
+        };
+        let vault = Http::new(format!("http://127.0.0.1:{}", ports[0]), &[], None);
+        await_reply(&self.dir, &mut process, &vault, "/v1/sys/seal-status");
         let made = vault
             .send(
                 "PUT",
@@ -407,7 +437,11 @@ impl Starting {
             )
             .ok();
         let word = |value: &Value| value.as_str().expect("a text").to_owned();
-        (word(&made["root_token"]), word(&made["keys_base64"][0]))
+        Running {
+            ports,
+            root_token: word(&made["root_token"]),
+            unseal_key: word(&made["keys_base64"][0]),
+        }
     }
 }
 
@@ -556,7 +590,7 @@ impl Testbed {
         let sha256 = sum.split_whitespace().next().expect("a sum");
         self.vault
             .post(
-                &format!("/v1/sys/plugins/catalog/auth/{plugin}"),
+                "/v1/sys/plugins/catalog/auth/kubernetes",
                 &json!({"sha256": sha256, "command": plugin}),
             )
             .ok();
@@ -577,10 +611,7 @@ impl Testbed {
     /// The auth method once more, at a path of its own; roles are not there yet.
     pub fn mount_auth(&self, path: &str) {
         self.vault
-            .post(
-                &format!("/v1/sys/auth/{path}"),
-                &json!({"type": "vault-plugin-auth-kubernetes"}),
-            )
+            .post(&format!("/v1/sys/auth/{path}"), &json!({"type": "kubernetes"}))
             .ok();
         let config = json!({
             "kubernetes_host": format!("https://127.0.0.1:{}", self.kube_port),
