@@ -18,7 +18,11 @@ explore *what:
 
 # The operator's times against the calls that nobody can avoid
 bench:
-    TESTBED_BIN=$(hack/testbed/build | tail -n 1) cargo bench --locked
+    TESTBED_BIN=$(hack/testbed/build | tail -n 1) cargo bench --locked --bench sync --bench faults
+
+# Ten clusters on one Vault: their times, calls and memory, and that each stays below its own prefix (about 8 GB)
+fleet:
+    TESTBED_BIN=$(hack/testbed/build | tail -n 1) cargo bench --locked --bench fleet
 
 # Random input to one of fuzz/fuzz_targets, or to each of them, for so many seconds each
 fuzz target="all" seconds="60":

@@ -3,100 +3,24 @@
 //! Each cluster is set up in Vault as people do it, by `hack/setup-vault.sh`, with a method to log in and a
 //! policy of its own. The same application, with the same names, runs in both.
 
-use std::path::Path;
-use std::process::Command;
-
 use serde_json::{Value, json};
 
-use crate::harness::{Doc, Http, Operator, Reply, Scene, check, eventually, ours};
-
-/// One of two clusters.
-struct Cluster {
-    scene: Scene,
-    /// As Vault and paths know it.
-    name: String,
-}
+use crate::harness::{Cluster, Doc, Scene, check, eventually, ours};
 
 /// Both, set up, before their operators run.
 fn two() -> [Cluster; 2] {
-    let mut letter = 'a'..='b';
+    let mut letters = ["a", "b"].into_iter();
     Scene::twins().map(|scene| {
-        let name = format!("{}-{}", scene.ns, letter.next().unwrap());
-        let cluster = Cluster { scene, name };
+        let cluster = Cluster::new(scene, letters.next().unwrap());
         cluster.set_up(&[]);
         cluster
     })
 }
 
-impl Cluster {
-    /// What `hack/setup-vault.sh` says that it did, a line each: how, and what.
-    fn set_up(&self, env: &[(&str, &str)]) -> Vec<String> {
-        let (scene, bed) = (&self.scene, &self.scene.bed);
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("hack/setup-vault.sh");
-        let path = format!("{}:{}", bed.bin.display(), std::env::var("PATH").unwrap());
-        let output = Command::new(script)
-            .env_clear()
-            .env("PATH", path)
-            .env("HOME", &scene.dir)
-            .env("VAULT_ADDR", format!("http://127.0.0.1:{}", bed.vault_port))
-            .env("VAULT_TOKEN", &bed.root_token)
-            .env("KUBECONFIG", bed.dir.join("admin.kubeconfig"))
-            .env("VAULT_SYNC_CLUSTER_NAME", &self.name)
-            .env("KV_MOUNTS", "secret team/kv kv1")
-            .env("NAMESPACE", &scene.home)
-            .env("SERVICE_ACCOUNT", "operator")
-            .envs(env.iter().copied())
-            .output()
-            .expect("the script runs");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{said}");
-        said.lines().map(str::to_owned).collect()
-    }
-
-    fn start(&self, flags: &[(&str, &str)]) -> Operator<'_> {
-        let mut run = self
-            .scene
-            .run()
-            .flag("vault-auth-path", &format!("clusters/{}", self.name))
-            .flag("vault-role", "vault-sync-operator")
-            .flag("cluster-name", &self.name);
-        for (name, value) in flags {
-            run = run.flag(name, value);
-        }
-        run.start()
-    }
-
-    /// The application: a Deployment that reads the Secret `db`.
-    fn deploy(&self, password: &str) {
-        self.scene.secret("db", &[("password", password)]);
-        self.scene.app("app", &["db"]);
-    }
-
-    /// A document below this cluster's prefix.
-    fn doc(&self, name: &str) -> Doc<'_> {
-        let path = format!("clusters/{}/{}/{name}", self.name, self.scene.ns);
-        self.scene.doc_in("secret", &path)
-    }
-
-    /// What an annotation would have to say for one of its documents, if no prefix were put in front.
-    fn full_path(&self, name: &str) -> String {
-        format!("secret/data/clusters/{}/{}/{name}", self.name, self.scene.ns)
-    }
-
-    /// Vault, with the operator's own token.
-    fn logged_in(&self) -> Http {
-        let reply = self.log_in(self).ok();
-        let token = reply["auth"]["client_token"].as_str().unwrap();
-        let vault = format!("http://127.0.0.1:{}", self.scene.bed.vault_port);
-        Http::new(vault, &[("x-vault-token", token)], None)
-    }
-
-    /// Shows this operator's ServiceAccount token where a cluster logs in.
-    fn log_in(&self, at: &Self) -> Reply {
-        let login = json!({"role": "vault-sync-operator", "jwt": self.scene.jwt("operator")});
-        let path = format!("/v1/auth/clusters/{}/login", at.name);
-        self.scene.bed.vault.post(&path, &login)
-    }
+/// The application: a Deployment that reads the Secret `db`.
+fn deploy(cluster: &Cluster, password: &str) {
+    cluster.scene.secret("db", &[("password", password)]);
+    cluster.scene.app("app", &["db"]);
 }
 
 /// Content, versions and claim of a document: all that could be done to it. The claim comes after the content.
@@ -112,8 +36,8 @@ fn state(doc: &Doc) -> Value {
 #[test]
 fn the_same_application_in_two_clusters_has_documents_of_its_own() {
     let [a, b] = two();
-    a.deploy("of a");
-    b.deploy("of b");
+    deploy(&a, "of a");
+    deploy(&b, "of b");
     let _operators = [a.start(&[]), b.start(&[])];
     a.doc("app/db").becomes(json!({"password": "of a"}));
     b.doc("app/db").becomes(json!({"password": "of b"}));
@@ -179,7 +103,7 @@ fn a_vault_that_reviews_no_tokens_lets_the_operator_in_by_its_signature() {
         ("VAULT_SYNC_VAULT_AUTH_PATH", &auth),
         ("TOKEN_AUDIENCE", "https://kubernetes.default.svc.cluster.local"),
     ]);
-    a.deploy("one");
+    deploy(&a, "one");
     let _operator = a.start(&[("vault-auth-path", &auth)]);
     a.doc("app/db").becomes(json!({"password": "one"}));
 }
@@ -211,15 +135,14 @@ fn ways(mount: &str, path: &str) -> Vec<(&'static str, String, Option<Value>)> {
 #[test]
 fn with_the_token_of_one_cluster_nothing_of_another_can_be_read_written_claimed_or_deleted() {
     let [a, b] = two();
-    b.deploy("of b");
+    deploy(&b, "of b");
     let _operator = b.start(&[]);
     b.doc("app/db").becomes(json!({"password": "of b"}));
-    let document = |cluster: &Cluster| format!("clusters/{}/{}/app/db", cluster.name, cluster.scene.ns);
     let before = state(&b.doc("app/db"));
     let vault = a.logged_in();
 
     // Its own it can have, by the same ways: so it is not for other reasons that the rest is refused.
-    for (method, path, body) in ways("secret", &document(&a)) {
+    for (method, path, body) in ways("secret", &a.document("app/db")) {
         let status = vault.send(method, &path, body.as_ref()).status;
         let allowed = !["subkeys", "undelete", "destroy"]
             .iter()
@@ -229,7 +152,7 @@ fn with_the_token_of_one_cluster_nothing_of_another_can_be_read_written_claimed_
         assert_eq!(status != 403, allowed, "{method} {path}: {status}");
     }
     for path in [
-        document(&b),
+        b.document("app/db"),
         format!("clusters/{}", b.name),
         format!("{}/app/db", b.scene.ns),
     ] {
@@ -283,7 +206,7 @@ fn with_the_token_of_one_cluster_nothing_of_another_can_be_read_written_claimed_
 #[test]
 fn no_annotation_and_no_flag_of_one_cluster_reaches_anothers_documents() {
     let [a, b] = two();
-    b.deploy("of b");
+    deploy(&b, "of b");
     let operator = b.start(&[]);
     b.doc("app/db").becomes(json!({"password": "of b"}));
     // It is away while it is attacked: nothing is put right again meanwhile.
@@ -293,10 +216,10 @@ fn no_annotation_and_no_flag_of_one_cluster_reaches_anothers_documents() {
 
     let own = |name: &str, path: &str| {
         a.scene
-            .create_secret(name, ours(&[("path", path)]), &[("k", b"stolen")])
+            .create_secret(name, ours(&[("path", path)]), &[("k", b"stolen")]);
     };
     own("db", &a.scene.path("app/db"));
-    own("full", &b.full_path("app/db"));
+    own("full", &format!("secret/data/{}", b.document("app/db")));
     own(
         "climbing",
         &format!("secret/data/../{}/{}/app/db", b.name, a.scene.ns),
@@ -304,7 +227,7 @@ fn no_annotation_and_no_flag_of_one_cluster_reaches_anothers_documents() {
     // As itself: its own prefix is put in front of whatever a path says.
     let operator = a.start(&[("adopt", "all"), ("adopt-cluster-id", id)]);
     a.doc("app/db").becomes(json!({"k": "stolen"}));
-    let below = format!("clusters/{}/clusters/{}/{}/app/db", a.name, b.name, b.scene.ns);
+    let below = format!("clusters/{}/{}", a.name, b.document("app/db"));
     a.scene.doc_in("secret", &below).becomes(json!({"k": "stolen"}));
     a.scene.event("climbing", "InvalidAnnotation", &[".."]);
     assert_eq!(operator.stop().code(), Some(0));
@@ -333,13 +256,10 @@ fn no_annotation_and_no_flag_of_one_cluster_reaches_anothers_documents() {
 #[test]
 fn a_forged_ledger_deletes_nothing_of_another_cluster() {
     let [a, b] = two();
-    b.deploy("of b");
+    deploy(&b, "of b");
     let operator = b.start(&[]);
     b.doc("app/db").becomes(json!({"password": "of b"}));
-    b.scene.entry_is(
-        &format!("clusters/{}/{}/app/db", b.name, b.scene.ns),
-        Some("written"),
-    );
+    b.scene.entry_is(&b.document("app/db"), Some("written"));
     assert_eq!(operator.stop().code(), Some(0));
     let before = state(&b.doc("app/db"));
     let id = b.scene.bed.cluster_id().as_str().unwrap();

@@ -8,6 +8,7 @@
 mod answer;
 mod certs;
 mod chart;
+mod cluster;
 mod doc;
 mod forward_proxy;
 mod front;
@@ -22,11 +23,12 @@ mod testbed;
 
 pub use answer::Answer;
 pub use certs::Authority;
+pub use cluster::Cluster;
 pub use doc::Doc;
 pub use forward_proxy::ForwardProxy;
 pub use front::Front;
 pub use gate::Gate;
-pub use http::{Http, Reply, connect_from};
+pub use http::{Http, connect_from};
 pub use operator::{Operator, PROGRAM, run_to_end};
 pub use proxy::{Fault, Plan, Planned, Step, Wires};
 pub use scene::{Scene, env_from, ours};

@@ -82,11 +82,15 @@ impl Testbed {
         Arc::new(Self::start(Storage::Raft))
     }
 
-    /// A second control plane, whose Vault is the shared testbed's. Vault does not know it yet.
+    /// A second control plane beside the shared one, with the same Vault, for all tests of this process.
     pub fn another_cluster() -> Arc<Self> {
         static OTHER: OnceLock<Arc<Testbed>> = OnceLock::new();
-        let start = || Arc::new(Self::start(Storage::Of(Self::shared())));
-        Arc::clone(OTHER.get_or_init(start))
+        Arc::clone(OTHER.get_or_init(|| Self::sharing_vault_of(Self::shared())))
+    }
+
+    /// A control plane of its own, whose Vault is another testbed's. Vault does not know it yet.
+    pub fn sharing_vault_of(other: Arc<Self>) -> Arc<Self> {
+        Arc::new(Self::start(Storage::Of(other)))
     }
 
     fn start(storage: Storage) -> Self {
