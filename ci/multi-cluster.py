@@ -16,9 +16,8 @@ import sys
 import yaml
 
 NAMESPACE = RELEASE = "vault-sync-operator"
-# Where the examples say that this folder is, in the Git repository that holds the fleet.
-IN_GIT = "$values/vault-sync-operator/"
-CHART = "registry.example.com/charts/vault-sync-operator"
+# A values file as Argo CD names it: wherever the folder is in the Git repository that holds the fleet.
+IN_GIT = re.compile(r"\$values/(?:.*/)?(values/[^/]+)")
 
 
 class Wrong(Exception):
@@ -90,8 +89,9 @@ def filled_in(template, element, where):
 class Way:
     """What one way gives to Helm for one cluster."""
 
-    def __init__(self, cluster, way, release, namespace, version, values):
-        self.cluster, self.way, self.version, self.values = cluster, way, version, values
+    def __init__(self, cluster, way, release, namespace, address, version, values):
+        self.cluster, self.way, self.values = cluster, way, values
+        self.chart = f"{address} {version}"
         for what, found, wanted in [("release", release, RELEASE), ("namespace", namespace, NAMESPACE)]:
             if found != wanted:
                 raise Wrong(f"{way}, {cluster}: the {what} is {found}, elsewhere {wanted}")
@@ -123,14 +123,16 @@ def argocd(folder, names):
         if len(chart) != 1 or len(refs) != 1:
             raise Wrong(f"{where}: one source with a chart and one with ref: values are expected")
         chart = chart[0]
-        address = f"{dig(chart, where, 'repoURL')}/{chart['chart']}"
-        if address != CHART:
-            raise Wrong(f"{where}: the chart is {address}, elsewhere {CHART}; Argo CD wants no oci://")
+        address = dig(chart, where, "repoURL")
+        if "://" in address:
+            raise Wrong(f"{where}: {address}: Argo CD wants the address of an OCI registry without oci://")
+        address = f"oci://{address}/{chart['chart']}"
         helm, values = dig(chart, where, "helm"), []
         for file in helm.get("valueFiles", []):
-            if not file.startswith(IN_GIT):
-                raise Wrong(f"{where}: {file} does not begin with {IN_GIT}")
-            path = folder / file.removeprefix(IN_GIT)
+            match = IN_GIT.fullmatch(file)
+            if not match:
+                raise Wrong(f"{where}: {file} is no file of $values/…/values/")
+            path = folder / match[1]
             read(path)
             values.append(path.read_text())
         # In the order in which they win.
@@ -143,7 +145,7 @@ def argocd(folder, names):
         server, namespace = (dig(spec, where, "destination", key) for key in ["server", "namespace"])
         if server != element["server"]:
             raise Wrong(f"{where}: {name} goes to {server}, not to {element['server']}")
-        ways.append(Way(name, "argocd", helm.get("releaseName", application["metadata"]["name"]), namespace, chart["targetRevision"], values))
+        ways.append(Way(name, "argocd", helm.get("releaseName", application["metadata"]["name"]), namespace, address, chart["targetRevision"], values))
     different(where, "name", [application["metadata"]["name"] for application in applications])
     return applications, ways
 
@@ -166,8 +168,6 @@ def flux(folder, names):
         ref = dig(spec, at, "chartRef")
         if (ref.get("kind"), ref.get("name"), ref.get("namespace", namespace)) != ("OCIRepository", chart["metadata"]["name"], chart["metadata"]["namespace"]):
             raise Wrong(f"{at}: chartRef does not name the OCIRepository")
-        if dig(chart, at, "spec", "url") != f"oci://{CHART}":
-            raise Wrong(f"{at}: the chart is {chart['spec']['url']}, elsewhere oci://{CHART}")
         maps = {document["metadata"]["name"]: document for document in documents if document["kind"] == "ConfigMap"}
         values = []
         for source in spec.get("valuesFrom", []):
@@ -181,7 +181,7 @@ def flux(folder, names):
             values.append(yaml.safe_dump(spec["values"]))
         # As helm-controller does it, a name that is not given is made of both.
         named = spec.get("releaseName", release["metadata"]["name"])
-        ways.append(Way(name, "flux", named, spec.get("targetNamespace", namespace), dig(chart, at, "spec", "ref", "tag"), values))
+        ways.append(Way(name, "flux", named, spec.get("targetNamespace", namespace), dig(chart, at, "spec", "url"), dig(chart, at, "spec", "ref", "tag"), values))
     return objects, ways
 
 
@@ -212,12 +212,12 @@ def main(folder, out):
             raise Wrong(f"{folder}/values/common.yaml: {key} has to be each cluster's own")
     applications, by_argocd = argocd(folder, list(files))
     objects, by_flux = flux(folder, list(files))
-    versions = {way.cluster: way.version for way in by_argocd}
+    charts = {way.cluster: way.chart for way in by_argocd}
     for way in by_flux:
-        if way.version != versions[way.cluster]:
-            raise Wrong(f"{way.cluster}: Flux has the chart's version {way.version}, Argo CD {versions[way.cluster]}")
+        if way.chart != charts[way.cluster]:
+            raise Wrong(f"{way.cluster}: Flux installs {way.chart}, Argo CD {charts[way.cluster]}")
     both = (folder / "values/common.yaml").read_text()
-    by_helm = [Way(name, "helm", RELEASE, NAMESPACE, versions[name], [both, path.read_text()]) for name, path in files.items()]
+    by_helm = [Way(name, "helm", RELEASE, NAMESPACE, "", "", [both, path.read_text()]) for name, path in files.items()]
     for way in by_helm + by_argocd + by_flux:
         way.write(out)
     for name, documents in {"argocd": applications, **objects}.items():
