@@ -165,6 +165,29 @@ impl Notes {
     }
 }
 
+/// A call that changes a document. It ends here also when it is cut off.
+struct Open<'a> {
+    notes: &'a Notes,
+    id: &'a DocumentId,
+    answered: bool,
+}
+
+impl Open<'_> {
+    /// What has come of it.
+    fn end<T>(mut self, result: Result<T, vault::Error>) -> Result<T, vault::Error> {
+        self.answered = !result.as_ref().is_err_and(|error| error.outcome_unknown);
+        result
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.notes.late().insert(self.id.clone(), Instant::now());
+        }
+    }
+}
+
 /// Something moved while we looked: gather again.
 struct Moved;
 
@@ -264,17 +287,14 @@ impl Reconciler {
         })
     }
 
-    /// Notes that a call which changes this document got no answer, and may still arrive.
-    fn note_late(&self, id: &DocumentId) {
-        self.notes.late().insert(id.clone(), Instant::now());
-    }
-
-    /// Counts an error of a call that was to change a document, and says it in words for people.
-    fn change_failed(&self, id: &DocumentId, error: &vault::Error) -> Problem {
-        if error.outcome_unknown {
-            self.note_late(id);
+    /// Before a call that changes this document. Where no answer tells what has become of it, or nobody waits
+    /// for one any more, it is noted that it may still arrive.
+    fn open<'a>(&'a self, id: &'a DocumentId) -> Open<'a> {
+        Open {
+            notes: &self.notes,
+            id,
+            answered: false,
         }
-        self.vault_failed(error)
     }
 
     /// Until when a write of ours to this document may still land, if that is not over.

@@ -242,7 +242,8 @@ impl Run<'_> {
             path: id.mount.clone(),
             version: wanted.version,
         };
-        match on.vault.write(&mount, id, content, cas).await {
+        let open = on.open(id);
+        match open.end(on.vault.write(&mount, id, content, cas).await) {
             Ok(version) => {
                 tracing::info!(source = %source.key, document = %id, version, "document written");
                 on.metrics.document_written(&source.key.namespace);
@@ -251,7 +252,6 @@ impl Run<'_> {
             Err(error) if error.kind == ErrorKind::Mismatch => Err(Moved),
             Err(error) => {
                 if error.outcome_unknown {
-                    on.note_late(id);
                     self.look_again(on.late_window, true);
                     if title.creating
                         && let Some(entry) = on.ledger.get(id)
@@ -320,7 +320,8 @@ impl Run<'_> {
         let on = self.on;
         on.ensure_leading()?;
         let claim: Claim = on.identity.claim(&source.key);
-        match on.vault.patch_metadata(id, &claim.patch()).await {
+        let open = on.open(id);
+        match open.end(on.vault.patch_metadata(id, &claim.patch()).await) {
             Ok(()) => Ok(()),
             Err(error) if error.kind == ErrorKind::Denied || error.status == Some(405) => {
                 let mut claimless = on.notes.claimless();
@@ -334,7 +335,7 @@ impl Run<'_> {
                 }
                 Ok(())
             }
-            Err(error) => Err(on.change_failed(id, &error)),
+            Err(error) => Err(on.vault_failed(&error)),
         }
     }
 

@@ -216,11 +216,12 @@ impl Run<'_> {
                 }
                 Removal::Release => {
                     on.ensure_leading()?;
-                    match on.vault.patch_metadata(id, &Claim::release()).await {
+                    let open = on.open(id);
+                    match open.end(on.vault.patch_metadata(id, &Claim::release()).await) {
                         Ok(()) => {}
                         // Without the right to release it, it was never claimed in earnest.
                         Err(error) if error.kind == ErrorKind::Denied => {}
-                        Err(error) => return Err(on.change_failed(id, &error)),
+                        Err(error) => return Err(on.vault_failed(&error)),
                     }
                     tracing::info!(document = %id, holder = %holder, "document retained and released");
                     return self.strike(id).await;
@@ -245,6 +246,7 @@ impl Run<'_> {
     async fn delete(&self, mount: &Mount, id: &DocumentId, removal: &Removal) -> Result<(), Problem> {
         self.on.ensure_leading()?;
         let vault = &self.on.vault;
+        let open = self.on.open(id);
         let result = match removal {
             Removal::Purge => vault.purge(id).await,
             Removal::DeleteVersion(version) => match vault.delete_version(id, *version).await {
@@ -256,11 +258,11 @@ impl Run<'_> {
             },
             _ => vault.delete_latest(mount, id).await,
         };
-        match result {
+        match open.end(result) {
             Ok(()) => Ok(()),
             // It went meanwhile; the next look will tell.
             Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(self.on.change_failed(id, &error)),
+            Err(error) => Err(self.on.vault_failed(&error)),
         }
     }
 

@@ -217,3 +217,61 @@ async fn the_end_revokes_and_refuses() {
         "cannot log in at auth/kubernetes/login: the session has ended"
     );
 }
+
+/// A standby that answers in its cluster's name, and what it says of its active node.
+#[tokio::test]
+async fn a_standby_is_well_only_if_there_is_somebody_to_forward_to() {
+    let leader = |address: &str| {
+        told(
+            200,
+            &format!(r#"{{"ha_enabled":true,"leader_address":"{address}"}}"#),
+        )
+    };
+    let none = r#"{"errors":["local node not active but active cluster node not found"]}"#;
+    let away = "Vault failed to tell its health: a standby, and its cluster has no active node (200)";
+    for (name, standby, answer, said) in [
+        ("active", false, leader(""), None),
+        ("led", true, leader("https://10.0.0.1:8200"), None),
+        ("unled", true, leader(""), Some(away)),
+        (
+            "broken",
+            true,
+            told(500, none),
+            Some("local node not active but active cluster node not found (500)"),
+        ),
+        // What stands in between says nothing about Vault; nor does a quota.
+        ("forbidden", true, told(403, DENIED), None),
+        ("unknown", true, told(404, "<html>"), None),
+        ("page", true, told(200, "<html>"), None),
+        (
+            "limited",
+            true,
+            told(429, r#"{"errors":["request path limited"]}"#),
+            None,
+        ),
+    ] {
+        let bed = bed(&format!("standby-{name}"), move |asked| {
+            match asked.line.as_str() {
+                "POST /v1/auth/kubernetes/login" => granted(1, 3600),
+                "GET /v1/sys/leader" => {
+                    assert_eq!((&asked.token, &asked.namespace), (&None, &None));
+                    answer.clone()
+                }
+                _ => told(200, &format!(r#"{{"sealed":false,"standby":{standby}}}"#)),
+            }
+        })
+        .await;
+        let health = bed.session.health(Instant::now()).await;
+        match said {
+            None => assert_eq!(health, Ok(()), "{name}"),
+            Some(said) => {
+                let error = health.unwrap_err();
+                assert!(
+                    error.kind.is_down() && error.to_string().ends_with(said),
+                    "{name}: {error}"
+                );
+            }
+        }
+        bed.end().await;
+    }
+}

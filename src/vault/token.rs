@@ -110,12 +110,14 @@ pub(super) async fn look_up(transport: &Transport, token: &Token) -> Result<Repl
         .await
 }
 
-/// Asks whether Vault is up; a standby that forwards is.
+/// Asks whether Vault is up; a standby that forwards is, as long as there is somebody to forward to.
 pub(super) async fn ask_health(transport: &Transport) -> Result<(), Error> {
     #[derive(Deserialize)]
     struct Health {
         #[serde(rename = "sealed")]
         _sealed: bool,
+        #[serde(default)]
+        standby: bool,
     }
     let request = ReadHealthRequest {
         standbyok: Some(true),
@@ -125,7 +127,40 @@ pub(super) async fn ask_health(transport: &Transport) -> Result<(), Error> {
     let call = health();
     let reply = transport.send(&call, &request, None).await?;
     // A gateway's cheerful page is no health.
-    reply.ok(&call)?.parse::<Health>(&call).map(drop)
+    let Health { standby, .. } = reply.ok(&call)?.parse(&call)?;
+    if standby {
+        ask_for_the_active_node(transport).await
+    } else {
+        Ok(())
+    }
+}
+
+/// A standby is well also when its cluster has no active node, and then nothing is done. Whoever is not let
+/// through to this question learns nothing by it, and goes by the standby's word.
+/// <https://developer.hashicorp.com/vault/api-docs/system/leader>
+async fn ask_for_the_active_node(transport: &Transport) -> Result<(), Error> {
+    #[derive(Deserialize)]
+    struct Leader {
+        leader_address: String,
+    }
+    let call = health();
+    let request = Plain::get("sys/leader".to_owned());
+    let reply = transport.send(&call, &request, None).await?;
+    match reply.status {
+        200 => match reply.parse::<Leader>(&call) {
+            Ok(Leader { leader_address }) if leader_address.is_empty() => Err(Error {
+                status: Some(reply.status),
+                ..Error::new(
+                    ErrorKind::Sealed,
+                    &call,
+                    "a standby, and its cluster has no active node",
+                )
+            }),
+            _ => Ok(()),
+        },
+        500.. => Err(reply.error(&call)),
+        _ => Ok(()),
+    }
 }
 
 /// What [`ask_health`]'s errors are about.

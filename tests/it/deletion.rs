@@ -260,6 +260,28 @@ fn a_delete_that_vault_does_not_take_is_bounded_by_cleanup_timeout_and_made_up_l
     scene.doc("db").goes();
 }
 
+/// The delete is on its way when its time is over, and lands on what another source has made since.
+#[test]
+fn a_delete_that_cleanup_timeout_cut_off_is_looked_after_should_it_land_later() {
+    let scene = Scene::new();
+    let purged = ours(&[("path", &scene.path("db")), ("deletion-policy", "purge")]);
+    scene.create_secret("db", purged, &[("k", b"one")]);
+    let run = scene.run().flag("cleanup-timeout", "1s");
+    let _operator = run.env("VAULT_CLIENT_TIMEOUT", "6s").start();
+    scene.doc("db").becomes(json!({"k": "one"}));
+    scene.vault.hold("DELETE /v1/secret/metadata/");
+    scene.delete("Secret", "db");
+    scene.vault.holds(1);
+    scene.vault.behave();
+    scene.vanishes("Secret", "db");
+    scene.doc("db").goes();
+    scene.create_secret("heir", ours(&[("path", &scene.path("db"))]), &[("k", b"two")]);
+    scene.doc("db").becomes(json!({"k": "two"}));
+    assert_eq!(scene.vault.land(), ["HTTP/1.1 204 No Content"]);
+    assert_eq!(scene.doc("db").data(), None, "it has hit the heir's");
+    scene.doc("db").becomes(json!({"k": "two"}));
+}
+
 #[test]
 fn a_source_that_comes_back_gets_its_document_back() {
     let scene = Scene::new();

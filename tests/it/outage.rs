@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use crate::harness::{Scene, Testbed, check, eventually};
+use crate::harness::{Answer, Scene, Testbed, check, eventually};
 
 const UP: &str = "vault_sync_operator_vault_up";
 const PROBE: &str = "GET /v1/sys/health?";
@@ -87,6 +87,61 @@ fn an_outage_costs_one_probe_however_many_wait_and_all_arrives_after_it() {
     operator.probe("/readyz", 200);
     operator.counts(UP, &[], 1.0);
     scene.entry_is("s3", None);
+}
+
+/// A balancer leads to standbys, which say that they are well, and have nobody to forward to.
+#[test]
+fn standbys_without_an_active_node_are_an_outage_that_costs_one_probe_however_many_wait() {
+    const SOURCES: usize = 30;
+    const LEADER: &str = "GET /v1/sys/leader";
+    let scene = Scene::new();
+    let names: Vec<String> = (0..SOURCES).map(|number| format!("s{number}")).collect();
+    for name in &names {
+        scene.own(name, "one");
+    }
+    let operator = scene.start();
+    for name in &names {
+        scene.doc(name).becomes(json!({"k": "one"}));
+    }
+    scene.settle();
+    let json = [("Content-Type", "application/json")];
+    let standby = r#"{"initialized":true,"sealed":false,"standby":true,"performance_standby":false}"#;
+    let leaderless = r#"{"ha_enabled":true,"is_self":false,"leader_address":"","leader_cluster_address":""}"#;
+    scene.vault.answer(PROBE, Answer::new(200, &json, standby));
+    scene.vault.answer(LEADER, Answer::new(200, &json, leaderless));
+    let nobody = Answer::errors(500, &["local node not active but active cluster node not found"]);
+    scene.vault.answer("/v1/", nobody);
+    scene.set_key("s0", "k", "two");
+    operator.says(&["Vault does not answer", "no active node"]);
+    let (began, before) = (Instant::now(), scene.vault.requests());
+    for name in &names {
+        scene.set_key(name, "k", "two");
+    }
+    eventually("the fifth probe", || {
+        let asked = since(&scene, &before);
+        let probes = asked.iter().filter(|request| request.starts_with(PROBE)).count();
+        check(probes >= 5, format!("{asked:?}"))
+    });
+    let asked = since(&scene, &before);
+    let seconds = began.elapsed().as_secs();
+    assert!(
+        asked
+            .iter()
+            .all(|request| request.starts_with(PROBE) || request == LEADER),
+        "nothing but probes: {asked:?}"
+    );
+    assert!(
+        asked.len() as u64 <= 2 * (seconds / 2 + 2),
+        "{} questions in {seconds} s",
+        asked.len()
+    );
+    operator.probe("/healthz", 500);
+    assert_eq!(operator.metrics().value(UP, &[]), Some(0.0));
+
+    scene.vault.behave();
+    for name in &names {
+        scene.doc(name).becomes(json!({"k": "two"})).is_at_version(2);
+    }
 }
 
 #[test]
