@@ -6,6 +6,7 @@
 
 mod apply;
 mod budget;
+mod claimless;
 mod depart;
 mod gather;
 mod inputs;
@@ -36,13 +37,11 @@ use crate::mounts::Mounts;
 use crate::vault::{self, Vault};
 
 pub use budget::Budget;
+use claimless::Claimless;
 use gather::Gathered;
 pub use gather::fingerprint;
 pub use locks::Locks;
 use report::Report;
-
-/// Rights are granted without telling us: a claim that was denied is tried again after a while.
-const CLAIMS_DENIED_FOR: Duration = Duration::from_hours(1);
 
 /// How often a reconcile starts again at once because something moved under it.
 const ATTEMPTS: u32 = 5;
@@ -104,8 +103,7 @@ pub struct Reconciler {
 pub struct Notes {
     started: Instant,
     late: Mutex<HashMap<DocumentId, Instant>>,
-    /// Mounts on which a claim was denied last, and when.
-    claimless: Mutex<HashMap<String, Instant>>,
+    claimless: Mutex<Claimless>,
     /// How often in a row a source has failed, one that is gone too.
     failures: Mutex<HashMap<SourceKey, u32>>,
     /// Objects that are being deleted: their UID, and when we first saw that.
@@ -129,7 +127,7 @@ impl Notes {
         self.late.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn claimless(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+    fn claimless(&self) -> MutexGuard<'_, Claimless> {
         self.claimless.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -262,8 +260,7 @@ impl Reconciler {
 
     /// Whether claims can be put on documents of a mount.
     fn takes_claims(&self, id: &DocumentId, version: KvVersion) -> bool {
-        let denied = self.notes.claimless().get(&id.mount).copied();
-        version == KvVersion::V2 && denied.is_none_or(|denied| denied.elapsed() > CLAIMS_DENIED_FOR)
+        version == KvVersion::V2 && self.notes.claimless().may_try(&id.mount)
     }
 
     /// Whether a write of ours may still land somewhere.

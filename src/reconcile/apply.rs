@@ -1,7 +1,6 @@
 //! Bringing wanted documents to Vault: ledger, finalizer, write, claim; in this order.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use super::report::{of_kubernetes, of_ledger};
 use super::{Moved, Run, now};
@@ -322,11 +321,12 @@ impl Run<'_> {
         let claim: Claim = on.identity.claim(&source.key);
         let open = on.open(id);
         match open.end(on.vault.patch_metadata(id, &claim.patch()).await) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                on.notes.claimless().grant(&id.mount);
+                Ok(())
+            }
             Err(error) if error.kind == ErrorKind::Denied || error.status == Some(405) => {
-                let mut claimless = on.notes.claimless();
-                if claimless.insert(id.mount.clone(), Instant::now()).is_none() {
-                    on.metrics.claims_unavailable(claimless.len());
+                if on.notes.claimless().deny(&id.mount) {
                     tracing::warn!(
                         mount = id.mount, %error,
                         "documents of this mount carry no claims: grant create, read, update and patch on its metadata/ \
@@ -473,7 +473,9 @@ impl Run<'_> {
             entry,
             seen,
             version: wanted.version,
-            claims: self.on.takes_claims(&wanted.id, wanted.version),
+            // Whoever asks for a sync by hand may just have granted the right.
+            claims: self.on.takes_claims(&wanted.id, wanted.version)
+                || (self.gathered.forced && wanted.version == KvVersion::V2),
             adopt: if wanted.may_adopt {
                 self.on.settings.adopt
             } else {

@@ -62,6 +62,11 @@ impl Report {
             .count()
     }
 
+    /// Whether there is such a problem.
+    pub fn has(&self, such: impl Fn(&Problem) -> bool) -> bool {
+        self.problems.iter().any(|(_, problem)| such(problem))
+    }
+
     /// Whether one of the problems may pass by itself.
     fn retries_soon(&self) -> bool {
         let soon = |problem: &Problem| matches!(problem.retry(), Retry::AtOnce | Retry::Backoff);
@@ -126,6 +131,7 @@ impl Run<'_> {
         let source = self.gathered.source.take();
         let asks = source.as_ref().is_some_and(|s| s.deleting.is_none()) && self.gathered.ask.path.is_some();
         self.count(&key, took);
+        self.count_claimless();
         self.tell_all(&key);
         let failures = self.on.notes.count_failure(&key, self.report.retries_soon());
         if source.is_some() || self.unread {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Scene, eventually, ours};
+use crate::harness::{Scene, check, eventually, ours};
 
 const MANAGER: &str = "vault-sync-operator";
 
@@ -245,6 +245,51 @@ fn a_policy_without_metadata_rights_still_syncs() {
     scene.delete("Secret", "db");
     scene.vanishes("Secret", "db");
     assert_eq!(scene.doc("db").data(), None);
+}
+
+/// Each mount counts while there is a document of ours on it: KV v1, and KV v2 where claims are denied.
+#[test]
+fn the_gauge_of_mounts_without_claims_rises_and_falls() {
+    const GAUGE: &str = "vault_sync_operator_claims_unavailable";
+    let scene = Scene::new();
+    let allow = |metadata: &str| {
+        scene.set_policy(&format!(
+            "path \"kv1/{0}/*\" {{ capabilities = [\"create\", \"read\", \"update\", \"delete\"] }}\n\
+             path \"+/data/{0}/*\" {{ capabilities = [\"create\", \"read\", \"update\", \"delete\"] }}\n\
+             path \"+/metadata/{0}/*\" {{ capabilities = [{metadata}] }}\n",
+            scene.ns
+        ));
+    };
+    allow("\"read\", \"list\"");
+    scene.own("db", "one");
+    let operator = scene.start();
+    let becomes = |mounts: f64| {
+        eventually(format!("the gauge is {mounts}"), || {
+            let value = operator.metrics().value(GAUGE, &[]);
+            check(value == Some(mounts), format!("{value:?}"))
+        });
+    };
+    scene.doc("db").becomes(json!({"k": "one"}));
+    becomes(1.0);
+    for name in ["old", "older"] {
+        let annotations = ours(&[("path", &format!("kv1/{}/{name}", scene.ns))]);
+        scene.create_secret(name, annotations, &[("k", b"v")]);
+        let path = format!("{}/{name}", scene.ns);
+        scene.doc_in("kv1", &path).becomes(json!({"k": "v"}));
+    }
+    becomes(2.0);
+    scene.delete("Secret", "old");
+    scene.vanishes("Secret", "old");
+    scene.settle();
+    becomes(2.0);
+    scene.delete("Secret", "older");
+    scene.vanishes("Secret", "older");
+    becomes(1.0);
+
+    allow("\"create\", \"read\", \"update\", \"patch\", \"list\", \"delete\"");
+    scene.annotate("Secret", "db", &[("force-sync", Some("1"))]);
+    becomes(0.0);
+    assert!(scene.doc("db").metadata()["custom_metadata"].is_object());
 }
 
 #[test]
