@@ -38,6 +38,7 @@
 # token that never ends.
 set -euo pipefail
 export LC_ALL=C
+unset VAULT_FORMAT # it would change what is read below
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
