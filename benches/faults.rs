@@ -21,6 +21,8 @@
 mod harness;
 #[path = "table.rs"]
 mod table;
+#[path = "workers.rs"]
+mod workers;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -28,10 +30,9 @@ use std::time::{Duration, Instant};
 use harness::{Scene, Testbed, eventually, ours};
 use serde_json::json;
 use table::{percentile, report, row};
+use workers::{WORKERS, each};
 
 const SOURCES: usize = 1000;
-/// `--concurrency`, by default.
-const WORKERS: usize = 16;
 const ROUNDS: usize = 100;
 /// The predecessor's, and ours.
 const LEASE: Duration = Duration::from_secs(15);
@@ -197,22 +198,4 @@ fn handover() {
         percentile(&mut killed, 50),
         LEASE,
     );
-}
-
-/// Does it for each number, from as many threads as the operator has workers.
-fn each(count: usize, act: impl Fn(usize) + Sync) {
-    let next = AtomicUsize::new(0);
-    std::thread::scope(|threads| {
-        for _ in 0..WORKERS {
-            threads.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= count {
-                        return;
-                    }
-                    act(number);
-                }
-            });
-        }
-    });
 }

@@ -24,17 +24,17 @@
 mod harness;
 #[path = "table.rs"]
 mod table;
+#[path = "workers.rs"]
+mod workers;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use harness::{Cluster, Operator, Scene, Testbed, env_from, eventually, ours};
 use serde_json::json;
 use table::{percentile, report, row};
+use workers::each;
 
 const ROTATIONS: usize = 50;
-/// `--concurrency`, by default.
-const WORKERS: usize = 16;
 const IDLE: Duration = Duration::from_mins(1);
 
 fn main() {
@@ -188,26 +188,15 @@ fn settled(operator: &Operator, sources: usize) {
 /// Looks, writes and claims, with a token like the operator's, below the first cluster's prefix.
 fn floor(cluster: &Cluster, documents: usize) -> Duration {
     let vault = cluster.logged_in();
-    let next = AtomicUsize::new(0);
     let began = Instant::now();
-    std::thread::scope(|threads| {
-        for _ in 0..WORKERS {
-            threads.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= documents {
-                        return;
-                    }
-                    let place = cluster.document(&format!("floor-{number}"));
-                    let data = format!("/v1/secret/data/{place}");
-                    assert_eq!(vault.get(&data).status, 404);
-                    let body = json!({"data": {"password": "first"}, "options": {"cas": 0}});
-                    vault.post(&data, &body).ok();
-                    let claim = json!({"custom_metadata": {"managed-by": "floor"}});
-                    vault.patch(&format!("/v1/secret/metadata/{place}"), &claim).ok();
-                }
-            });
-        }
+    each(documents, |number| {
+        let place = cluster.document(&format!("floor-{number}"));
+        let data = format!("/v1/secret/data/{place}");
+        assert_eq!(vault.get(&data).status, 404);
+        let body = json!({"data": {"password": "first"}, "options": {"cas": 0}});
+        vault.post(&data, &body).ok();
+        let claim = json!({"custom_metadata": {"managed-by": "floor"}});
+        vault.patch(&format!("/v1/secret/metadata/{place}"), &claim).ok();
     });
     began.elapsed()
 }

@@ -20,19 +20,19 @@
 mod harness;
 #[path = "table.rs"]
 mod table;
+#[path = "workers.rs"]
+mod workers;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use harness::{Scene, env_from, eventually, ours};
 use serde_json::json;
 use table::{percentile, report, row};
+use workers::{WORKERS, each};
 
 const SOURCES: usize = 300;
 const ALL_SOURCES: f64 = 300.0;
 const ROTATIONS: usize = 200;
-/// `--concurrency`, by default.
-const WORKERS: usize = 16;
 
 fn main() {
     let scene = Scene::new();
@@ -109,36 +109,25 @@ fn first_sync_floor() -> Duration {
     let scene = Scene::new();
     populate(&scene);
     let (ns, kube, vault) = (&scene.ns, &scene.bed.kube, &scene.bed.vault);
-    let next = AtomicUsize::new(0);
     let started = Instant::now();
-    std::thread::scope(|threads| {
-        for _ in 0..WORKERS {
-            threads.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= SOURCES {
-                        return;
-                    }
-                    let document = format!("{ns}/{}", document(number));
-                    let source = format!("/apis/apps/v1/namespaces/{ns}/deployments/app-{number}");
-                    assert_eq!(vault.get(&format!("/v1/secret/data/{document}")).status, 404);
-                    kube.get(&source).ok();
-                    kube.get(&format!("/api/v1/namespaces/{ns}/secrets/secret-{number}"))
-                        .ok();
-                    kube.patch(
-                        &source,
-                        &json!({"metadata": {"finalizers": ["bench.example/floor"]}}),
-                    )
-                    .ok();
-                    let body = json!({"data": {"password": "first"}, "options": {"cas": 0}});
-                    vault.post(&format!("/v1/secret/data/{document}"), &body).ok();
-                    let claim = json!({"custom_metadata": {"managed-by": "floor"}});
-                    vault
-                        .patch(&format!("/v1/secret/metadata/{document}"), &claim)
-                        .ok();
-                }
-            });
-        }
+    each(SOURCES, |number| {
+        let document = format!("{ns}/{}", document(number));
+        let source = format!("/apis/apps/v1/namespaces/{ns}/deployments/app-{number}");
+        assert_eq!(vault.get(&format!("/v1/secret/data/{document}")).status, 404);
+        kube.get(&source).ok();
+        kube.get(&format!("/api/v1/namespaces/{ns}/secrets/secret-{number}"))
+            .ok();
+        kube.patch(
+            &source,
+            &json!({"metadata": {"finalizers": ["bench.example/floor"]}}),
+        )
+        .ok();
+        let body = json!({"data": {"password": "first"}, "options": {"cas": 0}});
+        vault.post(&format!("/v1/secret/data/{document}"), &body).ok();
+        let claim = json!({"custom_metadata": {"managed-by": "floor"}});
+        vault
+            .patch(&format!("/v1/secret/metadata/{document}"), &claim)
+            .ok();
     });
     let took = started.elapsed();
     for number in 0..SOURCES {

@@ -76,6 +76,18 @@ build_testbed() {
   fi
 }
 
+# define FOLDER: makes these custom resource definitions, and waits until the API server serves them. `kubectl wait`
+# ends at once, with an error, where one has no conditions yet.
+define() {
+  local told
+  kubectl create --filename "$1" >/dev/null
+  for _ in {1..20}; do
+    told=$(kubectl wait --for=condition=Established crd --all --timeout=30s 2>&1) && return
+    sleep 0.1
+  done
+  die "the definitions in $1 are not established: $told"
+}
+
 # On a CI machine what was compiled outlives the checkout. Each place of a checkout has a folder of
 # its own: cargo tells the sources of two checkouts apart by their age only, so that one could be
 # tested with the other's code.

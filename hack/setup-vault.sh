@@ -167,6 +167,11 @@ did() { # HOW WHAT
   say "$(printf '%-*s %s' "$width" "$how" "$2")"
 }
 json() { awk 'BEGIN { printf "\"" } { gsub(/["\\]/, "\\\\&"); printf "%s%s", (NR > 1 ? "\\n" : ""), $0 } END { printf "\"" }'; } # text on stdin, as a JSON string
+object() { # FIELD JSON...
+  local body=''
+  while (($#)); do body+="${body:+,}\"$1\":$2"; shift 2; done
+  printf '{%s}' "$body"
+}
 quoted() { printf '%s' "$1" | json; }
 
 # holds PATH FIELD JSON: so it stands there. Vault leaves out some fields that are empty, and of a
@@ -184,13 +189,13 @@ holds() {
 
 # ensure WHAT PATH FIELD JSON...: what stands at PATH has these fields; only else it is written.
 ensure() { # sets $how
-  local what=$1 path=$2 body='' differing=()
+  local what=$1 path=$2 fields differing=()
   shift 2
+  fields=$(object "$@")
   how=unchanged
   vault read "$path" >/dev/null 2>&1 || how=created
   while (($#)); do
     holds "$path" "$1" "$2" || differing+=("$1")
-    body+="${body:+,}\"$1\":$2"
     shift 2
   done
   [[ $how == created || ${#differing[@]} == 0 ]] || how=updated
@@ -200,7 +205,7 @@ ensure() { # sets $how
     did kept "$what; ${differing[*]} differ there, --force writes them"
     return
   fi
-  [[ $how == unchanged || -n $dry ]] || put "$path" "{$body}"
+  [[ $how == unchanged || -n $dry ]] || put "$path" "$fields"
   did "$how" "$what"
 }
 hint=''
@@ -279,13 +284,10 @@ esac
 
 config=auth/$auth/config
 give_token() { # the reviewer's, to Vault; a write of the settings is a write of all of them
-  local token body
+  local token
   token=$(kubectl --namespace="$namespace" create token "$account-reviewer" --duration="${REVIEWER_TTL:-8760h}" 2>&1) ||
     die "Kubernetes gave no token for $account-reviewer: $token"
-  body="\"token_reviewer_jwt\":$(quoted "$token")"
-  set -- "${fields[@]}"
-  while (($#)); do body+=",\"$1\":$2"; shift 2; done
-  put "$config" "{$body}"
+  put "$config" "$(object token_reviewer_jwt "$(quoted "$token")" "${fields[@]}")"
 }
 if [[ $method == kubernetes ]]; then
   other=$(get "$config" kubernetes_host) || true
