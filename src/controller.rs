@@ -4,6 +4,7 @@
 mod outage;
 mod watch;
 
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,6 +45,8 @@ pub struct Controller {
     metrics: Metrics,
     readiness: Readiness,
     outage: outage::Outage,
+    /// Passes over sources that are not being deleted. A deletion has a deadline and does not wait for them.
+    live: Mutex<HashMap<SourceKey, CancellationToken>>,
 }
 
 impl Controller {
@@ -59,6 +62,7 @@ impl Controller {
             metrics,
             readiness,
             outage: outage::Outage::default(),
+            live: Mutex::default(),
         }
     }
 
@@ -129,22 +133,42 @@ impl Controller {
 
     /// Reconciles one source. A panic in it ends that reconcile and nothing else.
     async fn run(&self, reconciler: &Reconciler, (key, recheck): (SourceKey, bool)) {
-        let deleting = self.index().get(&key).is_some_and(|tracked| tracked.deleting);
+        let cut_off = self.begin_live(&key);
+        let (deleting, departing) = self.departs(&key);
         // One that is being deleted has a deadline to keep; when Vault is back it is seen to with the others.
         if self.outage.park(&key, recheck) && !deleting {
+            self.end_live(&key);
             self.queue().done(&key);
             self.wake.notify_one();
             return;
         }
-        let reconcile = AssertUnwindSafe(reconciler.reconcile(&key, recheck)).catch_unwind();
-        let outcome = self.watch_over(&key, reconcile).await;
-        let outcome = outcome.unwrap_or_else(|_| {
-            tracing::error!(source = %key, "a reconcile has panicked, which is a bug; it is tried again");
-            crate::reconcile::Outcome {
-                again: Some((Duration::from_mins(1), true)),
-                ..Default::default()
+        let reconcile = Box::pin(AssertUnwindSafe(reconciler.reconcile(&key, recheck)).catch_unwind());
+        let watched = self.watch_over(&key, reconcile);
+        let outcome = if departing {
+            Some(watched.await)
+        } else {
+            cut_off.run_until_cancelled(watched).await
+        };
+        self.end_live(&key);
+        let outcome = match outcome {
+            Some(Ok(outcome)) => outcome,
+            Some(Err(_)) => {
+                tracing::error!(source = %key, "a reconcile has panicked, which is a bug; it is tried again");
+                crate::reconcile::Outcome {
+                    again: Some((Duration::from_mins(1), true)),
+                    wake: reconciler.missed(),
+                    ..Default::default()
+                }
             }
-        });
+            None => {
+                tracing::debug!(source = %key, "the source is deleted; what was under way for it is cut off");
+                crate::reconcile::Outcome {
+                    again: Some((Duration::ZERO, false)),
+                    wake: reconciler.missed(),
+                    ..Default::default()
+                }
+            }
+        };
         if outcome.vault_down {
             self.outage.begin();
         }
@@ -159,6 +183,31 @@ impl Controller {
         queue.done(&key);
         drop(queue);
         self.wake.notify_one();
+    }
+
+    /// A pass over a source begins; the token ends it when the source is deleted.
+    fn begin_live(&self, key: &SourceKey) -> CancellationToken {
+        let cut_off = CancellationToken::new();
+        self.live().insert(key.clone(), cut_off.clone());
+        cut_off
+    }
+
+    fn end_live(&self, key: &SourceKey) {
+        self.live().remove(key);
+    }
+
+    /// A source's deletion has begun, or it is gone: a pass that began before must not hold that up.
+    fn cut_off(&self, key: &SourceKey) {
+        if let Some(pass) = self.live().get(key) {
+            pass.cancel();
+        }
+    }
+
+    /// Whether a source is being deleted; and whether it is that, or gone.
+    fn departs(&self, key: &SourceKey) -> (bool, bool) {
+        let index = self.index();
+        let deleting = index.get(key).map(|tracked| tracked.deleting.is_some());
+        (deleting == Some(true), deleting != Some(false))
     }
 
     /// Waits for a reconcile; one that takes long holds up nobody else.
@@ -199,6 +248,10 @@ impl Controller {
 
     fn now(&self) -> Moment {
         self.born.elapsed()
+    }
+
+    fn live(&self) -> MutexGuard<'_, HashMap<SourceKey, CancellationToken>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

@@ -88,6 +88,9 @@ impl Ledger {
             inner.shards.push(Shard::new(0));
         }
         let unclean = if unclean {
+            for entry in inner.entries.values_mut() {
+                *entry = entry.clone().inherited();
+            }
             inner.entries.keys().cloned().collect()
         } else {
             HashSet::new()

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::domain::document::Mount;
+use crate::domain::document::{KvVersion, Mount};
 use crate::domain::path::is_within;
 use crate::domain::problem::PathFault;
 use crate::vault::{self, ErrorKind, MountAnswer, Vault};
@@ -27,6 +27,8 @@ pub struct Mounts {
     vault: Vault,
     stated: Vec<Mount>,
     asked: Mutex<HashMap<String, (Mount, Instant)>>,
+    /// When a mount has last proven to be KV v2.
+    vouched: Mutex<HashMap<String, Instant>>,
 }
 
 impl Mounts {
@@ -36,7 +38,28 @@ impl Mounts {
             vault,
             stated,
             asked: Mutex::default(),
+            vouched: Mutex::default(),
         }
+    }
+
+    /// The mount has given a reply that only its version gives.
+    pub fn vouch(&self, mount: &Mount) {
+        if mount.version == KvVersion::V2 {
+            self.vouched().insert(mount.path.clone(), Instant::now());
+        }
+    }
+
+    /// Whether it has done so since then.
+    pub fn is_vouched_for(&self, mount: &Mount, since: Instant) -> bool {
+        self.vouched().get(&mount.path).is_some_and(|at| *at >= since)
+    }
+
+    /// The mount as Vault says it is now. One that a flag states is not asked for.
+    pub async fn confirm(&self, mount: &Mount) -> Result<Mount, Fault> {
+        if self.stated.contains(mount) {
+            return Ok(mount.clone());
+        }
+        self.ask(&mount.path).await
     }
 
     /// The mount that holds `query`, if it is known already.
@@ -53,6 +76,10 @@ impl Mounts {
         {
             return Ok(mount);
         }
+        self.ask(query).await
+    }
+
+    async fn ask(&self, query: &str) -> Result<Mount, Fault> {
         let answer = match self.vault.mount(query).await {
             Err(error) if error.kind == ErrorKind::Denied => {
                 self.lock().retain(|path, _| !is_within(query, path));
@@ -64,6 +91,7 @@ impl Mounts {
             MountAnswer::Kv(mount) => {
                 self.lock()
                     .insert(mount.path.clone(), (mount.clone(), Instant::now()));
+                self.vouch(&mount);
                 Ok(mount)
             }
             MountAnswer::NotKv { mount, kind } => {
@@ -80,17 +108,23 @@ impl Mounts {
     /// Forgets a mount whose replies no longer fit what is known of it.
     pub fn doubt(&self, path: &str) {
         self.lock().remove(path);
+        self.vouched().remove(path);
     }
 
     /// Forgets all that Vault has said: it may be another by now.
     pub fn forget(&self) {
         self.lock().clear();
+        self.vouched().clear();
     }
 
     fn is_stale(&self, path: &str) -> bool {
         self.lock()
             .get(path)
             .is_some_and(|(_, asked)| asked.elapsed() > FRESH)
+    }
+
+    fn vouched(&self) -> std::sync::MutexGuard<'_, HashMap<String, Instant>> {
+        self.vouched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Mount, Instant)>> {

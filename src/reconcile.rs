@@ -10,7 +10,6 @@ mod claimless;
 mod depart;
 mod gather;
 mod inputs;
-mod locks;
 mod reclaim;
 mod report;
 
@@ -21,6 +20,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::domain::annotations::Ask;
 use crate::domain::document::{DocumentId, KvVersion, Mount};
 use crate::domain::index::{Index, Memory};
+use crate::domain::ledger::{LedgerEntry, State};
 use crate::domain::path;
 use crate::domain::plan::{Contender, Identity, Standing, leaving, may_clean};
 use crate::domain::policy::Policy;
@@ -39,8 +39,7 @@ use crate::vault::{self, Vault};
 pub use budget::Budget;
 use claimless::Claimless;
 use gather::Gathered;
-pub use gather::fingerprint;
-pub use locks::Locks;
+pub use gather::{Locks, fingerprint};
 use report::Report;
 
 /// How often a reconcile starts again at once because something moved under it.
@@ -104,6 +103,8 @@ pub struct Notes {
     started: Instant,
     late: Mutex<HashMap<DocumentId, Instant>>,
     claimless: Mutex<Claimless>,
+    /// Sources that a pass which was cut off could not wake.
+    missed: Mutex<Vec<SourceKey>>,
     /// How often in a row a source has failed, one that is gone too.
     failures: Mutex<HashMap<SourceKey, u32>>,
     /// Objects that are being deleted: their UID, and when we first saw that.
@@ -116,6 +117,7 @@ impl Default for Notes {
             started: Instant::now(),
             late: Mutex::default(),
             claimless: Mutex::default(),
+            missed: Mutex::default(),
             failures: Mutex::default(),
             deleting: Mutex::default(),
         }
@@ -129,6 +131,10 @@ impl Notes {
 
     fn claimless(&self) -> MutexGuard<'_, Claimless> {
         self.claimless.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn missed(&self) -> MutexGuard<'_, Vec<SourceKey>> {
+        self.missed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a failure, or the end of them; how many there are now.
@@ -146,11 +152,11 @@ impl Notes {
 
 impl Notes {
     /// For how long we have known that this object is being deleted.
-    fn seen_deleting(&self, source: &Source) -> Duration {
+    fn seen_deleting(&self, key: &SourceKey, uid: &str) -> Duration {
         let mut deleting = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || (source.uid.clone(), Instant::now());
-        let seen = deleting.entry(source.key.clone()).or_insert_with(new);
-        if seen.0 != source.uid {
+        let new = || (uid.to_owned(), Instant::now());
+        let seen = deleting.entry(key.clone()).or_insert_with(new);
+        if seen.0 != uid {
             *seen = new();
         }
         seen.1.elapsed()
@@ -163,9 +169,10 @@ impl Notes {
     }
 }
 
-/// A call that changes a document. It ends here also when it is cut off.
+/// A call that changes a document. It ends here also when it is cut off: by a deadline, by the deletion of its
+/// source, or by a panic.
 struct Open<'a> {
-    notes: &'a Notes,
+    on: &'a Reconciler,
     id: &'a DocumentId,
     answered: bool,
 }
@@ -180,8 +187,17 @@ impl Open<'_> {
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        if !self.answered {
-            self.notes.late().insert(self.id.clone(), Instant::now());
+        if self.answered {
+            return;
+        }
+        let ledger = &self.on.ledger;
+        self.on.notes.late().insert(self.id.clone(), Instant::now());
+        if let Some(entry) = ledger.get(self.id).filter(|entry| entry.state == State::Creating) {
+            let entry = LedgerEntry {
+                state: State::OutcomeUnknown,
+                ..entry
+            };
+            ledger.commit_later(vec![(self.id.clone(), Some(entry))]);
         }
     }
 }
@@ -213,6 +229,11 @@ impl Reconciler {
             wake,
             vault_down: false,
         }
+    }
+
+    /// What is left of a pass that was cut off: the sources that it could not wake any more.
+    pub fn missed(&self) -> Vec<SourceKey> {
+        std::mem::take(&mut *self.notes.missed())
     }
 
     /// How long to wait after all attempts have met a change: longer, each time in a row.
@@ -258,9 +279,18 @@ impl Reconciler {
         })
     }
 
-    /// Whether claims can be put on documents of a mount.
+    /// Whether a claim can be put on a document.
     fn takes_claims(&self, id: &DocumentId, version: KvVersion) -> bool {
-        version == KvVersion::V2 && self.notes.claimless().may_try(&id.mount)
+        version == KvVersion::V2 && self.notes.claimless().may_try(id)
+    }
+
+    /// How long an object's deletion, which began at `begun`, may still wait for Vault. The time counts from its
+    /// deletion by the API server's clock; should that differ from ours, from when we first saw it, so that
+    /// nobody waits longer.
+    fn time_left(&self, key: &SourceKey, uid: &str, begun: i64) -> Duration {
+        let by_clocks = Duration::from_secs(u64::try_from(now() - begun).unwrap_or(0));
+        let waited = by_clocks.max(self.notes.seen_deleting(key, uid));
+        self.cleanup_timeout.saturating_sub(waited)
     }
 
     /// Whether a write of ours may still land somewhere.
@@ -288,7 +318,7 @@ impl Reconciler {
     /// for one any more, it is noted that it may still arrive.
     fn open<'a>(&'a self, id: &'a DocumentId) -> Open<'a> {
         Open {
-            notes: &self.notes,
+            on: self,
             id,
             answered: false,
         }
@@ -464,7 +494,7 @@ impl<'a> Run<'a> {
             .on
             .ledger
             .get(id)
-            .is_some_and(|e| e.holder == *self.key() && e.state == crate::domain::ledger::State::Written);
+            .is_some_and(|e| e.holder == *self.key() && e.state == State::Written);
         if stood { Standing::Stale } else { Standing::Missing }
     }
 }

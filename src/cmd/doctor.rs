@@ -310,6 +310,7 @@ async fn probe(
     findings.good("write");
     if mount.version == KvVersion::V2 {
         let claim = Claim {
+            adopted: false,
             cluster: Some(config.settings.cluster_name.clone()).filter(|name| !name.is_empty()),
             cluster_id,
             holder: SourceKey {

@@ -295,6 +295,9 @@ impl Controller {
         let ask = annotations::parse(&source.annotations);
         let wake = index.observe(source, &ask, fingerprint(source, &self.digester));
         drop(index);
+        if source.deleting.is_some() && !wake.is_empty() {
+            self.cut_off(&source.key);
+        }
         self.enqueue(wake);
     }
 
@@ -305,6 +308,7 @@ impl Controller {
         }
         let wake = index.forget(key);
         drop(index);
+        self.cut_off(key);
         self.enqueue(wake);
     }
 

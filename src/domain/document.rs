@@ -97,36 +97,54 @@ pub struct Claim {
     /// The source that holds the document. A claim names no UID: an object that was deleted and
     /// made again under the same name is the same holder.
     pub holder: SourceKey,
+    /// Whether the document has versions from before this cluster: then it is never purged, even if the
+    /// ledger that knew this is lost.
+    pub adopted: bool,
 }
 
 /// What the custom metadata say about ownership.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Mark {
-    /// Nobody's: no mark of ours, or one that was released.
+    /// Nobody's: no mark at all.
     Unclaimed,
+    /// Nobody's any more: we gave it up.
+    Released {
+        /// The claim that it carried.
+        claim: Claim,
+        /// Its latest version at that time, if that was known: versions after it are somebody else's.
+        version: u64,
+    },
     /// Somebody's.
     Claimed(Claim),
     /// It carries our mark but not a whole claim: somebody's, and nobody can tell whose.
     Garbled,
+    /// Another tool's: its `managed-by` names this tool.
+    Foreign(String),
     /// The mount, or the policy, shows no metadata.
     Unreadable,
 }
 
+/// The one key that other tools use too, for the same purpose.
 const MANAGED_BY: &str = "managed-by";
 const MANAGER: &str = "vault-sync-operator";
-const CLUSTER: &str = "cluster";
-const CLUSTER_ID: &str = "cluster-id";
-const NAMESPACE: &str = "namespace";
-const KIND: &str = "kind";
-const NAME: &str = "name";
-const RELEASED: &str = "released";
+// Users and other tools have keys called `cluster`, `kind` and `name`. The prefix keeps ours apart.
+const CLUSTER: &str = "vault-sync.io/cluster";
+const CLUSTER_ID: &str = "vault-sync.io/cluster-id";
+const NAMESPACE: &str = "vault-sync.io/namespace";
+const KIND: &str = "vault-sync.io/kind";
+const NAME: &str = "vault-sync.io/name";
+const ADOPTED: &str = "vault-sync.io/adopted";
+const RELEASED: &str = "vault-sync.io/released";
+const RELEASED_VERSION: &str = "vault-sync.io/released-version";
 
 impl Mark {
     /// Reads a document's custom metadata.
     pub fn from_metadata(metadata: &BTreeMap<String, String>) -> Self {
         let get = |key: &str| metadata.get(key).filter(|v| !v.is_empty()).cloned();
-        if metadata.get(MANAGED_BY).map(String::as_str) != Some(MANAGER) || get(RELEASED).is_some() {
-            return Self::Unclaimed;
+        match get(MANAGED_BY) {
+            None => return Self::Unclaimed,
+            Some(manager) if manager != MANAGER => return Self::Foreign(manager),
+            Some(_) => {}
         }
         let claim = || {
             Some(Claim {
@@ -137,9 +155,20 @@ impl Mark {
                     namespace: get(NAMESPACE)?,
                     name: get(NAME)?,
                 },
+                adopted: get(ADOPTED).is_some(),
             })
         };
-        claim().map_or(Self::Garbled, Self::Claimed)
+        match (claim(), get(RELEASED)) {
+            (Some(claim), Some(_)) => Self::Released {
+                claim,
+                version: get(RELEASED_VERSION)
+                    .and_then(|version| version.parse().ok())
+                    .unwrap_or(0),
+            },
+            (None, Some(_)) => Self::Unclaimed,
+            (Some(claim), None) => Self::Claimed(claim),
+            (None, None) => Self::Garbled,
+        }
     }
 }
 
@@ -156,13 +185,18 @@ impl Claim {
             (NAMESPACE, Some(self.holder.namespace.clone())),
             (KIND, Some(self.holder.kind.to_string())),
             (NAME, Some(self.holder.name.clone())),
+            (ADOPTED, self.adopted.then(|| "true".to_owned())),
             (RELEASED, None),
+            (RELEASED_VERSION, None),
         ])
     }
 
-    /// The change that gives a document up and leaves it where it is.
-    pub fn release() -> MetadataPatch {
-        BTreeMap::from([(RELEASED, Some("true".to_owned()))])
+    /// The change that gives a document up at this version, and leaves it where it is.
+    pub fn release(version: u64) -> MetadataPatch {
+        BTreeMap::from([
+            (RELEASED, Some("true".to_owned())),
+            (RELEASED_VERSION, Some(version.to_string())),
+        ])
     }
 }
 
@@ -182,11 +216,11 @@ mod tests {
     fn a_claim_is_read_whole_or_not_at_all() {
         let whole = [
             ("managed-by", "vault-sync-operator"),
-            ("cluster", "c1"),
-            ("cluster-id", "u-1"),
-            ("namespace", "shop"),
-            ("kind", "Deployment"),
-            ("name", "web"),
+            ("vault-sync.io/cluster", "c1"),
+            ("vault-sync.io/cluster-id", "u-1"),
+            ("vault-sync.io/namespace", "shop"),
+            ("vault-sync.io/kind", "Deployment"),
+            ("vault-sync.io/name", "web"),
             ("team", "a user's own"),
         ];
         let claim = Claim {
@@ -197,17 +231,55 @@ mod tests {
                 namespace: "shop".into(),
                 name: "web".into(),
             },
+            adopted: false,
         };
         assert_eq!(Mark::from_metadata(&metadata(&whole)), Mark::Claimed(claim));
         assert_eq!(Mark::from_metadata(&metadata(&whole[..3])), Mark::Garbled);
         assert_eq!(Mark::from_metadata(&metadata(&whole[6..])), Mark::Unclaimed);
-        assert_eq!(
-            Mark::from_metadata(&metadata(&[("managed-by", "terraform")])),
-            Mark::Unclaimed
-        );
         let mut released = metadata(&whole);
-        released.insert("released".into(), "true".into());
+        released.insert("vault-sync.io/released".into(), "true".into());
+        released.insert("vault-sync.io/released-version".into(), "3".into());
+        assert!(matches!(
+            Mark::from_metadata(&released),
+            Mark::Released { version: 3, claim } if claim.cluster_id == "u-1"
+        ));
+        released.insert("vault-sync.io/released-version".into(), "by hand".into());
+        assert!(matches!(
+            Mark::from_metadata(&released),
+            Mark::Released { version: 0, .. }
+        ));
+        released.remove("vault-sync.io/name");
         assert_eq!(Mark::from_metadata(&released), Mark::Unclaimed);
+        let mut adopted = metadata(&whole);
+        adopted.insert("vault-sync.io/adopted".into(), "true".into());
+        assert!(matches!(Mark::from_metadata(&adopted), Mark::Claimed(claim) if claim.adopted));
+    }
+
+    #[test]
+    fn another_tools_mark_is_somebodys_whatever_else_is_there() {
+        for (pairs, expected) in [
+            (
+                vec![("managed-by", "external-secrets"), ("name", "theirs")],
+                Mark::Foreign("external-secrets".into()),
+            ),
+            (
+                // A tool took over what we once released.
+                vec![
+                    ("managed-by", "terraform"),
+                    ("vault-sync.io/cluster-id", "u-1"),
+                    ("vault-sync.io/released", "true"),
+                ],
+                Mark::Foreign("terraform".into()),
+            ),
+            (vec![("managed-by", "")], Mark::Unclaimed),
+            (
+                // Keys without our prefix are a user's own, and make no claim.
+                vec![("cluster", "c1"), ("kind", "Deployment"), ("name", "web")],
+                Mark::Unclaimed,
+            ),
+        ] {
+            assert_eq!(Mark::from_metadata(&metadata(&pairs)), expected, "{pairs:?}");
+        }
     }
 
     #[test]
@@ -220,10 +292,15 @@ mod tests {
                 namespace: "shop".into(),
                 name: "db".into(),
             },
+            adopted: false,
         };
         let patch = claim.patch();
-        assert_eq!(patch["cluster"], None);
-        assert_eq!(patch["released"], None);
-        assert_eq!(patch["kind"], Some("Secret".to_owned()));
+        assert_eq!(patch["vault-sync.io/cluster"], None);
+        assert_eq!(patch["vault-sync.io/released"], None);
+        assert_eq!(patch["vault-sync.io/adopted"], None);
+        assert_eq!(patch["vault-sync.io/kind"], Some("Secret".to_owned()));
+        for key in ["cluster", "kind", "name", "released"] {
+            assert!(!patch.contains_key(key), "{key} is a user's own");
+        }
     }
 }

@@ -18,10 +18,6 @@ use super::value::Digest;
 
 /// A source as the watch showed it last, and what the last reconcile learnt.
 #[derive(Clone, Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "facts of an object that do not depend on each other"
-)]
 pub struct Tracked {
     /// Fingerprint of all that decides.
     fingerprint: Digest,
@@ -31,8 +27,8 @@ pub struct Tracked {
     annotated: bool,
     /// Whether its annotations cannot be read as a whole: what it asks for is not known.
     unclear: bool,
-    /// Whether its deletion has begun.
-    pub deleting: bool,
+    /// When its deletion began, in seconds since 1970, if it has.
+    pub deleting: Option<i64>,
     /// Whether remembered versions may be trusted.
     pub trust: bool,
     /// Its `force-sync`, which asks for a re-check when it is another than the one obeyed last.
@@ -160,7 +156,7 @@ impl Index {
             created: source.created,
             annotated: ask.adopt,
             unclear: !ask.problems.is_empty(),
-            deleting: source.deleting.is_some(),
+            deleting: source.deleting,
             trust: ask.trust,
             force: ask.force,
             last_word: hint.as_ref().map(|_| LastWord {
@@ -350,7 +346,7 @@ impl Index {
         let tracked = self
             .sources
             .get(key)
-            .filter(|tracked| !tracked.deleting && tracked.hint.is_some())?;
+            .filter(|tracked| tracked.deleting.is_none() && tracked.hint.is_some())?;
         Some(Contender {
             key: key.clone(),
             created: tracked.created,

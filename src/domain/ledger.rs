@@ -13,13 +13,13 @@ use super::source::{Kind, SourceKey};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// We are about to write it for the first time.
+    /// We are about to write it for the first time. No title: whoever creates it before us has it.
     Creating,
     /// It stands, and it is ours.
     Written,
     /// It is to be deleted.
     Deleting,
-    /// A write got no answer, and may still land.
+    /// Our first write got no answer, and may have landed or may still land.
     OutcomeUnknown,
 }
 
@@ -57,6 +57,9 @@ pub struct LedgerEntry {
     /// What happens to it when it is no longer wanted, as its source last said: remembered here,
     /// since the annotation may be gone by then.
     pub deletion: DeletionPolicy,
+    /// The version that was there before our first write: 0, or that of a deleted document. The write makes the
+    /// next one.
+    pub base: u64,
     /// Whether it existed before us. Such a document is never purged.
     pub adopted: bool,
     /// Whether its source is paused: should it go meanwhile, the document stays.
@@ -76,13 +79,30 @@ struct Line {
     state: State,
     since: i64,
     deletion: DeletionPolicy,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    base: u64,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     adopted: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     paused: bool,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 impl LedgerEntry {
+    /// The entry as it is taken over from an operator that did not end in good order: whether that operator's
+    /// creating write was sent, and arrived, is unknown.
+    #[must_use]
+    pub fn inherited(mut self) -> Self {
+        if self.state == State::Creating {
+            self.state = State::OutcomeUnknown;
+        }
+        self
+    }
+
     /// The line to store.
     pub fn to_line(&self, id: &DocumentId) -> String {
         let line = Line {
@@ -95,6 +115,7 @@ impl LedgerEntry {
             state: self.state,
             since: self.since,
             deletion: self.deletion,
+            base: self.base,
             adopted: self.adopted,
             paused: self.paused,
         };
@@ -124,6 +145,7 @@ impl LedgerEntry {
             state: line.state,
             since: line.since,
             deletion: line.deletion,
+            base: line.base,
             adopted: line.adopted,
             paused: line.paused,
         };
@@ -148,13 +170,14 @@ mod tests {
             state: State::OutcomeUnknown,
             since: 7,
             deletion: DeletionPolicy::Retain,
+            base: 4,
             adopted: true,
             paused: false,
         };
         let line = entry.to_line(&id);
         assert_eq!(
             line,
-            r#"{"mount":"secret","path":"clusters/c1/app","kind":"Deployment","namespace":"shop","name":"web","uid":"u-1","state":"outcome-unknown","since":7,"deletion":"retain","adopted":true}"#
+            r#"{"mount":"secret","path":"clusters/c1/app","kind":"Deployment","namespace":"shop","name":"web","uid":"u-1","state":"outcome-unknown","since":7,"deletion":"retain","base":4,"adopted":true}"#
         );
         assert_eq!(LedgerEntry::from_line(&line), Ok((id, entry)));
     }

@@ -12,7 +12,7 @@ use super::settings::{Adopt, DeletionPolicy};
 use super::source::SourceKey;
 use super::value::{Digest, Digester};
 
-pub use remove::{Departure, Removal, remove};
+pub use remove::{Departure, Removal, after, remove};
 
 /// Who this operator is, to those who read claims.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,11 +27,12 @@ pub struct Identity {
 
 impl Identity {
     /// The claim that a source of this cluster puts on its documents.
-    pub fn claim(&self, holder: &SourceKey) -> Claim {
+    pub fn claim(&self, holder: &SourceKey, adopted: bool) -> Claim {
         Claim {
             cluster: self.cluster.clone(),
             cluster_id: self.cluster_id.clone(),
             holder: holder.clone(),
+            adopted,
         }
     }
 
@@ -93,6 +94,14 @@ impl Seen {
         match self {
             Self::Absent => 0,
             Self::Deleted { version, .. } | Self::Live { version, .. } => *version,
+        }
+    }
+
+    /// The version of a deleted document; 0: it is live, or nothing was ever there.
+    pub fn base(&self) -> u64 {
+        match self {
+            Self::Deleted { version, .. } => *version,
+            Self::Absent | Self::Live { .. } => 0,
         }
     }
 
@@ -166,6 +175,14 @@ pub struct Scene<'a> {
     pub adopt: Adopt,
 }
 
+impl Scene<'_> {
+    /// What the ledger says of it, if it says that it is this source's and stands.
+    fn standing_entry(&self) -> Option<&LedgerEntry> {
+        self.entry
+            .filter(|entry| entry.holder == self.me.key && entry.state == State::Written)
+    }
+}
+
 /// A right to a document.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Title {
@@ -187,24 +204,49 @@ pub fn title(scene: &Scene) -> Result<Title, Owner> {
             mark: Mark::Garbled, ..
         } => taken_over(scene, Owner::Unknown),
         Seen::Live {
+            mark: Mark::Foreign(manager),
+            ..
+        } => foreign(scene, manager),
+        Seen::Live {
             version,
             created,
-            mark: Mark::Unclaimed | Mark::Unreadable,
+            mark: mark @ (Mark::Unclaimed | Mark::Released { .. } | Mark::Unreadable),
             ..
-        } => unclaimed(scene, *version, *created),
+        } if !is_given_up(mark, *version) => unclaimed(scene, *version, *created),
+        Seen::Live { .. } => Err(Owner::Nobody),
     }
 }
 
 /// Nothing is there. Whoever holds it in the ledger, and still wants it, goes first.
 fn vacant(scene: &Scene) -> Result<Title, Owner> {
     rivalry(scene, scene.entry.map(|entry| &entry.holder))?;
-    let mine = scene
-        .entry
-        .filter(|entry| entry.holder == scene.me.key && entry.state == State::Written);
     Ok(Title {
-        adopted: mine.is_some_and(|entry| entry.adopted),
-        creating: mine.is_none(),
+        adopted: match scene.seen {
+            Seen::Deleted { version, mark } => has_older_versions(scene, *version, mark),
+            Seen::Absent | Seen::Live { .. } => false,
+        },
+        creating: scene.standing_entry().is_none(),
     })
+}
+
+/// Whether a deleted document has versions that this cluster did not write: those stay when the document is
+/// purged. Only the ledger, or our claim, can say that it has none. An entry for a document that we are
+/// about to create says nothing about the versions that we find.
+fn has_older_versions(scene: &Scene, version: u64, mark: &Mark) -> bool {
+    let entry = scene
+        .entry
+        .filter(|entry| matches!(entry.state, State::Written | State::Deleting));
+    let claim = match mark {
+        // Nobody has written since we gave it up.
+        Mark::Released { claim, version: then } if *then == version => Some(claim),
+        Mark::Claimed(claim) => Some(claim),
+        _ => None,
+    };
+    let claim = claim.filter(|claim| scene.identity.is_ours(claim));
+    match (entry, claim) {
+        (None, None) => true,
+        _ => entry.is_some_and(|entry| entry.adopted) || claim.is_some_and(|claim| claim.adopted),
+    }
 }
 
 /// A claim binds while its holder still wants the document.
@@ -217,9 +259,22 @@ fn claimed(scene: &Scene, claim: &Claim) -> Result<Title, Owner> {
         contest(scene, &claim.holder)?;
     }
     Ok(Title {
-        adopted: scene.entry.is_some_and(|entry| entry.adopted),
+        adopted: claim.adopted || scene.entry.is_some_and(|entry| entry.adopted),
         creating: false,
     })
+}
+
+/// Another tool's mark is a claim. It does not say whether that tool still wants the document.
+fn foreign(scene: &Scene, manager: &str) -> Result<Title, Owner> {
+    if scene.adopt == Adopt::Annotated && scene.me.annotated {
+        return Ok(ADOPTED);
+    }
+    taken_over(scene, Owner::Tool(manager.to_owned()))
+}
+
+/// Whether we gave up this very version. Somebody may have undeleted it.
+fn is_given_up(mark: &Mark, version: u64) -> bool {
+    matches!(mark, Mark::Released { version: then, .. } if *then == version)
 }
 
 /// No claim is on it: it is ours if the ledger says so, else only by adoption.
@@ -238,31 +293,39 @@ fn unclaimed(scene: &Scene, version: u64, created: i64) -> Result<Title, Owner> 
 /// clock; nothing was there when we looked, just before it, so this can let in nobody else's.
 const CLOCK_SKEW: i64 = 5;
 
-/// Whether the ledger gives us an unclaimed document. One that we were about to create is ours when
-/// it is at version 1 and younger than our intention: the promise's one exception. One that we were
-/// about to adopt is not, before we have written it.
+/// Whether the ledger gives us an unclaimed document. An intention alone gives no right to it: if our write
+/// had succeeded, the entry would say so. If our write got no answer (or its operator crashed), the document
+/// is ours when it is at the version that this write makes, and younger than our intention: the promise's one
+/// exception. A live document that we were about to adopt is not ours before we have written it.
 fn is_written(entry: &LedgerEntry, kv: KvVersion, version: u64, created: i64) -> bool {
     match entry.state {
         State::Written | State::Deleting => true,
-        State::Creating | State::OutcomeUnknown => {
-            kv == KvVersion::V2 && version == 1 && !entry.adopted && created + CLOCK_SKEW >= entry.since
+        State::Creating => false,
+        State::OutcomeUnknown => {
+            let adopting = entry.adopted && entry.base == 0;
+            let makes = entry.base.saturating_add(1);
+            kv == KvVersion::V2 && version == makes && !adopting && created + CLOCK_SKEW >= entry.since
         }
     }
 }
 
-/// Sources of one operator that want the same document: where claims tell, the one that holds it
-/// keeps it; where they do not, the oldest has it, whatever was written before.
+/// Sources of one operator that want the same document: the one that holds it keeps it. Where nobody does,
+/// and no claim can tell who was first, the oldest gets it.
 fn rivalry(scene: &Scene, holder: Option<&SourceKey>) -> Result<(), Owner> {
-    if scene.claims {
-        return match holder {
-            Some(holder) if *holder != scene.me.key => contest(scene, holder),
-            _ => Ok(()),
-        };
+    match holder {
+        Some(holder) if *holder == scene.me.key => return Ok(()),
+        Some(holder) if is_rival(scene, holder) => return contest(scene, holder),
+        _ if scene.claims => return Ok(()),
+        _ => {}
     }
     match scene.rivals.iter().find(|rival| rival.is_older_than(scene.me)) {
         Some(older) => Err(Owner::Source(older.key.clone())),
         None => Ok(()),
     }
+}
+
+fn is_rival(scene: &Scene, key: &SourceKey) -> bool {
+    scene.rivals.iter().any(|rival| rival.key == *key)
 }
 
 /// Takes a document from the source that holds it: freely when that no longer wants it, and by
@@ -290,12 +353,16 @@ fn contest(scene: &Scene, holder: &SourceKey) -> Result<(), Owner> {
     }
 }
 
+/// The right to a live document that is taken over from outside this cluster. What we adopt and have not
+/// written yet is not ours to delete.
+const ADOPTED: Title = Title {
+    adopted: true,
+    creating: true,
+};
+
 fn taken_over(scene: &Scene, owner: Owner) -> Result<Title, Owner> {
     if scene.adopt == Adopt::All {
-        Ok(Title {
-            adopted: true,
-            creating: false,
-        })
+        Ok(ADOPTED)
     } else {
         Err(owner)
     }
@@ -320,7 +387,7 @@ pub struct Step {
     pub claim: bool,
     /// The right that it rests on.
     pub title: Title,
-    /// Whether the write brings back a deleted document on which another cluster's claim is left.
+    /// Whether the write brings back a deleted document on which somebody else's claim is left.
     pub revives: bool,
 }
 
@@ -345,8 +412,8 @@ impl Step {
     /// The calls in their order. The ledger knows of a document before Vault does, so that a crash
     /// after any of them leaves nothing that nobody knows; each call rests on the one before.
     pub fn course(&self, me: &SourceKey, entry: Option<&LedgerEntry>) -> Vec<Act> {
-        // By its first version alone we know a document that carries no claim of ours yet. Before a second
-        // one comes, it must be stored that the first was ours; mostly it is, and that costs nothing.
+        // Until our claim is on it, only the version that our first write makes proves that a document is ours.
+        // Before another one comes, it must be stored that this one was ours; mostly it is, and that costs nothing.
         let proven = self.title.creating || self.write.is_none() || !self.claim;
         let recorded =
             entry.is_some_and(|entry| entry.holder == *me && entry.state != State::Deleting && proven);
@@ -396,14 +463,12 @@ impl Title {
     /// The ledger's entry of a document to which nothing is written first.
     pub fn entry(&self, wish: &Wish, old: Option<&LedgerEntry>) -> LedgerEntry {
         let own = old.filter(|old| old.holder == *wish.holder);
-        let state = match own {
-            // The write that got no answer may still be the one that creates it.
-            Some(LedgerEntry {
-                state: State::OutcomeUnknown,
-                ..
-            }) if self.creating => State::OutcomeUnknown,
-            _ if self.creating => State::Creating,
-            _ => State::Written,
+        let state = match (self.creating, wish.unsettled) {
+            // A write that got no answer, or that an old leader sent, may be the one that creates it. Once none
+            // can arrive any more, and nothing is there, this is a new intention.
+            (true, true) => State::OutcomeUnknown,
+            (true, false) => State::Creating,
+            (false, _) => State::Written,
         };
         let since = own
             .filter(|old| old.state == state)
@@ -420,6 +485,7 @@ impl Title {
             state,
             since,
             deletion,
+            base: if self.creating { wish.base } else { 0 },
             adopted: self.adopted,
             paused: false,
         }
@@ -446,25 +512,24 @@ pub struct Wish<'a> {
     pub deletion: DeletionPolicy,
     /// Seconds since 1970, by Vault's clock where it is known.
     pub now: i64,
+    /// The version of the deleted document that is there now; 0: there is none.
+    pub base: u64,
+    /// Whether a write of ours could still be under way to the document when it was looked at.
+    pub unsettled: bool,
 }
 
 /// Decides about a document that shall hold `content`.
 pub fn decide(scene: &Scene, content: Digest) -> Result<Step, Owner> {
     let equal = matches!(scene.seen, Seen::Live { content: Some(held), .. } if *held == content);
     let title = match title(scene) {
-        Err(Owner::Nobody) if adoptable(scene, equal) => Title {
-            adopted: true,
-            creating: false,
-        },
+        Err(Owner::Nobody) if adoptable(scene, equal) => ADOPTED,
         other => other?,
     };
-    let stood = scene
-        .entry
-        .is_some_and(|entry| entry.holder == scene.me.key && entry.state == State::Written);
-    // What we adopt and have not written yet is not ours to delete.
-    let creating = title.creating || (title.adopted && !stood && !equal);
-    let title = Title { creating, ..title };
-    let claim = Mark::Claimed(scene.identity.claim(&scene.me.key));
+    let title = Title {
+        creating: title.creating && !equal,
+        ..title
+    };
+    let claim = Mark::Claimed(scene.identity.claim(&scene.me.key, title.adopted));
     Ok(Step {
         write: (!equal).then_some(match scene.version {
             KvVersion::V1 => Cas::None,
@@ -477,7 +542,7 @@ pub fn decide(scene: &Scene, content: Digest) -> Result<Step, Owner> {
                 mark: Mark::Claimed(claim),
                 ..
             } => !scene.identity.is_ours(claim),
-            Seen::Deleted { mark, .. } => *mark == Mark::Garbled,
+            Seen::Deleted { mark, .. } => matches!(mark, Mark::Garbled | Mark::Foreign(_)),
             Seen::Absent | Seen::Live { .. } => false,
         },
     })
@@ -489,11 +554,23 @@ pub fn is_vain(me: &SourceKey, entry: &LedgerEntry, owner: &Owner) -> bool {
     entry.holder == *me && entry.state == State::Creating && !matches!(owner, Owner::Source(_))
 }
 
-/// Whether a live document carries exactly this source's claim: proof enough that it is the source's,
-/// when there is no ledger to ask.
-pub fn is_proven(identity: &Identity, holder: &SourceKey, seen: &Seen) -> bool {
+/// Whether the check-and-set mismatch of a creating write takes the document out of the ledger. It proves that
+/// somebody else has created the document, unless an earlier write of ours got no answer: that one may have.
+pub fn is_refuted(me: &SourceKey, entry: &LedgerEntry) -> bool {
+    entry.holder == *me && entry.state == State::Creating
+}
+
+/// The claim on a live document, if it is exactly this source's: proof enough that the document is the
+/// source's, when there is no ledger to ask.
+pub fn proof<'s>(identity: &Identity, holder: &SourceKey, seen: &'s Seen) -> Option<&'s Claim> {
     seen.claim()
-        .is_some_and(|claim| claim.cluster_id == identity.cluster_id && claim.holder == *holder)
+        .filter(|claim| claim.cluster_id == identity.cluster_id && claim.holder == *holder)
+}
+
+/// Whether what is remembered of a document may be trusted: only while the ledger says that the source holds
+/// it. Another source may have had it since, and given it back.
+pub fn may_trust(me: &SourceKey, entry: Option<&LedgerEntry>) -> bool {
+    entry.is_some_and(|entry| entry.holder == *me && entry.state == State::Written)
 }
 
 /// How a document that its source wants came out of a reconcile.

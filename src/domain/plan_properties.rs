@@ -42,15 +42,18 @@ fn marks() -> impl Strategy<Value = Mark> {
     let claim = (
         prop_oneof!["id-1", "id-old", "id-2"],
         prop_oneof![Just(ME), Just("api"), Just("gone")],
+        any::<bool>(),
     );
     prop_oneof![
         Just(Mark::Unclaimed),
         Just(Mark::Garbled),
-        claim.prop_map(|(cluster_id, holder)| Mark::Claimed(Claim {
+        claim.prop_map(|(cluster_id, holder, adopted)| Mark::Claimed(Claim {
             cluster: None,
             cluster_id,
-            holder: key(holder)
+            holder: key(holder),
+            adopted,
         })),
+        Just(Mark::Foreign("terraform".into())),
     ]
 }
 
@@ -85,6 +88,7 @@ fn entries() -> impl Strategy<Value = Option<LedgerEntry>> {
         state: State::ALL[state],
         since: 100,
         deletion: DeletionPolicy::Soft,
+        base: 0,
         adopted,
         paused: false,
     }))
@@ -112,10 +116,10 @@ proptest! {
             version: KvVersion::V2, claims, adopt,
         };
         let Ok(step) = decide(&scene, digest("new")) else { return Ok(()) };
-        let wish = Wish { holder: &me.key, uid: "u", deletion: DeletionPolicy::Soft, now: 100 };
+        let wish = Wish { holder: &me.key, uid: "u", deletion: DeletionPolicy::Soft, now: 100, base: seen.base(), unsettled: false };
         let entry = step.title.settled(&wish, entry.as_ref());
         let mark = match (claims, &seen) {
-            (true, _) => Mark::Claimed(identity.claim(&me.key)),
+            (true, _) => Mark::Claimed(identity.claim(&me.key, step.title.adopted)),
             (false, Seen::Live { mark, .. } | Seen::Deleted { mark, .. }) => mark.clone(),
             (false, Seen::Absent) => Mark::Unclaimed,
         };
@@ -138,6 +142,7 @@ proptest! {
         let theirs = match &seen {
             Seen::Live { mark: Mark::Claimed(claim), .. } => claim.cluster_id == "id-2",
             Seen::Live { mark: Mark::Garbled, .. } => true,
+            Seen::Live { mark: Mark::Foreign(_), .. } => !(annotated && adopt == Adopt::Annotated),
             _ => false,
         };
         let (identity, me) = (identity(), contender(ME, 10, annotated));
@@ -154,17 +159,19 @@ proptest! {
     #[test]
     fn only_what_was_seen_and_is_ours_is_removed(
         seen in seen(), entry in entries(), wanted: bool, claimant_watched: bool, unsettled: bool,
+        purged: bool,
         policy in prop_oneof![Just(DeletionPolicy::Soft), Just(DeletionPolicy::Purge), Just(DeletionPolicy::Retain)],
     ) {
         let Some(entry) = entry else { return Ok(()) };
         let identity = identity();
         let removal = remove(&Departure {
             identity: &identity, entry: &entry, seen: &seen, version: KvVersion::V2, wanted, claimant_watched,
-            deletion: policy, unsettled,
+            deletion: policy, unsettled, purged,
         });
         let deletes = matches!(removal, Removal::DeleteVersion(_) | Removal::Purge | Removal::Delete);
         match &seen {
-            Seen::Live { mark: Mark::Garbled, .. } => prop_assert!(!deletes),
+            Seen::Live { mark: Mark::Garbled | Mark::Foreign(_), .. } => prop_assert!(!deletes),
+            Seen::Live { .. } if purged => prop_assert!(!deletes),
             Seen::Live { mark: Mark::Claimed(claim), .. } if claim.cluster_id == "id-2" => prop_assert!(!deletes),
             Seen::Live { version, .. } => {
                 if let Removal::DeleteVersion(deleted) = removal {
@@ -176,6 +183,11 @@ proptest! {
         }
         prop_assert!(!(wanted && deletes));
         prop_assert!(!(policy == DeletionPolicy::Retain && deletes));
-        prop_assert!(!(entry.adopted && removal == Removal::Purge));
+        let by_claim = matches!(
+            &seen,
+            Seen::Live { mark: Mark::Claimed(claim), .. } | Seen::Deleted { mark: Mark::Claimed(claim), .. } if claim.adopted
+        );
+        prop_assert!(!((entry.adopted || by_claim) && removal == Removal::Purge));
+        prop_assert!(!(entry.state == State::Creating && deletes && seen.claim().is_none()));
     }
 }

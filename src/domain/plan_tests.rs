@@ -39,7 +39,27 @@ fn claim(cluster_id: &str, holder: &str) -> Mark {
         cluster: Some("c1".into()),
         cluster_id: cluster_id.into(),
         holder: key("shop", holder),
+        adopted: false,
     })
+}
+
+/// The claim of a document that has versions from before this cluster.
+fn adopted(mark: Mark) -> Mark {
+    match mark {
+        Mark::Claimed(claim) => Mark::Claimed(Claim {
+            adopted: true,
+            ..claim
+        }),
+        other => other,
+    }
+}
+
+/// What carries this mark was given up at a version.
+fn released(version: u64, mark: Mark) -> Mark {
+    match mark {
+        Mark::Claimed(claim) => Mark::Released { claim, version },
+        other => other,
+    }
 }
 
 fn digest(text: &str) -> Digest {
@@ -64,6 +84,7 @@ fn entry(holder: &str, state: State) -> LedgerEntry {
         state,
         since: 100,
         deletion: DeletionPolicy::Soft,
+        base: 0,
         adopted: false,
         paused: false,
     }
@@ -141,7 +162,7 @@ fn what_is_not_there_is_created() {
     };
     assert_eq!(
         decided(&case(deleted)),
-        reviving(step(Some(Cas::Version(4)), true, false, true))
+        reviving(step(Some(Cas::Version(4)), true, true, true))
     );
     let on_v1 = Case {
         version: KvVersion::V1,
@@ -246,7 +267,7 @@ fn of_two_that_could_adopt_from_each_other_one_does() {
         "old",
         Mark::Claimed(Claim {
             holder: elsewhere.key.clone(),
-            ..identity().claim(&elsewhere.key)
+            ..identity().claim(&elsewhere.key, false)
         }),
     );
     let across = Case {
@@ -295,11 +316,125 @@ fn an_unclaimed_document_is_adopted_only_as_allowed() {
 }
 
 #[test]
-fn after_a_crash_while_creating_only_a_young_first_version_is_ours() {
+fn another_tools_document_is_taken_over_only_by_someone_who_asks_for_it() {
+    let foreign = || live(3, "new", Mark::Foreign("external-secrets".into()));
+    let found = |adopt, me: Contender| {
+        decided(&Case {
+            me,
+            adopt,
+            ..case(foreign())
+        })
+    };
+    let (plain, marked) = (contender("web", 10), annotated("web", 10));
+    let theirs = Err(Owner::Tool("external-secrets".into()));
+    for adopt in [Adopt::Never, Adopt::Equal, Adopt::Annotated] {
+        assert_eq!(found(adopt, plain.clone()), theirs, "{adopt}");
+    }
+    assert_eq!(found(Adopt::Equal, marked.clone()), theirs);
+    let taken = step(None, true, true, false);
+    assert_eq!(found(Adopt::Annotated, marked), taken);
+    assert_eq!(found(Adopt::All, plain), taken);
+    // Not even what the ledger says that we wrote: the mark is younger.
+    let written = Case {
+        entry: Some(entry("web", State::Written)),
+        ..case(foreign())
+    };
+    assert_eq!(decided(&written), theirs);
+    for deletion in [
+        DeletionPolicy::Soft,
+        DeletionPolicy::Purge,
+        DeletionPolicy::Retain,
+    ] {
+        let removal = departed(&entry("web", State::Written), &foreign(), KvVersion::V2, deletion);
+        assert_eq!(removal, Removal::Disown, "{deletion}");
+    }
+    // Where it is deleted it binds nobody, but ours must be on it before our content is.
+    let deleted = Seen::Deleted {
+        version: 4,
+        mark: Mark::Foreign("external-secrets".into()),
+    };
+    assert_eq!(
+        decided(&case(deleted)),
+        reviving(step(Some(Cas::Version(4)), true, true, true))
+    );
+}
+
+#[test]
+fn versions_from_before_us_are_remembered_by_ledger_and_claim() {
+    let deleted = |mark, entry| {
+        let case = Case {
+            entry,
+            ..case(Seen::Deleted { version: 4, mark })
+        };
+        decided(&case).unwrap().title.adopted
+    };
+    let written = || Some(entry("web", State::Written));
+    let before = |entry: Option<LedgerEntry>| {
+        entry.map(|entry| LedgerEntry {
+            adopted: true,
+            ..entry
+        })
+    };
+    for (what, mark, entry, expected) in [
+        ("nobody explains them", Mark::Unclaimed, None, true),
+        ("another cluster's", claim("id-2", "web"), None, true),
+        ("metadata are hidden", Mark::Unreadable, None, true),
+        (
+            "an intention explains nothing",
+            Mark::Unclaimed,
+            Some(entry("web", State::Creating)),
+            true,
+        ),
+        (
+            "nobody wrote since we gave it up",
+            released(4, claim("id-1", "web")),
+            None,
+            false,
+        ),
+        ("somebody did", released(3, claim("id-1", "web")), None, true),
+        (
+            "another cluster gave it up",
+            released(4, claim("id-2", "web")),
+            None,
+            true,
+        ),
+        ("our claim does", claim("id-1", "web"), None, false),
+        (
+            "or one of the cluster before a restore",
+            claim("id-old", "api"),
+            None,
+            false,
+        ),
+        ("our claim says so", adopted(claim("id-1", "web")), None, true),
+        ("the ledger does", Mark::Unreadable, written(), false),
+        (
+            "the ledger says so",
+            claim("id-1", "web"),
+            before(written()),
+            true,
+        ),
+        (
+            "the claim knows more",
+            adopted(claim("id-1", "web")),
+            written(),
+            true,
+        ),
+    ] {
+        assert_eq!(deleted(mark, entry), expected, "{what}");
+    }
+    // The ledger is lost, and the claim still tells.
+    let lost = case(live(3, "old", adopted(claim("id-1", "web"))));
+    assert_eq!(decided(&lost), step(Some(Cas::Version(3)), false, true, false));
+    let claimed = decided(&case(live(3, "new", Mark::Unclaimed))).unwrap();
+    assert!(claimed.title.adopted);
+}
+
+#[test]
+fn after_a_write_without_an_answer_only_a_young_first_version_is_ours() {
     let creating = |seen, since| {
         let entry = LedgerEntry {
             since,
-            ..entry("web", State::Creating)
+            ..entry("web", State::OutcomeUnknown)
         };
         decided(&Case {
             entry: Some(entry),
@@ -313,10 +448,59 @@ fn after_a_crash_while_creating_only_a_young_first_version_is_ours() {
     );
     assert_eq!(creating(one, 401), Err(Owner::Nobody));
     assert_eq!(creating(live(2, "old", Mark::Unclaimed), 100), Err(Owner::Nobody));
+    // Over a deleted document it is the version after that one.
+    let over_deleted = |version| {
+        let entry = LedgerEntry {
+            base: 4,
+            adopted: true,
+            ..entry("web", State::OutcomeUnknown)
+        };
+        decided(&Case {
+            entry: Some(entry),
+            ..case(live(version, "old", Mark::Unclaimed))
+        })
+    };
+    assert_eq!(over_deleted(5), step(Some(Cas::Version(5)), true, true, false));
+    for version in [1, 4, 6] {
+        assert_eq!(over_deleted(version), Err(Owner::Nobody), "{version}");
+    }
 }
 
 #[test]
-fn without_claims_the_oldest_has_the_path() {
+fn a_refused_creation_is_no_title() {
+    let (me, intention) = (key("shop", "web"), entry("web", State::Creating));
+    let one = live(1, "theirs", Mark::Unclaimed);
+    let announced = Case {
+        entry: Some(intention.clone()),
+        ..case(one.clone())
+    };
+    assert_eq!(decided(&announced), Err(Owner::Nobody));
+    for deletion in [DeletionPolicy::Soft, DeletionPolicy::Purge] {
+        let removal = departed(&intention, &one, KvVersion::V2, deletion);
+        assert_eq!(removal, Removal::Disown, "{deletion}");
+    }
+    assert!(is_refuted(&me, &intention));
+    assert!(!is_refuted(&key("shop", "api"), &intention));
+    // An earlier write of ours may be the one that created it.
+    assert!(!is_refuted(&me, &entry("web", State::OutcomeUnknown)));
+    assert!(!is_refuted(&me, &entry("web", State::Written)));
+    // What an operator that crashed was about to create, it may have created.
+    assert_eq!(intention.inherited().state, State::OutcomeUnknown);
+    assert_eq!(entry("web", State::Deleting).inherited().state, State::Deleting);
+}
+
+#[test]
+fn memory_counts_only_while_the_ledger_names_its_source() {
+    let me = key("shop", "web");
+    assert!(may_trust(&me, Some(&entry("web", State::Written))));
+    assert!(!may_trust(&me, Some(&entry("api", State::Written))));
+    // It was another's meanwhile, and was handed back.
+    assert!(!may_trust(&me, Some(&entry("web", State::Deleting))));
+    assert!(!may_trust(&me, None));
+}
+
+#[test]
+fn without_claims_the_holder_keeps_the_path_and_the_oldest_gets_a_free_one() {
     let v1 = |me: Contender, rival: Contender, holder: Option<&str>, seen: Seen| {
         let entry = holder.map(|name| entry(name, State::Written));
         let case = Case {
@@ -338,8 +522,11 @@ fn without_claims_the_oldest_has_the_path() {
     let (old, young) = (contender("api", 5), contender("web", 10));
     assert!(v1(old.clone(), young.clone(), None, Seen::Absent));
     assert!(!v1(young.clone(), old.clone(), None, Seen::Absent));
-    assert!(v1(old.clone(), young.clone(), Some("web"), there()));
-    assert!(!v1(young.clone(), old.clone(), Some("web"), there()));
+    assert!(!v1(old.clone(), young.clone(), Some("web"), there()));
+    assert!(v1(young.clone(), old.clone(), Some("web"), there()));
+    // Its holder wants it no more.
+    assert!(v1(old.clone(), young.clone(), Some("gone"), there()));
+    assert!(!v1(young.clone(), old.clone(), Some("gone"), there()));
     // The same second: the UID decides.
     assert!(v1(contender("a", 5), contender("b", 5), None, Seen::Absent));
     assert!(!v1(contender("b", 5), contender("a", 5), None, Seen::Absent));
@@ -356,13 +543,14 @@ fn departed(entry: &LedgerEntry, seen: &Seen, version: KvVersion, deletion: Dele
         claimant_watched: true,
         deletion,
         unsettled: false,
+        purged: false,
     })
 }
 
 #[test]
 fn what_is_ours_goes_by_the_policy() {
     let written = entry("web", State::Written);
-    let adopted = LedgerEntry {
+    let found = LedgerEntry {
         adopted: true,
         ..written.clone()
     };
@@ -370,8 +558,13 @@ fn what_is_ours_goes_by_the_policy() {
     let v2 = |entry: &LedgerEntry, deletion| departed(entry, &mine, KvVersion::V2, deletion);
     assert_eq!(v2(&written, DeletionPolicy::Soft), Removal::DeleteVersion(3));
     assert_eq!(v2(&written, DeletionPolicy::Purge), Removal::Purge);
-    assert_eq!(v2(&written, DeletionPolicy::Retain), Removal::Release);
-    assert_eq!(v2(&adopted, DeletionPolicy::Purge), Removal::DeleteVersion(3));
+    assert_eq!(v2(&written, DeletionPolicy::Retain), Removal::Release(3));
+    assert_eq!(v2(&found, DeletionPolicy::Purge), Removal::DeleteVersion(3));
+    let by_claim = live(3, "x", adopted(claim("id-1", "web")));
+    assert_eq!(
+        departed(&written, &by_claim, KvVersion::V2, DeletionPolicy::Purge),
+        Removal::DeleteVersion(3)
+    );
     let on_v1 = Seen::Live {
         version: 0,
         created: 0,
@@ -382,8 +575,12 @@ fn what_is_ours_goes_by_the_policy() {
     assert_eq!(v1(&written, DeletionPolicy::Soft), Removal::Delete);
     assert_eq!(v1(&written, DeletionPolicy::Retain), Removal::Gone);
     assert_eq!(
-        v1(&entry("web", State::Creating), DeletionPolicy::Soft),
+        v1(&entry("web", State::OutcomeUnknown), DeletionPolicy::Soft),
         Removal::Orphan
+    );
+    assert_eq!(
+        v1(&entry("web", State::Creating), DeletionPolicy::Soft),
+        Removal::Disown
     );
 }
 
@@ -406,7 +603,7 @@ fn what_is_not_ours_stays() {
         departed(&written, &unclaimed, KvVersion::V2, DeletionPolicy::Soft),
         Removal::DeleteVersion(2)
     );
-    let creating = entry("web", State::Creating);
+    let creating = entry("web", State::OutcomeUnknown);
     assert_eq!(
         departed(&creating, &unclaimed, KvVersion::V2, DeletionPolicy::Soft),
         Removal::Orphan
@@ -434,13 +631,76 @@ fn a_delete_is_confirmed_only_when_no_write_can_follow() {
         claimant_watched: true,
         deletion: DeletionPolicy::Soft,
         unsettled,
+        purged: false,
     };
-    assert_eq!(remove(&departure(&gone, false, false)), Removal::Gone);
+    // Its claim goes too: nothing is to be ours only because we once had something there.
+    assert_eq!(remove(&departure(&gone, false, false)), Removal::Release(3));
+    let given_up = Seen::Deleted {
+        version: 3,
+        mark: released(3, claim("id-1", "web")),
+    };
+    assert_eq!(remove(&departure(&given_up, false, false)), Removal::Gone);
+    assert_eq!(remove(&departure(&Seen::Absent, false, false)), Removal::Gone);
     assert_eq!(remove(&departure(&gone, false, true)), Removal::Watch);
     assert_eq!(remove(&departure(&Seen::Absent, false, true)), Removal::Watch);
     let there = live(3, "x", claim("id-1", "web"));
     assert_eq!(remove(&departure(&there, true, false)), Removal::HandOver);
     assert_eq!(remove(&departure(&there, false, true)), Removal::DeleteVersion(3));
+}
+
+#[test]
+fn what_stands_after_an_answered_delete_is_not_looked_at() {
+    let ours = || claim("id-1", "web");
+    let seen = || live(3, "x", ours());
+    let deleted = Seen::Deleted {
+        version: 3,
+        mark: ours(),
+    };
+    assert_eq!(after(&Removal::DeleteVersion(3), seen()), deleted);
+    assert_eq!(after(&Removal::Purge, seen()), Seen::Absent);
+    assert_eq!(after(&Removal::Delete, seen()), Seen::Absent);
+    // While a late write of ours could arrive, it is looked at all the same.
+    let (identity, entry) = (identity(), entry("web", State::Written));
+    let late = |purged, mark| {
+        remove(&Departure {
+            identity: &identity,
+            entry: &entry,
+            seen: &live(1, "x", mark),
+            version: KvVersion::V2,
+            wanted: false,
+            claimant_watched: true,
+            deletion: DeletionPolicy::Purge,
+            unsettled: true,
+            purged,
+        })
+    };
+    assert_eq!(late(true, Mark::Unclaimed), Removal::Orphan);
+    assert_eq!(late(true, ours()), Removal::Orphan);
+    assert_eq!(late(false, ours()), Removal::Purge);
+}
+
+#[test]
+fn a_purge_leaves_versions_that_we_did_not_make() {
+    let gone = |mark| Seen::Deleted { version: 3, mark };
+    let purged = |entry: &LedgerEntry, mark| {
+        departed(entry, &gone(mark), KvVersion::V2, DeletionPolicy::Purge) == Removal::Purge
+    };
+    let written = entry("web", State::Written);
+    let found = LedgerEntry {
+        adopted: true,
+        ..written.clone()
+    };
+    assert!(purged(&written, claim("id-1", "web")));
+    // A mount without rights on metadata: the version went first, and the purge stays pending.
+    assert!(purged(&entry("web", State::Deleting), Mark::Unreadable));
+    assert!(!purged(&found, claim("id-1", "web")));
+    assert!(!purged(&written, adopted(claim("id-1", "web"))));
+    assert!(!purged(&written, claim("id-2", "web")));
+    // Written by hand where we had deleted ours.
+    let by_hand = live(4, "theirs", released(3, claim("id-1", "web")));
+    assert_eq!(decided(&case(by_hand)), Err(Owner::Nobody));
+    assert!(!purged(&written, Mark::Foreign("terraform".into())));
+    assert!(!purged(&entry("web", State::OutcomeUnknown), Mark::Unclaimed));
 }
 
 #[test]
@@ -456,7 +716,7 @@ fn a_purge_goes_on_after_a_soft_delete() {
     );
     assert_eq!(
         departed(&written, &gone, KvVersion::V2, DeletionPolicy::Soft),
-        Removal::Gone
+        Removal::Release(3)
     );
 }
 
@@ -542,6 +802,8 @@ fn what_is_taken_over_is_not_there_before_it_is_written() {
         uid: "u",
         deletion: DeletionPolicy::Soft,
         now: 900,
+        base: 0,
+        unsettled: true,
     };
     let case = Case {
         entry: Some(entry("gone", State::Written)),
@@ -618,6 +880,8 @@ fn an_entry_says_what_will_be_true_whatever_comes_next() {
         uid: "u",
         deletion: DeletionPolicy::Purge,
         now: 900,
+        base: 0,
+        unsettled: true,
     };
     let title = |creating| Title {
         adopted: false,
@@ -629,18 +893,29 @@ fn an_entry_says_what_will_be_true_whatever_comes_next() {
         deletion: DeletionPolicy::Purge,
         ..entry("web", state)
     };
-    assert_eq!(title(true).entry(&wish, None), made(State::Creating, 900));
-    assert_eq!(
-        title(true).entry(&wish, Some(&entry("api", State::Creating))),
-        made(State::Creating, 900)
-    );
-    assert_eq!(
-        title(true).entry(&wish, Some(&entry("web", State::Creating))),
-        made(State::Creating, 100)
-    );
+    // A write of ours may be under way: an old leader's, or one without an answer.
+    assert_eq!(title(true).entry(&wish, None), made(State::OutcomeUnknown, 900));
     assert_eq!(
         title(true).entry(&wish, Some(&entry("web", State::OutcomeUnknown))),
         made(State::OutcomeUnknown, 100)
+    );
+    // Nothing of ours can arrive any more, and nothing is there: a new intention.
+    let settled = Wish {
+        unsettled: false,
+        ..wish
+    };
+    assert_eq!(
+        title(true).entry(&settled, Some(&entry("web", State::OutcomeUnknown))),
+        made(State::Creating, 900)
+    );
+    assert_eq!(title(true).entry(&settled, None), made(State::Creating, 900));
+    assert_eq!(
+        title(true).entry(&settled, Some(&entry("api", State::Creating))),
+        made(State::Creating, 900)
+    );
+    assert_eq!(
+        title(true).entry(&settled, Some(&entry("web", State::Creating))),
+        made(State::Creating, 100)
     );
     assert_eq!(
         title(false).entry(&wish, Some(&entry("web", State::Written))),
@@ -680,6 +955,7 @@ fn what_an_unseen_holder_claims_stays() {
         claimant_watched,
         deletion: DeletionPolicy::Soft,
         unsettled: false,
+        purged: false,
     };
     assert_eq!(remove(&departure(true)), Removal::DeleteVersion(3));
     assert_eq!(remove(&departure(false)), Removal::Disown);
@@ -700,7 +976,7 @@ fn what_an_unseen_holder_claims_stays() {
 
 #[test]
 fn only_a_whole_claim_on_a_live_document_proves_anything() {
-    let proven = |seen: Seen| is_proven(&identity(), &key("shop", "web"), &seen);
+    let proven = |seen: Seen| proof(&identity(), &key("shop", "web"), &seen).is_some();
     assert!(proven(live(3, "x", claim("id-1", "web"))));
     for mark in [
         claim("id-1", "api"),

@@ -280,6 +280,9 @@ pub enum Owner {
     /// It has a claim that cannot be read.
     #[error("carries a claim that is incomplete")]
     Unknown,
+    /// Another tool's, by its `managed-by`. Its people need not know which: the log says it.
+    #[error("is managed by another tool (by its custom metadata \"managed-by\")")]
+    Tool(String),
 }
 
 impl Problem {

@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 
 use super::report::{of_kubernetes, of_ledger};
-use super::{Moved, Run, now};
+use super::{Moved, Reconciler, Run, now};
 use crate::domain::annotations::Ask;
 use crate::domain::desired::{Assembled, Wanted, assemble};
 use crate::domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount, Observed};
 use crate::domain::index::Remembered;
 use crate::domain::ledger::{LedgerEntry, State};
-use crate::domain::plan::{Act, Contender, Scene, Seen, Standing, Step, Title, Wish, decide, is_vain, title};
+use crate::domain::plan::{
+    Act, Contender, Scene, Seen, Standing, Step, Title, Wish, decide, is_refuted, is_vain, title,
+};
 use crate::domain::problem::{Owner, Problem};
 use crate::domain::settings::Adopt;
 use crate::domain::source::{Kind, Source, SourceKey};
 use crate::domain::value::{Content, Digest, Held};
+use crate::mounts::Fault;
 use crate::vault::ErrorKind;
 
 impl Run<'_> {
@@ -32,7 +35,7 @@ impl Run<'_> {
             let entry = self.on.ledger.get(&wanted.id);
             let (me, rivals) = self.contenders(source, wanted, entry.as_ref(), seen);
             if let Ok(title) = title(&self.scene(&me, &rivals, entry.as_ref(), seen, wanted)) {
-                let entry = title.entry(&self.wish(source, ask), entry.as_ref());
+                let entry = title.entry(&self.wish(source, ask, &wanted.id, seen), entry.as_ref());
                 fresh.push((wanted.id.clone(), Some(entry)));
             }
         }
@@ -70,7 +73,7 @@ impl Run<'_> {
     ) -> Result<Option<Standing>, Moved> {
         let (on, id) = (self.on, &wanted.id);
         let trusted = !self.recheck && ask.trust;
-        let remembered = self.memory.documents.get(id).copied().filter(|_| trusted);
+        let remembered = on.trusted(&source.key, &self.memory, id).filter(|_| trusted);
         if let Some(known) = remembered
             && self.inputs_by_watch(source, wanted) == Some(known.inputs)
         {
@@ -117,7 +120,12 @@ impl Run<'_> {
         let digest = on.digester.content(&content);
         let entry = on.ledger.get(id);
         let (me, rivals) = self.contenders(source, wanted, entry.as_ref(), &seen);
-        let step = match decide(&self.scene(&me, &rivals, entry.as_ref(), &seen, wanted), digest) {
+        let decided = decide(&self.scene(&me, &rivals, entry.as_ref(), &seen, wanted), digest);
+        tracing::debug!(
+            source = %source.key, document = %id, decision = ?decided, version = seen.version(),
+            ledger = entry.as_ref().map(|entry| entry.state.as_str()), "decided",
+        );
+        let step = match decided {
             Ok(step) => step,
             Err(owner) => {
                 self.give_up(id, entry.as_ref(), &owner);
@@ -178,9 +186,10 @@ impl Run<'_> {
     ) -> Result<Result<u64, Problem>, Moved> {
         let (id, ledger) = (&wanted.id, &self.on.ledger);
         let stood = self.standing_of_failed(id) == Standing::Stale;
+        let losers = self.losers(id, seen);
         let mut version = seen.version();
         for act in step.course(&source.key, ledger.get(id).as_ref()) {
-            let wish = self.wish(source, ask);
+            let wish = self.wish(source, ask, id, seen);
             let done = match act {
                 Act::Record => {
                     let entry = step.entry(&wish, ledger.get(id).as_ref());
@@ -202,19 +211,31 @@ impl Run<'_> {
                     let written = self.write(source, wanted, content, cas, step.title).await?;
                     written.map(|new| version = new)
                 }
-                Act::Claim => self.claim(source, id).await,
+                Act::Claim => self.claim(source, id, step.title.adopted).await,
             };
             if let Err(problem) = done {
+                self.wake.extend(losers);
                 return Ok(Err(problem));
             }
         }
+        self.wake.extend(losers);
         if !stood {
             self.report.acquired(id);
         }
         Ok(Ok(version))
     }
 
-    fn wish<'s>(&self, source: &'s Source, ask: &Ask) -> Wish<'s> {
+    /// Other sources of this cluster that held the document until now: what they remember of it is true no
+    /// longer, and their people should know.
+    fn losers(&self, id: &DocumentId, seen: &Seen) -> Vec<SourceKey> {
+        let by_ledger = self.on.ledger.get(id).map(|entry| entry.holder);
+        let own = |claim: &&Claim| claim.cluster_id == self.on.identity.cluster_id;
+        let by_claim = seen.claim().filter(own).map(|claim| claim.holder.clone());
+        let losers = by_ledger.into_iter().chain(by_claim);
+        losers.filter(|holder| holder != self.key()).collect()
+    }
+
+    fn wish<'s>(&self, source: &'s Source, ask: &Ask, id: &DocumentId, seen: &Seen) -> Wish<'s> {
         Wish {
             holder: &source.key,
             uid: &source.uid,
@@ -222,6 +243,8 @@ impl Run<'_> {
             // By Vault's clock, with whose time of a document's creation it will be compared.
             // Where that is ahead of ours, it may be another server's in between: earlier lets in nobody else.
             now: self.on.vault.clock().map_or_else(now, |vaults| vaults.min(now())),
+            base: seen.base(),
+            unsettled: self.gathered.unsettled.contains_key(id),
         }
     }
 
@@ -241,26 +264,27 @@ impl Run<'_> {
             path: id.mount.clone(),
             version: wanted.version,
         };
+        if let Err(problem) = self.ensure_versioned(&mount, id).await? {
+            return Ok(Err(problem));
+        }
         let open = on.open(id);
         match open.end(on.vault.write(&mount, id, content, cas).await) {
             Ok(version) => {
+                on.mounts.vouch(&mount);
                 tracing::info!(source = %source.key, document = %id, version, "document written");
                 on.metrics.document_written(&source.key.namespace);
                 Ok(Ok(version))
             }
-            Err(error) if error.kind == ErrorKind::Mismatch => Err(Moved),
+            Err(error) if error.kind == ErrorKind::Mismatch => {
+                let entry = on.ledger.get(id).filter(|_| title.creating);
+                if entry.is_some_and(|entry| is_refuted(&source.key, &entry)) {
+                    on.ledger.commit_later(vec![(id.clone(), None)]);
+                }
+                Err(Moved)
+            }
             Err(error) => {
                 if error.outcome_unknown {
                     self.look_again(on.late_window, true);
-                    if title.creating
-                        && let Some(entry) = on.ledger.get(id)
-                    {
-                        let entry = LedgerEntry {
-                            state: State::OutcomeUnknown,
-                            ..entry
-                        };
-                        on.ledger.commit_later(vec![(id.clone(), Some(entry))]);
-                    }
                 }
                 if matches!(
                     error.kind,
@@ -288,6 +312,30 @@ impl Run<'_> {
         }
     }
 
+    /// Makes sure that a KV v2 mount has not been made anew as KV v1 since it was seen last. KV v1 takes whatever
+    /// it is given: a write in the form of v2 would replace the document that somebody keeps at `data/…` there.
+    async fn ensure_versioned(&self, mount: &Mount, id: &DocumentId) -> Result<Result<(), Problem>, Moved> {
+        let on = self.on;
+        let vouched = || on.mounts.is_vouched_for(mount, self.gathered.began);
+        // What was looked at in this pass was not there, or had the form of v2.
+        let looked = self.gathered.seen.contains_key(id);
+        if mount.version == KvVersion::V1 || looked || vouched() {
+            return Ok(Ok(()));
+        }
+        match on.mounts.confirm(mount).await {
+            Ok(now) if now == *mount => {}
+            Ok(_) => return Err(Moved),
+            Err(Fault::Path(fault)) => return Ok(Err(fault.into())),
+            Err(Fault::Vault(error)) => return Ok(Err(on.vault_failed(&error))),
+        }
+        if vouched() {
+            return Ok(Ok(()));
+        }
+        // The mount is stated by a flag, since nobody may ask about it: the document's own reply must do. What
+        // stands there in another form does not fit.
+        Ok(on.look(mount, id).await.map(drop))
+    }
+
     /// KV v1 takes whatever it is given: what was written in the way of v2 to a mount that has been remade
     /// as v1 stands at `data/…` there, where nobody looks for it.
     async fn take_back(&self, mount: &Mount, id: &DocumentId) {
@@ -313,24 +361,24 @@ impl Run<'_> {
         }
     }
 
-    /// Puts our claim on a document. A policy that denies metadata makes its mount claimless: sync
-    /// goes on, and rests on the ledger.
-    async fn claim(&mut self, source: &Source, id: &DocumentId) -> Result<(), Problem> {
+    /// Puts our claim on a document. Where a policy denies metadata, the document is claimless: sync goes on,
+    /// and rests on the ledger.
+    async fn claim(&mut self, source: &Source, id: &DocumentId, adopted: bool) -> Result<(), Problem> {
         let on = self.on;
         on.ensure_leading()?;
-        let claim: Claim = on.identity.claim(&source.key);
+        let claim: Claim = on.identity.claim(&source.key, adopted);
         let open = on.open(id);
         match open.end(on.vault.patch_metadata(id, &claim.patch()).await) {
             Ok(()) => {
-                on.notes.claimless().grant(&id.mount);
+                on.notes.claimless().forget(id);
                 Ok(())
             }
             Err(error) if error.kind == ErrorKind::Denied || error.status == Some(405) => {
-                if on.notes.claimless().deny(&id.mount) {
+                if on.notes.claimless().deny(id) {
                     tracing::warn!(
-                        mount = id.mount, %error,
-                        "documents of this mount carry no claims: grant create, read, update and patch on its metadata/ \
-                         to have other clusters' documents told apart"
+                        document = %id, %error,
+                        "the document carries no claim, and perhaps others of its mount do not either: grant create, \
+                         read, update and patch on metadata/ to tell other clusters' documents apart"
                     );
                 }
                 Ok(())
@@ -396,11 +444,10 @@ impl Run<'_> {
         let patched = match itself {
             None => self.on.kube.add_finalizer(source, None).await,
             Some(version) => {
-                self.on.index().patching(namespace, name);
+                let patching = Patching::begin(self.on, namespace, name);
                 let patched = self.on.kube.add_finalizer(source, Some(version)).await;
                 let new = patched.as_ref().ok().and_then(|new| new.as_deref());
-                let woken = self.on.index().patched(namespace, name, new);
-                self.wake.extend(woken);
+                self.wake.extend(patching.end(new));
                 if let Some(new) = new {
                     new.clone_into(version);
                 }
@@ -424,7 +471,8 @@ impl Run<'_> {
         let mark = match wanted.version {
             KvVersion::V1 => Mark::Unreadable,
             KvVersion::V2 if self.on.takes_claims(&wanted.id, wanted.version) => {
-                Mark::Claimed(self.on.identity.claim(&source.key))
+                let adopted = self.on.ledger.get(&wanted.id).is_some_and(|entry| entry.adopted);
+                Mark::Claimed(self.on.identity.claim(&source.key, adopted))
             }
             KvVersion::V2 => Mark::Unclaimed,
         };
@@ -503,6 +551,43 @@ impl Run<'_> {
             self.report.problem(Some(id), problem);
         }
         self.standing_of_failed(id)
+    }
+}
+
+/// While a Secret is patched by us: what the watch shows of it is held back. That ends also when the patch is
+/// cut off.
+struct Patching<'a> {
+    on: &'a Reconciler,
+    namespace: &'a str,
+    name: &'a str,
+    ended: bool,
+}
+
+impl<'a> Patching<'a> {
+    fn begin(on: &'a Reconciler, namespace: &'a str, name: &'a str) -> Self {
+        on.index().patching(namespace, name);
+        Self {
+            on,
+            namespace,
+            name,
+            ended: false,
+        }
+    }
+
+    /// The patch was answered with this new version (`None`: it failed). Who has to know.
+    fn end(mut self, version: Option<&str>) -> Vec<SourceKey> {
+        self.ended = true;
+        self.on.index().patched(self.namespace, self.name, version)
+    }
+}
+
+impl Drop for Patching<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            // Nobody here can wake them: whoever cut the pass off asks for them.
+            let woken = self.on.index().patched(self.namespace, self.name, None);
+            self.on.notes.missed().extend(woken);
+        }
     }
 }
 

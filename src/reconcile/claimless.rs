@@ -1,10 +1,13 @@
-//! Mounts whose documents carry no claims: where one was denied last, and which sources use such mounts now.
+//! Documents that carry no claims: where one was denied last, and which sources use mounts with such documents.
+//!
+//! A denial concerns the document that it met. Another path of the same mount may well allow claims, and must
+//! not lose their protection for it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use super::Run;
-use crate::domain::document::KvVersion;
+use crate::domain::document::{DocumentId, KvVersion};
 use crate::domain::problem::{PathFault, Problem};
 use crate::domain::source::SourceKey;
 
@@ -13,8 +16,8 @@ const DENIED_FOR: Duration = Duration::from_hours(1);
 
 #[derive(Default)]
 pub(super) struct Claimless {
-    /// KV v2 mounts on which a claim was denied last, and when.
-    denied: HashMap<String, Instant>,
+    /// Documents on KV v2 mounts on which a claim was denied last, and when; by mount.
+    denied: HashMap<String, BTreeMap<String, Instant>>,
     /// The mounts without claims that each source has documents on; of whom none is named, has none.
     users: HashMap<SourceKey, BTreeSet<String>>,
     /// How many sources there are for each of these.
@@ -22,25 +25,43 @@ pub(super) struct Claimless {
 }
 
 impl Claimless {
-    /// A claim was denied; whether that is news.
-    pub(super) fn deny(&mut self, mount: &str) -> bool {
-        self.denied.insert(mount.to_owned(), Instant::now()).is_none()
+    /// A claim was denied; whether that is the first denial in this mount.
+    pub(super) fn deny(&mut self, id: &DocumentId) -> bool {
+        let paths = self.denied.entry(id.mount.clone()).or_default();
+        let first = paths.is_empty();
+        paths.insert(id.path.clone(), Instant::now());
+        first
     }
 
-    /// A claim was taken.
-    pub(super) fn grant(&mut self, mount: &str) {
-        if self.denied.remove(mount).is_some() && self.in_use.remove(mount).is_some() {
+    /// A claim was taken, or the document is no longer ours.
+    pub(super) fn forget(&mut self, id: &DocumentId) {
+        let Some(paths) = self.denied.get_mut(&id.mount) else {
+            return;
+        };
+        paths.remove(&id.path);
+        if !paths.is_empty() {
+            return;
+        }
+        self.denied.remove(&id.mount);
+        if self.in_use.remove(&id.mount).is_some() {
             self.users.retain(|_, mounts| {
-                mounts.remove(mount);
+                mounts.remove(&id.mount);
                 !mounts.is_empty()
             });
         }
     }
 
     /// Whether a claim is worth a try.
-    pub(super) fn may_try(&self, mount: &str) -> bool {
-        let denied = self.denied.get(mount);
+    pub(super) fn may_try(&self, id: &DocumentId) -> bool {
+        let denied = self.denied.get(&id.mount).and_then(|paths| paths.get(&id.path));
         denied.is_none_or(|denied| denied.elapsed() > DENIED_FOR)
+    }
+
+    /// Whether the last claim on this document was denied.
+    fn is_denied(&self, id: &DocumentId) -> bool {
+        self.denied
+            .get(&id.mount)
+            .is_some_and(|paths| paths.contains_key(&id.path))
     }
 
     /// On which mounts without claims a source has documents now.
@@ -76,7 +97,6 @@ impl Run<'_> {
         let on = self.on;
         let (mut unclaimed, mut unknown) = (BTreeSet::new(), BTreeSet::new());
         let documents = on.ledger.of(self.key());
-        let mounts: BTreeSet<_> = documents.into_iter().map(|(id, _)| id.mount).collect();
         let gone = self.report.has(|problem| {
             matches!(
                 problem,
@@ -84,13 +104,13 @@ impl Run<'_> {
             )
         });
         let mut claimless = on.notes.claimless();
-        for path in mounts {
-            match on.mounts.known(&path).filter(|mount| mount.path == path) {
-                Some(mount) if mount.version == KvVersion::V1 || claimless.denied.contains_key(&path) => {
-                    unclaimed.insert(path);
+        for (id, _) in documents {
+            match on.mounts.known(&id.mount).filter(|mount| mount.path == id.mount) {
+                Some(mount) if mount.version == KvVersion::V1 || claimless.is_denied(&id) => {
+                    unclaimed.insert(id.mount);
                 }
                 None if !gone => {
-                    unknown.insert(path);
+                    unknown.insert(id.mount);
                 }
                 _ => {}
             }
@@ -117,8 +137,10 @@ mod tests {
         };
         let mounts = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let mut claimless = Claimless::default();
-        assert!(claimless.may_try("secret"));
-        assert!(claimless.deny("secret") && !claimless.deny("secret") && !claimless.may_try("secret"));
+        let [app, other] = ["app", "other"].map(|path| DocumentId::new("secret", path));
+        assert!(claimless.may_try(&app));
+        assert!(claimless.deny(&app) && !claimless.deny(&app) && !claimless.may_try(&app));
+        assert!(claimless.may_try(&other), "it was denied elsewhere");
         assert_eq!(claimless.count(), 0, "nobody uses it yet");
         for (who, uses, count) in [
             ("a", mounts(&["secret"]), 1),
@@ -134,11 +156,14 @@ mod tests {
             claimless.uses(&source(who), uses);
             assert_eq!(claimless.count(), count, "{who}");
         }
-        claimless.grant("kv1");
+        claimless.forget(&DocumentId::new("kv1", "app"));
         assert_eq!(claimless.count(), 2, "it was never denied there");
-        claimless.grant("secret");
+        claimless.deny(&other);
+        claimless.forget(&other);
+        assert_eq!(claimless.count(), 2, "one is still denied");
+        claimless.forget(&app);
         assert_eq!(claimless.count(), 1);
-        assert!(claimless.may_try("secret"));
+        assert!(claimless.may_try(&app) && claimless.denied.is_empty());
         // They are asked one after the other afterwards.
         claimless.uses(&source("a"), mounts(&[]));
         claimless.uses(&source("b"), mounts(&[]));

@@ -7,12 +7,15 @@ use super::{Moved, Run, now};
 use crate::domain::document::{Claim, DocumentId, KvVersion, Mount};
 use crate::domain::index::LastWord;
 use crate::domain::ledger::{LedgerEntry, State};
-use crate::domain::plan::{Departure, Removal, remove};
-use crate::domain::problem::{PathFault, Problem, Retry};
+use crate::domain::plan::{Contender, Departure, Removal, Seen, after, remove};
+use crate::domain::problem::{Problem, Retry};
 use crate::domain::settings::DeletionPolicy;
 use crate::domain::source::{Source, SourceKey};
 use crate::mounts::Fault;
-use crate::vault::ErrorKind;
+use crate::vault::{self, ErrorKind};
+
+/// After what time is looked again at documents that another source has at work.
+const HELD_UP: Duration = Duration::from_secs(1);
 
 /// A delete that is confirmed by looking again must end some time, whatever others do to it.
 const LOOKS: u32 = 5;
@@ -21,6 +24,14 @@ impl Run<'_> {
     /// A source that is gone, is going, or has no path any more.
     pub(super) async fn departed(&mut self, source: Option<&Source>) -> Result<(), Moved> {
         self.memory.documents.clear();
+        if self.gathered.held_up {
+            if let Some(source) = source {
+                self.release(source).await;
+            }
+            // Its documents go when the other source has done with them.
+            self.look_again(HELD_UP, false);
+            return Ok(());
+        }
         let ask = self.gathered.ask.clone();
         for warning in ask.warnings.iter().filter(|_| source.is_some()) {
             self.report.warning(warning.clone());
@@ -85,14 +96,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// How long an object's deletion may still wait for Vault; `None`: it is not being deleted. The time
-    /// counts from its deletion by the API server's clock; should that differ from ours, from when we first
-    /// saw it, so that nobody waits longer.
+    /// How long an object's deletion may still wait for Vault; `None`: it is not being deleted.
     fn deadline(&self, source: &Source) -> Option<Duration> {
-        let begun = source.deleting?;
-        let by_clocks = Duration::from_secs(u64::try_from(now() - begun).unwrap_or(0));
-        let waited = by_clocks.max(self.on.notes.seen_deleting(source));
-        Some(self.on.cleanup_timeout.saturating_sub(waited))
+        Some(self.on.time_left(&source.key, &source.uid, source.deleting?))
     }
 
     /// Takes the finalizer off, where it is.
@@ -144,15 +150,19 @@ impl Run<'_> {
         let on = self.on;
         let mount = match on.mounts.resolve(&id.to_string(), self.recheck).await {
             Ok(mount) => mount,
-            // The whole mount is gone, or something else stands in its place: nothing of ours is left.
-            Err(Fault::Path(PathFault::NoMount(_) | PathFault::NotKv { .. })) => {
-                return self.strike(id).await;
-            }
+            // Not even "no such mount" proves that nothing of ours is left: with another `VAULT_NAMESPACE`, or
+            // while a mount is moved, every mount is missing. The delete stays pending.
             Err(Fault::Path(fault)) => return Err(fault.into()),
             Err(Fault::Vault(error)) => return Err(on.vault_failed(&error)),
         };
+        let (mut left, mut purged) = (None, false);
         for _ in 0..LOOKS {
-            let seen = on.look(&mount, id).await?;
+            // As of before the look: what could arrive after it was not seen by it, however long it took.
+            let unsettled = on.unsettled_until(id);
+            let seen = match left.take() {
+                Some(seen) => seen,
+                None => on.look(&mount, id).await?,
+            };
             let claimant = seen.claim().map(|claim| &claim.holder);
             let claimant_watched = claimant.is_none_or(|key| on.index().watches(key));
             let claimant: Vec<&SourceKey> = claimant.filter(|_| claimant_watched).into_iter().collect();
@@ -160,7 +170,6 @@ impl Run<'_> {
                 .rivals(holder, &mount, id, &claimant)
                 .into_iter()
                 .min_by(|a, b| (a.created, &a.uid).cmp(&(b.created, &b.uid)));
-            let unsettled = on.unsettled_until(id);
             let removal = remove(&Departure {
                 identity: &on.identity,
                 entry,
@@ -170,39 +179,23 @@ impl Run<'_> {
                 claimant_watched,
                 deletion,
                 unsettled: unsettled.is_some(),
+                purged,
             });
+            tracing::debug!(
+                source = %holder, document = %id, decision = ?removal, version = seen.version(),
+                ledger = entry.state.as_str(), "decided about a document that is no longer wanted",
+            );
             match removal {
                 Removal::HandOver => {
                     self.wake.extend(on.index().sharers(holder, id));
                     if let Some(successor) = successor {
-                        // Should it never come to write it, it takes it away when it goes itself.
-                        let state = match entry.state {
-                            State::Written => State::Deleting,
-                            other => other,
-                        };
-                        let entry = LedgerEntry {
-                            holder: successor.key,
-                            uid: successor.uid,
-                            state,
-                            deletion,
-                            ..entry.clone()
-                        };
-                        on.ledger.commit_later(vec![(id.clone(), Some(entry))]);
+                        self.hand_over(id, entry, deletion, successor);
                     }
                     return Ok(true);
                 }
                 Removal::Gone => return self.strike(id).await,
                 Removal::Watch => {
-                    let entry = LedgerEntry {
-                        state: State::Deleting,
-                        deletion,
-                        ..entry.clone()
-                    };
-                    on.ledger.commit_later(vec![(id.clone(), Some(entry))]);
-                    let left = unsettled.map_or(Duration::ZERO, |until| {
-                        until.saturating_duration_since(Instant::now())
-                    });
-                    self.look_again(left, true);
+                    self.watch(id, entry, deletion, unsettled);
                     return Ok(true);
                 }
                 Removal::Disown => {
@@ -214,23 +207,21 @@ impl Run<'_> {
                     self.report.orphan(id);
                     return self.strike(id).await;
                 }
-                Removal::Release => {
-                    on.ensure_leading()?;
-                    let open = on.open(id);
-                    match open.end(on.vault.patch_metadata(id, &Claim::release()).await) {
-                        Ok(()) => {}
-                        // Without the right to release it, it was never claimed in earnest.
-                        Err(error) if error.kind == ErrorKind::Denied => {}
-                        Err(error) => return Err(on.vault_failed(&error)),
+                Removal::Release(version) => {
+                    self.release_claim(id, version).await?;
+                    if matches!(seen, Seen::Live { .. }) {
+                        tracing::info!(document = %id, holder = %holder, "document retained and released");
                     }
-                    tracing::info!(document = %id, holder = %holder, "document retained and released");
                     return self.strike(id).await;
                 }
                 removal => {
-                    self.delete(&mount, id, &removal).await?;
+                    self.delete(&mount, id, &removal, &seen).await?;
+                    purged |= removal == Removal::Purge;
                     tracing::info!(document = %id, holder = %holder, policy = %deletion, "document deleted");
                     on.metrics.document_deleted(&holder.namespace);
                     self.report.cleaned(id);
+                    // What could have arrived after the look, only another look tells.
+                    left = unsettled.is_none().then(|| after(&removal, seen));
                 }
             }
         }
@@ -243,26 +234,110 @@ impl Run<'_> {
         })
     }
 
-    async fn delete(&self, mount: &Mount, id: &DocumentId, removal: &Removal) -> Result<(), Problem> {
+    /// The document goes on with another source. Should that one never come to write it, it takes it away when it
+    /// goes itself.
+    fn hand_over(
+        &self,
+        id: &DocumentId,
+        entry: &LedgerEntry,
+        deletion: DeletionPolicy,
+        successor: Contender,
+    ) {
+        let state = match entry.state {
+            State::Written => State::Deleting,
+            other => other,
+        };
+        let entry = LedgerEntry {
+            holder: successor.key,
+            uid: successor.uid,
+            state,
+            deletion,
+            ..entry.clone()
+        };
+        self.on.ledger.commit_later(vec![(id.clone(), Some(entry))]);
+    }
+
+    /// Nothing is there now, but a late write of ours could still arrive.
+    fn watch(
+        &mut self,
+        id: &DocumentId,
+        entry: &LedgerEntry,
+        deletion: DeletionPolicy,
+        until: Option<Instant>,
+    ) {
+        let state = match entry.state {
+            // By it a late first write of ours is told from somebody else's.
+            State::OutcomeUnknown => State::OutcomeUnknown,
+            _ => State::Deleting,
+        };
+        let entry = LedgerEntry {
+            state,
+            deletion,
+            ..entry.clone()
+        };
+        self.on.ledger.commit_later(vec![(id.clone(), Some(entry))]);
+        let left = until.map_or(Duration::ZERO, |until| {
+            until.saturating_duration_since(Instant::now())
+        });
+        self.look_again(left, true);
+    }
+
+    /// Marks our claim as released.
+    async fn release_claim(&self, id: &DocumentId, version: u64) -> Result<(), Problem> {
+        let on = self.on;
+        on.ensure_leading()?;
+        let open = on.open(id);
+        match open.end(on.vault.patch_metadata(id, &Claim::release(version)).await) {
+            Ok(()) => Ok(()),
+            // Without the right to release it, it was never claimed in earnest. And without a document there is
+            // nothing to release.
+            Err(error) if matches!(error.kind, ErrorKind::Denied | ErrorKind::NotFound) => Ok(()),
+            Err(error) if error.status == Some(405) => Ok(()),
+            Err(error) => Err(on.vault_failed(&error)),
+        }
+    }
+
+    async fn delete(
+        &self,
+        mount: &Mount,
+        id: &DocumentId,
+        removal: &Removal,
+        seen: &Seen,
+    ) -> Result<(), Problem> {
         self.on.ensure_leading()?;
         let vault = &self.on.vault;
         let open = self.on.open(id);
         let result = match removal {
             Removal::Purge => vault.purge(id).await,
-            Removal::DeleteVersion(version) => match vault.delete_version(id, *version).await {
-                // The predecessor's policy has no `delete/`: the latest version, right after a look.
-                Err(error) if error.kind == ErrorKind::Denied && mount.version == KvVersion::V2 => {
-                    vault.delete_latest(mount, id).await
-                }
-                other => other,
-            },
+            Removal::DeleteVersion(version) => self.delete_version(mount, id, *version).await,
             _ => vault.delete_latest(mount, id).await,
         };
         match open.end(result) {
             Ok(()) => Ok(()),
             // It went meanwhile; the next look will tell.
             Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(self.on.vault_failed(&error)),
+            Err(error) => {
+                if *removal == Removal::Purge
+                    && error.kind == ErrorKind::Denied
+                    && let Seen::Live { version, .. } = seen
+                {
+                    // The value goes out of use now; its history when the right to delete metadata is granted.
+                    let open = self.on.open(id);
+                    open.end(self.delete_version(mount, id, *version).await)
+                        .map_err(|error| self.on.vault_failed(&error))?;
+                }
+                Err(self.on.vault_failed(&error))
+            }
+        }
+    }
+
+    async fn delete_version(&self, mount: &Mount, id: &DocumentId, version: u64) -> Result<(), vault::Error> {
+        match self.on.vault.delete_version(id, version).await {
+            // The predecessor's policy has no `delete/`: the latest version, right after a look.
+            Err(error) if error.kind == ErrorKind::Denied && mount.version == KvVersion::V2 => {
+                self.on.vault.delete_latest(mount, id).await
+            }
+            other => other,
         }
     }
 
@@ -270,6 +345,7 @@ impl Run<'_> {
     async fn strike(&mut self, id: &DocumentId) -> Result<bool, Problem> {
         let on = self.on;
         on.notes.late().remove(id);
+        on.notes.claimless().forget(id);
         self.wake.extend(on.index().sharers(self.key(), id));
         on.ledger
             .commit(vec![(id.clone(), None)])

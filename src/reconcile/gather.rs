@@ -1,18 +1,24 @@
 //! Gathering: Vault first, then the source, then (in `apply`, one document at a time) its Secrets.
 
-use std::collections::HashMap;
-use std::time::Instant;
+mod locks;
 
-use super::locks::Guard;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+
+use locks::Guard;
+pub use locks::Locks;
+
 use super::report::{of_kubernetes, of_vault};
 use super::{Moved, Reconciler};
 use crate::domain::annotations::{self, Ask};
 use crate::domain::desired::{self, Hint, Wanted};
-use crate::domain::document::{DocumentId, Mount};
-use crate::domain::index::Memory;
+use crate::domain::document::{DocumentId, KvVersion, Mount};
+use crate::domain::index::{Memory, Remembered, Tracked};
 use crate::domain::ledger::State;
 use crate::domain::path;
-use crate::domain::plan::Seen;
+use crate::domain::plan::{Seen, may_trust};
 use crate::domain::problem::Problem;
 use crate::domain::source::{Source, SourceKey};
 use crate::domain::value::{Digest, Digester};
@@ -22,6 +28,8 @@ use crate::vault::ErrorKind;
 /// What is known before anything is decided.
 pub(super) struct Gathered<'a> {
     pub key: SourceKey,
+    /// When gathering began.
+    pub began: Instant,
     /// UID of the object that Events are about, while there is one or was one.
     pub uid: Option<String>,
     pub memory: Memory,
@@ -37,8 +45,14 @@ pub(super) struct Gathered<'a> {
     pub problems: Vec<Problem>,
     /// What Vault showed of the wanted documents of which nothing is remembered.
     pub seen: HashMap<DocumentId, Result<Seen, Problem>>,
-    /// Until when what was seen may still be changed by a late write of ours.
-    pub unsettled: Option<Instant>,
+    /// The documents that a late write of ours could still change when they were looked at, and until when.
+    pub unsettled: HashMap<DocumentId, Instant>,
+    /// Documents of a source that is being deleted and of which the ledger knows nothing: a lost ledger would
+    /// look like that. They are locked.
+    pub lost: Option<(Mount, Vec<DocumentId>)>,
+    /// The source is being deleted, and the time for that was over while another source had its documents: it
+    /// must wait no longer, and nothing is locked.
+    pub held_up: bool,
     pub _lock: Guard<'a>,
 }
 
@@ -73,6 +87,29 @@ pub fn fingerprint(source: &Source, digester: &Digester) -> Digest {
     )
 }
 
+/// The locks of a pass, and what was asked for to know which they are.
+struct Locked<'a> {
+    lock: Guard<'a>,
+    /// See [`Gathered::held_up`].
+    held_up: bool,
+    mount: Option<Result<Mount, Problem>>,
+    /// The documents that the source will want.
+    ids: Vec<DocumentId>,
+    /// See [`Gathered::lost`].
+    lost: Option<(Mount, Vec<DocumentId>)>,
+}
+
+/// The mount that holds a source's path (`None`: no mount could), and the documents of the source.
+type Foreseen = (Option<Result<Mount, Problem>>, Vec<DocumentId>);
+
+/// Waits no longer than so long, if there is a limit.
+async fn within<T>(limit: Option<Duration>, what: impl Future<Output = T>) -> Option<T> {
+    match limit {
+        Some(limit) => timeout(limit, what).await.ok(),
+        None => Some(what.await),
+    }
+}
+
 impl Reconciler {
     /// Gathers what deciding about a source needs. `wake` gets the other sources that an unseen change
     /// of this one concerns.
@@ -82,10 +119,11 @@ impl Reconciler {
         recheck: bool,
         wake: &mut Vec<SourceKey>,
     ) -> Result<Gathered<'_>, Moved> {
+        let began = Instant::now();
         let tracked = self.index().get(key).cloned();
         let hint = tracked
             .as_ref()
-            .filter(|tracked| !tracked.deleting)
+            .filter(|tracked| tracked.deleting.is_none())
             .and_then(|tracked| tracked.hint.clone());
         let memory = tracked
             .as_ref()
@@ -96,33 +134,21 @@ impl Reconciler {
             .is_some_and(|t| t.force.is_some() && t.force != memory.force);
         let trust = tracked.as_ref().is_some_and(|t| t.trust) && !recheck && !forced;
 
-        let mount = match &hint {
-            Some(hint) => self.mount_of(hint, recheck || forced).await,
-            None => None,
-        };
-        let ids: Vec<DocumentId> = match (&hint, &mount) {
-            (Some(hint), Some(Ok(mount))) => hint
-                .places(key, mount, &self.settings)
-                .map(|places| places.into_iter().map(|place| place.id).collect())
-                .unwrap_or_default(),
-            _ => Vec::new(),
-        };
-        let held = self.ledger.of(key).into_iter().map(|(id, _)| id);
-        let lock = self
-            .locks
-            .acquire(ids.iter().cloned().chain(held).collect())
-            .await;
-        // Something may have been handed over to it while it waited.
-        if self.ledger.of(key).iter().any(|(id, _)| !lock.covers(id)) {
-            return Err(Moved);
-        }
+        let Locked {
+            lock,
+            held_up,
+            mount,
+            ids,
+            lost,
+        } = self.lock(key, tracked.as_ref(), recheck || forced).await?;
 
-        let unsettled = lock.ids().iter().filter_map(|id| self.unsettled_until(id)).max();
+        let unsettled = |id: &DocumentId| Some((id.clone(), self.unsettled_until(id)?));
+        let unsettled = lock.ids().iter().filter_map(unsettled).collect();
         let mut seen = HashMap::new();
         if let Some(Ok(mount)) = &mount {
             let unknown = ids
                 .into_iter()
-                .filter(|id| !(trust && memory.documents.contains_key(id)));
+                .filter(|id| !trust || self.trusted(key, &memory, id).is_none());
             seen = self.look_at_all(mount, unknown).await;
             if self.doubts_mount(mount, &seen) {
                 self.mounts.doubt(&mount.path);
@@ -134,6 +160,7 @@ impl Reconciler {
 
         let mut gathered = Gathered {
             key: key.clone(),
+            began,
             uid: tracked.as_ref().map(|tracked| tracked.uid.clone()),
             memory,
             forced,
@@ -144,12 +171,25 @@ impl Reconciler {
             problems: Vec::new(),
             seen,
             unsettled,
+            lost,
+            held_up,
             _lock: lock,
         };
         if self.nothing_is_wanted {
             return Ok(gathered);
         }
-        match self.kube.source(key).await {
+        // A write by what is remembered needs to know that the mount is the same still: see `ensure_versioned`.
+        let confirmed = async {
+            match &mount {
+                Some(Ok(mount)) if gathered.seen.is_empty() && mount.version == KvVersion::V2 => {
+                    // Whatever comes of it, the write asks whether it is vouched for.
+                    let _ = self.mounts.confirm(mount).await;
+                }
+                _ => {}
+            }
+        };
+        let (source, ()) = tokio::join!(self.kube.source(key), confirmed);
+        match source {
             Ok(source) => gathered.source = source,
             Err(error) => gathered.unreadable = Some(of_kubernetes(&error)),
         }
@@ -173,6 +213,8 @@ impl Reconciler {
         let unforeseen = force.is_some() && force != gathered.memory.force && !forced;
         if now != hint
             || (unforeseen && !recheck)
+            // One that is being deleted, and that nobody had seen: its documents are not locked.
+            || (tracked.is_none() && source.deleting.is_some())
             || (changed && tracked.is_some_and(|tracked| tracked.uid != source.uid))
         {
             return Err(Moved);
@@ -182,6 +224,79 @@ impl Reconciler {
             self.compile(&mut gathered, mount);
         }
         Ok(gathered)
+    }
+
+    /// Takes the locks of a pass, once and for all: of the documents that the source will want, as far as that can
+    /// be foreseen, and of those that the ledger gives to it.
+    async fn lock(
+        &self,
+        key: &SourceKey,
+        tracked: Option<&Tracked>,
+        recheck: bool,
+    ) -> Result<Locked<'_>, Moved> {
+        let held: Vec<DocumentId> = self.ledger.of(key).into_iter().map(|(id, _)| id).collect();
+        let departing = tracked.is_some_and(|tracked| tracked.deleting.is_some());
+        let left = tracked.and_then(|tracked| self.time_left_of(key, tracked));
+        let hint = tracked.and_then(|tracked| tracked.hint.as_ref());
+        // A source that is being deleted wants nothing. If the ledger knows nothing of it, it may have been lost.
+        let foreseen = match hint.filter(|_| !departing || held.is_empty()) {
+            Some(hint) => within(left, self.foresee(key, hint, recheck)).await,
+            None => None,
+        };
+        let (mount, ids) = foreseen.unwrap_or_default();
+        let all = ids.iter().chain(&held).cloned().collect();
+        let Some(lock) = within(left, self.locks.acquire(all)).await else {
+            return Ok(Locked {
+                lock: self.locks.acquire(Vec::new()).await,
+                held_up: true,
+                mount: None,
+                ids: Vec::new(),
+                lost: None,
+            });
+        };
+        // While it waited, something may have been handed over to it, or all been taken from it.
+        let holds = self.ledger.of(key);
+        let gained = holds.iter().any(|(id, _)| !lock.covers(id));
+        let emptied = departing && holds.is_empty() && !held.is_empty();
+        if gained || emptied {
+            return Err(Moved);
+        }
+        let (mount, ids, lost) = match mount {
+            Some(Ok(mount)) if departing => (None, Vec::new(), Some((mount, ids))),
+            _ if departing => (None, Vec::new(), None),
+            mount => (mount, ids, None),
+        };
+        Ok(Locked {
+            lock,
+            held_up: false,
+            mount,
+            ids,
+            lost,
+        })
+    }
+
+    /// How long the deletion of a source may still wait for Vault; `None`: it is not being deleted.
+    fn time_left_of(&self, key: &SourceKey, tracked: &Tracked) -> Option<Duration> {
+        Some(self.time_left(key, &tracked.uid, tracked.deleting?))
+    }
+
+    /// The mount that holds the documents which a hint names, and these documents.
+    async fn foresee(&self, key: &SourceKey, hint: &Hint, recheck: bool) -> Foreseen {
+        let mount = self.mount_of(hint, recheck).await;
+        let ids = match &mount {
+            Some(Ok(mount)) => hint
+                .places(key, mount, &self.settings)
+                .map(|places| places.into_iter().map(|place| place.id).collect())
+                .unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        (mount, ids)
+    }
+
+    /// What is remembered of a document, if that may be trusted.
+    pub(super) fn trusted(&self, key: &SourceKey, memory: &Memory, id: &DocumentId) -> Option<Remembered> {
+        let known = memory.documents.get(id).copied()?;
+        may_trust(key, self.ledger.get(id).as_ref()).then_some(known)
     }
 
     /// What the source wants, or why that cannot be said.
@@ -270,7 +385,14 @@ impl Reconciler {
     /// What Vault shows of a document.
     pub(super) async fn look(&self, mount: &Mount, id: &DocumentId) -> Result<Seen, Problem> {
         match self.vault.read(mount, id).await {
-            Ok(observed) => Ok(Seen::of(observed, &self.digester)),
+            Ok(observed) => {
+                let seen = Seen::of(observed, &self.digester);
+                // "Nothing here" is what KV v1 says too.
+                if seen != Seen::Absent {
+                    self.mounts.vouch(mount);
+                }
+                Ok(seen)
+            }
             Err(error) => {
                 if !error.kind.transient() || error.kind == ErrorKind::Bug {
                     self.mounts.doubt(&mount.path);

@@ -195,7 +195,7 @@ impl Run<'_> {
             .iter()
             .filter_map(|(id, _)| self.on.unsettled_until(id))
             .max();
-        if let Some(until) = self.gathered.unsettled.max(still) {
+        if let Some(until) = self.gathered.unsettled.values().copied().max().max(still) {
             self.look_again(until.saturating_duration_since(Instant::now()), true);
             // Whatever has asked for an earlier look: it must be one at Vault.
             if let Some((_, recheck)) = &mut self.again {

@@ -56,7 +56,7 @@ mod tests {
 
     /// Real ones.
     const REPLIES: [&str; 9] = [
-        r#"{"request_id":"1","lease_id":"","renewable":false,"lease_duration":0,"data":{"data":{"k":"v"},"metadata":{"created_time":"2026-11-24T11:26:56.466879633Z","custom_metadata":{"managed-by":"vault-sync-operator","cluster-id":"67073e4d","kind":"Deployment","name":"web","namespace":"shop"},"deletion_time":"","destroyed":false,"version":1}},"wrap_info":null,"warnings":null,"auth":null}"#,
+        r#"{"request_id":"1","lease_id":"","renewable":false,"lease_duration":0,"data":{"data":{"k":"v"},"metadata":{"created_time":"2026-11-24T11:26:56.466879633Z","custom_metadata":{"managed-by":"vault-sync-operator","vault-sync.io/cluster-id":"67073e4d","vault-sync.io/kind":"Deployment","vault-sync.io/name":"web","vault-sync.io/namespace":"shop"},"deletion_time":"","destroyed":false,"version":1}},"wrap_info":null,"warnings":null,"auth":null}"#,
         r#"{"data":{"data":null,"metadata":{"created_time":"2026-11-24T11:26:56Z","custom_metadata":null,"deletion_time":"2026-11-24T11:26:57Z","destroyed":false,"version":2}}}"#,
         r#"{"data":{"k":"v","n":1,"l":[{}],"o":{"a":null}},"lease_duration":2764800}"#,
         r#"{"data":{"created_time":"2026-11-24T11:26:56Z","custom_metadata":null,"deletion_time":"","destroyed":false,"version":12}}"#,

@@ -68,11 +68,14 @@ fn binary_is_refused_and_not_shown() {
 
 #[test]
 fn patches_take_keys_away_with_null() {
-    let request = patch(&DocumentId::new("secret", "app"), &Claim::release())
+    let request = patch(&DocumentId::new("secret", "app"), &Claim::release(3))
         .body()
         .unwrap()
         .unwrap();
-    assert_eq!(request, br#"{"custom_metadata":{"released":"true"}}"#);
+    assert_eq!(
+        request,
+        br#"{"custom_metadata":{"vault-sync.io/released":"true","vault-sync.io/released-version":"3"}}"#
+    );
     let change = MetadataPatch::from([("cluster", None), ("name", Some("web".to_owned()))]);
     let request = patch(&DocumentId::new("secret", "app"), &change);
     assert_eq!(request.path(), "secret/metadata/app");
@@ -86,7 +89,8 @@ fn patches_take_keys_away_with_null() {
 fn a_live_document_is_read_whole() {
     let body = r#"{"request_id":"x","data":{"data":{"a":"1\n\"","n":1,"f":1.5,"b":true,"z":null,"l":[1,"x"],"m":{"k":"v"}},
         "metadata":{"created_time":"2026-11-24T10:44:29.003343387Z","custom_metadata":{"managed-by":"vault-sync-operator",
-        "cluster-id":"u","namespace":"shop","kind":"Secret","name":"db"},"deletion_time":"","destroyed":false,"version":2}}}"#;
+        "vault-sync.io/cluster-id":"u","vault-sync.io/namespace":"shop","vault-sync.io/kind":"Secret",
+        "vault-sync.io/name":"db","vault-sync.io/adopted":"true","name":"a user's own"},"deletion_time":"","destroyed":false,"version":2}}}"#;
     let Ok(Observed::Live {
         version: 2,
         created: 1_795_517_069,
@@ -109,7 +113,8 @@ fn a_live_document_is_read_whole() {
         Mark::Claimed(Claim {
             cluster: None,
             cluster_id: "u".into(),
-            holder
+            holder,
+            adopted: true,
         })
     );
 }

@@ -78,7 +78,7 @@ fn release_can_delete_the_documents_by_their_policies_and_forget_the_rest() {
     scene.doc("own").goes();
     scene.doc("kept/db").becomes(json!({"k": "v"}));
     assert_eq!(
-        scene.doc("kept/db").metadata()["custom_metadata"]["released"],
+        scene.doc("kept/db").metadata()["custom_metadata"]["vault-sync.io/released"],
         "true"
     );
     has_no_finalizers(&scene);

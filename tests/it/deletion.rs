@@ -406,13 +406,16 @@ fn the_retain_policy_releases_the_claim_and_leaves_the_content() {
     scene.vanishes("Secret", "db");
     scene.entry_is("db", None);
     scene.doc("db").holds(json!({"k": "v"})).is_at_version(1);
-    assert_eq!(scene.doc("db").metadata()["custom_metadata"]["released"], "true");
+    assert_eq!(
+        scene.doc("db").metadata()["custom_metadata"]["vault-sync.io/released"],
+        "true"
+    );
     // Released is nobody's: whoever would write the same may have it, and then it is theirs.
     scene.own("db", "v");
     scene.event("db", "Synced", &[]);
     eventually("it is claimed again", || {
         let metadata = scene.doc("db").metadata()["custom_metadata"].clone();
-        check(metadata.get("released").is_none(), metadata)
+        check(metadata.get("vault-sync.io/released").is_none(), metadata)
     });
     scene.doc("db").is_at_version(1);
 }
@@ -505,7 +508,7 @@ fn a_creation_whose_reply_was_lost_is_found_and_claimed() {
     scene.vault.behave();
     eventually("the claim is on it", || {
         let metadata = scene.doc("db").metadata()["custom_metadata"].clone();
-        check(metadata["name"] == "db", metadata)
+        check(metadata["vault-sync.io/name"] == "db", metadata)
     });
     scene.entry_is("db", Some("written"));
     scene.doc("db").holds(json!({"k": "v"})).is_at_version(1);

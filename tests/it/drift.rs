@@ -56,7 +56,7 @@ fn a_repaired_document_carries_its_claim_again() {
     let claimed = |name: &str| {
         eventually(format!("the claim is on {name}"), || {
             let found = scene.doc(name).metadata()["custom_metadata"].clone();
-            check(found["name"] == name, found)
+            check(found["vault-sync.io/name"] == name, found)
         });
     };
     for name in ["purged", "unmarked"] {
@@ -202,8 +202,8 @@ fn a_document_that_another_claims_meanwhile_is_not_repaired() {
     scene.settle();
     let metadata = format!("/v1/secret/metadata/{}/db", scene.ns);
     let claim = json!({
-        "managed-by": "vault-sync-operator", "cluster-id": "11111111-2222-3333-4444-555555555555",
-        "namespace": "elsewhere", "kind": "Secret", "name": "theirs",
+        "managed-by": "vault-sync-operator", "vault-sync.io/cluster-id": "11111111-2222-3333-4444-555555555555",
+        "vault-sync.io/namespace": "elsewhere", "vault-sync.io/kind": "Secret", "vault-sync.io/name": "theirs",
     });
     scene
         .bed

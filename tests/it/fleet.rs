@@ -27,7 +27,7 @@ fn deploy(cluster: &Cluster, password: &str) {
 fn state(doc: &Doc) -> Value {
     let metadata = eventually("the document has a claim", || {
         let metadata = doc.metadata();
-        let claimed = metadata["custom_metadata"]["cluster-id"].is_string();
+        let claimed = metadata["custom_metadata"]["vault-sync.io/cluster-id"].is_string();
         check(claimed, &metadata).map(|()| metadata)
     });
     json!({"data": doc.data(), "metadata": metadata})
@@ -41,8 +41,9 @@ fn the_same_application_in_two_clusters_has_documents_of_its_own() {
     let _operators = [a.start(&[]), b.start(&[])];
     a.doc("app/db").becomes(json!({"password": "of a"}));
     b.doc("app/db").becomes(json!({"password": "of b"}));
-    let claims =
-        [&a, &b].map(|one| state(&one.doc("app/db"))["metadata"]["custom_metadata"]["cluster-id"].clone());
+    let claims = [&a, &b].map(|one| {
+        state(&one.doc("app/db"))["metadata"]["custom_metadata"]["vault-sync.io/cluster-id"].clone()
+    });
     assert_eq!(claims[0], *a.scene.bed.cluster_id());
     assert_eq!(claims[1], *b.scene.bed.cluster_id());
     assert_ne!(claims[0], claims[1]);
@@ -111,7 +112,7 @@ fn a_vault_that_reviews_no_tokens_lets_the_operator_in_by_its_signature() {
 /// Every way to a document of KV v2, with the method and a body.
 fn ways(mount: &str, path: &str) -> Vec<(&'static str, String, Option<Value>)> {
     let data = Some(json!({"data": {"k": "stolen"}}));
-    let claim = Some(json!({"custom_metadata": {"cluster-id": "stolen"}}));
+    let claim = Some(json!({"custom_metadata": {"vault-sync.io/cluster-id": "stolen"}}));
     let versions = Some(json!({"versions": [1]}));
     let of = |part: &str| format!("/v1/{mount}/{part}/{path}");
     vec![

@@ -398,7 +398,10 @@ fn what_is_to_happen_to_a_document_is_kept_in_it() {
     assert!(scene.doc("purge").metadata().is_null());
     for name in ["retain", "preserved"] {
         scene.doc(name).holds(json!({"k": "v"})).is_at_version(1);
-        assert_eq!(scene.doc(name).metadata()["custom_metadata"]["released"], "true");
+        assert_eq!(
+            scene.doc(name).metadata()["custom_metadata"]["vault-sync.io/released"],
+            "true"
+        );
     }
 }
 

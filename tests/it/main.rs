@@ -31,6 +31,7 @@ mod no_churn;
 mod outage;
 mod ownership;
 mod paths;
+mod people;
 mod remounts;
 mod rights;
 mod sources;

@@ -146,7 +146,10 @@ fn preserve_removed_together_with_the_path_still_retains() {
     });
     scene.settle();
     scene.doc("db").holds(json!({"k": "v"})).is_at_version(1);
-    assert_eq!(scene.doc("db").metadata()["custom_metadata"]["released"], "true");
+    assert_eq!(
+        scene.doc("db").metadata()["custom_metadata"]["vault-sync.io/released"],
+        "true"
+    );
     // Released is nobody's: another source may have it.
     scene.create_secret("heir", ours(&[("path", &path)]), &[("k", b"v")]);
     scene.event("heir", "Synced", &[]);
@@ -389,7 +392,7 @@ fn two_sources_that_swapped_their_paths_while_the_operator_was_down_lose_nothing
     scene.doc("b").holds(json!({"k": "1"})).is_at_version(2);
     for (document, name) in [("a", "two"), ("b", "one")] {
         let metadata = scene.doc(document).metadata();
-        assert_eq!(metadata["custom_metadata"]["name"], name);
+        assert_eq!(metadata["custom_metadata"]["vault-sync.io/name"], name);
     }
 }
 
@@ -415,7 +418,10 @@ fn a_chain_of_moves_onto_each_others_paths_loses_nothing() {
     scene.settle();
     for (name, to) in [("a", "b"), ("b", "c"), ("c", "d"), ("d", "e")] {
         scene.doc(to).holds(json!({"k": name}));
-        assert_eq!(scene.doc(to).metadata()["custom_metadata"]["name"], name);
+        assert_eq!(
+            scene.doc(to).metadata()["custom_metadata"]["vault-sync.io/name"],
+            name
+        );
     }
 }
 

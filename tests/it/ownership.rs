@@ -22,8 +22,8 @@ fn mark(scene: &Scene, document: &str, metadata: &Value) {
 
 fn foreign(cluster_id: &str) -> Value {
     json!({
-        "managed-by": MANAGER, "cluster": "other", "cluster-id": cluster_id,
-        "namespace": "elsewhere", "kind": "Deployment", "name": "theirs",
+        "managed-by": MANAGER, "vault-sync.io/cluster": "other", "vault-sync.io/cluster-id": cluster_id,
+        "vault-sync.io/namespace": "elsewhere", "vault-sync.io/kind": "Deployment", "vault-sync.io/name": "theirs",
     })
 }
 
@@ -54,10 +54,13 @@ fn a_document_carries_its_owners_claim() {
     scene.doc("db").becomes(json!({"k": "v"}));
     eventually("the claim is on it", || {
         let found = claim(&scene, "db");
-        let id = found["cluster-id"].as_str().unwrap_or_default().to_owned();
+        let id = found["vault-sync.io/cluster-id"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         let wanted = json!({
-            "managed-by": "vault-sync-operator", "cluster": "c1", "cluster-id": id,
-            "namespace": scene.ns, "kind": "Secret", "name": "db",
+            "managed-by": "vault-sync-operator", "vault-sync.io/cluster": "c1", "vault-sync.io/cluster-id": id,
+            "vault-sync.io/namespace": scene.ns, "vault-sync.io/kind": "Secret", "vault-sync.io/name": "db",
         });
         if found == wanted && id.len() == 36 {
             Ok(())
@@ -158,7 +161,7 @@ fn another_clusters_document_is_neither_written_nor_deleted() {
     scene.vanishes("Secret", "db");
     scene.settle();
     scene.doc("db").holds(json!({"k": "v"})).is_at_version(1);
-    assert_eq!(claim(&scene, "db")["name"], "theirs");
+    assert_eq!(claim(&scene, "db")["vault-sync.io/name"], "theirs");
 }
 
 #[test]
@@ -167,9 +170,9 @@ fn a_restored_clusters_claims_count_as_ones_own() {
     let scene = Scene::new();
     scene.doc("db").write(json!({"k": "old"}));
     let mut old = foreign(OLD);
-    old["kind"] = json!("Secret");
-    old["namespace"] = json!(scene.ns);
-    old["name"] = json!("before-the-disaster");
+    old["vault-sync.io/kind"] = json!("Secret");
+    old["vault-sync.io/namespace"] = json!(scene.ns);
+    old["vault-sync.io/name"] = json!("before-the-disaster");
     mark(&scene, "db", &old);
     scene.own("db", "new");
     let _operator = scene.run().flag("adopt-cluster-id", OLD).start();
@@ -201,7 +204,7 @@ fn of_two_sources_the_second_waits_and_then_gets_the_document() {
 }
 
 #[test]
-fn without_claims_the_older_source_has_the_path() {
+fn without_claims_the_holder_keeps_the_path_while_it_wants_it() {
     let scene = Scene::new();
     let path = format!("kv1/{}/shared", scene.ns);
     let document = || scene.doc_in("kv1", &format!("{}/shared", scene.ns));
@@ -211,11 +214,12 @@ fn without_claims_the_older_source_has_the_path() {
     let _operator = scene.start();
     document().becomes(json!({"k": "younger"}));
     scene.annotate("Secret", "older", &[("path", Some(&path))]);
-    document().becomes(json!({"k": "older"}));
+    scene.event("older", "OwnershipConflict", &["younger"]);
     scene.set_key("younger", "k", "again");
-    scene.event("younger", "OwnershipConflict", &["older"]);
-    scene.settle();
-    document().holds(json!({"k": "older"}));
+    document().becomes(json!({"k": "again"}));
+    scene.delete("Secret", "younger");
+    scene.vanishes("Secret", "younger");
+    document().becomes(json!({"k": "older"}));
 }
 
 #[test]
@@ -238,7 +242,7 @@ fn a_policy_without_metadata_rights_still_syncs() {
         .ok();
     let operator = scene.start();
     scene.doc("db").becomes(json!({"k": "one"}));
-    operator.says(&["carry no claims", "secret"]);
+    operator.says(&["carries no claim", "secret"]);
     scene.set_key("db", "k", "two");
     scene.doc("db").becomes(json!({"k": "two"})).is_at_version(2);
     operator.counts("vault_sync_operator_claims_unavailable", &[], 1.0);
@@ -287,7 +291,9 @@ fn the_gauge_of_mounts_without_claims_rises_and_falls() {
     becomes(1.0);
 
     allow("\"create\", \"read\", \"update\", \"patch\", \"list\", \"delete\"");
+    // A denial is remembered for the document that it met.
     scene.annotate("Secret", "db", &[("force-sync", Some("1"))]);
+    scene.annotate("Secret", "marker", &[("force-sync", Some("1"))]);
     becomes(0.0);
     assert!(scene.doc("db").metadata()["custom_metadata"].is_object());
 }

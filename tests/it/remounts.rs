@@ -163,7 +163,10 @@ fn a_v1_mount_that_is_upgraded_to_v2_keeps_its_documents_and_they_stay_true() {
     scene.settle();
     let metadata = own.at("metadata/app");
     assert_eq!(metadata["current_version"], 2, "{metadata}");
-    assert_eq!(metadata["custom_metadata"]["name"], "app", "{metadata}");
+    assert_eq!(
+        metadata["custom_metadata"]["vault-sync.io/name"], "app",
+        "{metadata}"
+    );
 }
 
 /// What stands in the way of v2 on a mount that has become v1 may be somebody else's.
@@ -182,4 +185,22 @@ fn a_look_that_meets_another_shape_asks_for_the_mount_anew() {
     scene.annotate("Secret", "app", &[("force-sync", Some("now"))]);
     own.becomes("app", json!({"k": "one"}));
     assert_eq!(own.at("data/app"), json!({"mine": "x"}));
+}
+
+/// KV v1 takes whatever it is given: a write in the form of v2 would go to `data/app` there.
+#[test]
+fn a_mount_made_anew_as_v1_keeps_what_a_person_wrote_there() {
+    let scene = Scene::new();
+    let own = Own::new(&scene, "2");
+    let annotations = ours(&[("path", &format!("{}/app", own.name))]);
+    scene.create_secret("app", annotations, &[("k", b"one")]);
+    let _operator = scene.start();
+    own.becomes("data/app", json!({"k": "one"}));
+    scene.settle();
+    own.remake("1");
+    let theirs = format!("/v1/{}/data/app", own.name);
+    scene.bed.vault.post(&theirs, &json!({"k": "theirs"})).ok();
+    scene.set_key("app", "k", "two");
+    own.becomes("app", json!({"k": "two"}));
+    assert_eq!(own.at("data/app"), json!({"k": "theirs"}));
 }

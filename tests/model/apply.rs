@@ -4,7 +4,7 @@
 use vault_sync_operator::domain::document::{Cas, KvVersion, Mark as DomainMark};
 use vault_sync_operator::domain::ledger::{LedgerEntry, State};
 use vault_sync_operator::domain::plan::{
-    self, Scene, Seen, Standing, Step, Title, Wish, decide, is_vain, title,
+    self, Scene, Seen, Standing, Step, Title, Wish, decide, is_refuted, is_vain, title,
 };
 use vault_sync_operator::domain::settings::Adopt;
 
@@ -54,18 +54,22 @@ impl Turn<'_> {
             seen,
             version: KvVersion::V2,
             claims: true,
-            adopt: Adopt::Equal,
+            adopt: Adopt::Never,
         })
     }
 
     pub(super) fn wish<T>(&mut self, then: impl FnOnce(&Wish, Option<&LedgerEntry>) -> T) -> T {
         let (id, who, object, rules) = (self.wanted(), self.who, self.object(), self.rules);
         let old = self.me().ledger[id].map(|entry| entry.spelt(rules.deletion));
+        let unsettled = self.run().unsettled != 0;
+        let base = self.run().seen.map_or(0, |seen| seen.seen().base());
         let wish = Wish {
             holder: &NAMES.keys[who],
             uid: &NAMES.uids[usize::from(object.uid)],
             deletion: rules.deletion,
             now: 1,
+            base,
+            unsettled,
         };
         then(&wish, old.as_ref())
     }
@@ -82,7 +86,10 @@ impl Turn<'_> {
                 version: u64::from(known.version),
                 created: 0,
                 content: Some(digest(known.text)),
-                mark: DomainMark::Claimed(NAMES.identity.claim(&NAMES.keys[who])),
+                mark: DomainMark::Claimed(NAMES.identity.claim(
+                    &NAMES.keys[who],
+                    self.me().ledger[id].is_some_and(|entry| entry.adopted),
+                )),
             },
             (None, Some(seen)) => seen.seen(),
             (None, None) => return self.moved(),
@@ -125,6 +132,7 @@ impl Turn<'_> {
         let run = self.run();
         run.cas = cas;
         run.creating = step.title.creating;
+        run.adopted = step.title.adopted;
         run.acts = std::array::from_fn(|at| acts.get(at).copied());
         // What Vault holds from now on, as far as this reconcile can tell.
         run.memory = Some(Remembered {
@@ -142,7 +150,7 @@ impl Turn<'_> {
             write: run.cas.map(|cas| Cas::Version(u64::from(cas))),
             claim: false,
             title: Title {
-                adopted: false,
+                adopted: run.adopted,
                 creating: run.creating,
             },
             revives: false,
@@ -219,6 +227,7 @@ impl Turn<'_> {
                 }
                 if self.world.vault(call) == Reply::Mismatch {
                     self.rules.did(Deed::Mismatch);
+                    self.refuted();
                     return self.moved();
                 }
                 let version = self.world.documents[id].version;
@@ -244,6 +253,24 @@ impl Turn<'_> {
         self.proceed();
     }
 
+    /// A creating write was refused: an intention is no title.
+    fn refuted(&mut self) {
+        let (id, who, deletion) = (self.wanted(), self.who, self.rules.deletion);
+        if !self.run().creating {
+            return;
+        }
+        let entry = self.me().ledger[id].map(|entry| entry.spelt(deletion));
+        if entry.is_some_and(|entry| is_refuted(&NAMES.keys[who], &entry)) {
+            let mutant = self.mutated(Mutation::RefusedCreationIsATitle);
+            let me = self.me();
+            let passes_for_ours = me.ledger[id].map(|entry| Entry {
+                state: State::OutcomeUnknown,
+                ..entry
+            });
+            set(me, id, passes_for_ours.filter(|_| mutant));
+        }
+    }
+
     pub(super) fn unchecked(&self, call: Call) -> Call {
         match call {
             Call::Write { to, text, .. } if self.mutated(Mutation::NoCheckAndSet) => {
@@ -259,7 +286,7 @@ impl Turn<'_> {
         let creating = self.run().creating;
         self.note_late(id);
         let me = self.me();
-        if let Some(entry) = me.ledger[id].filter(|_| creating) {
+        if let Some(entry) = me.ledger[id].filter(|entry| creating && entry.state == State::Creating) {
             let state = State::OutcomeUnknown;
             set(me, id, Some(Entry { state, ..entry }));
         }

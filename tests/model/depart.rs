@@ -3,7 +3,7 @@
 
 use vault_sync_operator::domain::document::KvVersion;
 use vault_sync_operator::domain::ledger::{LedgerEntry, State};
-use vault_sync_operator::domain::plan::{Departure, Removal, remove};
+use vault_sync_operator::domain::plan::{Departure, Removal, Seen, after, remove};
 
 use super::names::{self, NAMES};
 use super::operator::{Turn, flush, held, set, unmark};
@@ -37,12 +37,18 @@ impl Turn<'_> {
 
     /// Looks at a document that is to go, and decides.
     pub(super) fn leave(&mut self) {
-        let (who, deletion) = (self.who, self.rules.deletion);
         let id = self.run().leaving.trailing_zeros() as usize;
-        let mut seen = self.world.documents[id].seen();
+        let seen = self.world.documents[id].seen();
+        self.part_with(id, seen);
+    }
+
+    /// Decides about a document that is to go.
+    fn part_with(&mut self, id: usize, mut seen: Seen) {
+        let (who, deletion) = (self.who, self.rules.deletion);
         if self.mutated(Mutation::ClaimNotCheckedBeforeDelete) {
             unmark(&mut seen);
         }
+        let purged = self.run().purged;
         let me = self.me();
         let Some(entry) = me.ledger[id] else {
             return self.gone(id);
@@ -57,9 +63,9 @@ impl Turn<'_> {
             claimant_watched: true,
             deletion,
             unsettled: has(me.unsettled, id),
+            purged,
         });
         let of = small(id);
-        let version = self.world.documents[id].version;
         let next = match removal {
             Removal::HandOver => {
                 let heir = &rivals[0];
@@ -80,7 +86,10 @@ impl Turn<'_> {
                 return self.gone(id);
             }
             Removal::Watch => {
-                let state = State::Deleting;
+                let state = match entry.state {
+                    State::OutcomeUnknown => State::OutcomeUnknown,
+                    _ => State::Deleting,
+                };
                 set(self.me(), id, Some(Entry { state, ..entry }));
                 self.run().later = true;
                 self.rules.did(Deed::Watched);
@@ -92,9 +101,16 @@ impl Turn<'_> {
                 }
                 Stage::Strike(of)
             }
-            Removal::Release => Stage::Erase(Call::Release { of }),
+            Removal::Release(version) => Stage::Erase(Call::Release {
+                of,
+                version: u8::try_from(version).unwrap_or(u8::MAX),
+            }),
             Removal::Purge => Stage::Erase(Call::Purge { of }),
-            Removal::DeleteVersion(_) | Removal::Delete => Stage::Erase(Call::DeleteVersion { of, version }),
+            Removal::DeleteVersion(version) => Stage::Erase(Call::DeleteVersion {
+                of,
+                version: u8::try_from(version).unwrap_or(u8::MAX),
+            }),
+            Removal::Delete => unreachable!("KV v1"),
         };
         self.run().next = match next {
             Stage::Erase(_) if self.mutated(Mutation::StruckBeforeDeleted) => {
@@ -113,11 +129,12 @@ impl Turn<'_> {
     /// Nothing more is to be done for this document.
     pub(super) fn gone(&mut self, id: usize) {
         self.run().leaving &= !bit(id);
+        self.run().purged = false;
         self.leave_next();
     }
 
     pub(super) fn erase(&mut self, call: Call, lost: bool) {
-        let (Call::DeleteVersion { of, .. } | Call::Purge { of } | Call::Release { of }) = call else {
+        let (Call::DeleteVersion { of, .. } | Call::Purge { of } | Call::Release { of, .. }) = call else {
             unreachable!("a call that takes something away")
         };
         let id = usize::from(of);
@@ -133,11 +150,27 @@ impl Turn<'_> {
             return self.gone(id);
         }
         self.note_gap(id);
+        // The shell saw the document when it decided, and keeps what it saw: nothing else has that version.
+        let seen = self.world.documents[id].seen();
         self.world.vault(call);
-        self.run().next = match call {
-            Call::Release { .. } => Stage::Strike(of),
-            _ => Stage::Leave,
+        let removal = match call {
+            Call::Release { .. } => {
+                self.run().next = Stage::Strike(of);
+                return;
+            }
+            Call::Purge { .. } => {
+                self.run().purged = true;
+                Removal::Purge
+            }
+            Call::DeleteVersion { version, .. } => Removal::DeleteVersion(u64::from(version)),
+            _ => unreachable!("a call that takes something away"),
         };
+        let unsettled = self.me().unsettled | self.run().unsettled;
+        if has(unsettled, id) {
+            self.run().next = Stage::Leave;
+        } else {
+            self.part_with(id, after(&removal, seen));
+        }
     }
 
     /// A source that asks for a document does not lose the last that it stands on. What was seen of

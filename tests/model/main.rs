@@ -25,9 +25,14 @@
 //! What is left out: mounts without claims and KV v1, adoption, several documents for one source (so
 //! that one of them fails and others do not), `paused`, `force-sync`, policies of paths, a ledger that was
 //! lost, operators with different scopes, failures of Kubernetes other than the end of the operator,
-//! changes in Vault by hand, documents that another cluster has deleted, `--cleanup-timeout`, the resync,
+//! what a person does to a live document of ours (drift, which a re-check restores), documents that another
+//! cluster has deleted, `--cleanup-timeout`, the resync,
 //! and time: `since` and `created` are the same moment, and two client timeouts are over when no late
 //! call is under way any more and no old leader is left.
+//!
+//! What a person writes under a claim that we have not given up yet counts as drift: a document whose delete
+//! got no answer is looked at and deleted again. And an undeleted version has its old number: no check-and-set sees that a
+//! person brought it back between our look and our write.
 //!
 //! What is known and not excluded: metadata know no check-and-set. A claim, a release or a purge that
 //! was sent, or decided on without a write, a moment before another cluster creates the
@@ -73,8 +78,10 @@ enum Mutation {
     LateWritesForgotten,
     /// The ledger takes what an old leader writes.
     OldLeaderNotFenced,
-    /// What is remembered is believed although the path has changed meanwhile.
-    MemoryOutlivesPath,
+    /// A check-and-set mismatch counts as a write without an answer, and the intention for a title.
+    RefusedCreationIsATitle,
+    /// What is remembered is believed although the path has changed, and another source held the document.
+    MemoryOutlivesTitle,
 }
 
 /// What must have happened somewhere, or an exploration shows less than it seems to.
@@ -94,6 +101,8 @@ enum Deed {
     Watched,
     Disowned,
     Refused,
+    WrittenByHand,
+    Undeleted,
 }
 
 /// One exploration: what the operator is like, and what can happen to it.
@@ -167,7 +176,13 @@ fn budget(edits: u8, crashes: u8, losses: u8, changes: u8, seizures: u8) -> Budg
         losses,
         changes,
         seizures,
+        hands: 0,
     }
+}
+
+/// The same, with a person who writes, deletes and undeletes documents by hand.
+fn with_hands(budget: Budget, hands: u8) -> Budget {
+    Budget { hands, ..budget }
 }
 
 #[test]
@@ -276,6 +291,24 @@ fn every_deletion_policy() {
 }
 
 #[test]
+fn a_person_writes_deletes_and_undeletes_documents() {
+    for (synced, deletion, losses) in [
+        (true, DeletionPolicy::Soft, 0),
+        (true, DeletionPolicy::Soft, 1),
+        (true, DeletionPolicy::Purge, 1),
+        (false, DeletionPolicy::Soft, 0),
+    ] {
+        let rules = Rules {
+            synced,
+            deletion,
+            budget: with_hands(budget(2, 0, losses, 0, 0), 2),
+            ..calm()
+        };
+        rules.hold(1_000, &[Deed::WrittenByHand]);
+    }
+}
+
+#[test]
 fn two_reconciles_at_a_time() {
     let rules = Rules {
         concurrency: 2,
@@ -310,5 +343,10 @@ fn mutations_are_caught() {
         .clone()
         .shows(Mutation::VaultReadAfterKubernetes, "no rollback");
     leaders.shows(Mutation::OldLeaderNotFenced, "no orphan");
-    edits(budget(3, 0, 1, 0, 0)).shows(Mutation::MemoryOutlivesPath, "convergence");
+    let person = Rules {
+        synced: false,
+        ..edits(with_hands(budget(1, 0, 0, 0, 0), 1))
+    };
+    person.shows(Mutation::RefusedCreationIsATitle, "no theft");
+    edits(budget(3, 0, 1, 0, 0)).shows(Mutation::MemoryOutlivesTitle, "convergence");
 }

@@ -2,6 +2,7 @@
 
 use stateright::{Model, Property};
 use vault_sync_operator::domain::ledger::State;
+use vault_sync_operator::domain::settings::DeletionPolicy;
 
 use super::names;
 use super::operator::{Turn, flush, observe};
@@ -48,6 +49,12 @@ pub enum Move {
     Drop,
     /// Another cluster creates a document where nothing lives.
     Seize(usize),
+    /// A person writes a document by hand where nothing lives.
+    Write(usize),
+    /// A person deletes what a person wrote.
+    Withdraw(usize),
+    /// A person undeletes a document.
+    Undelete(usize),
     /// The Secret of a source gets its other value.
     Rotate(usize),
     /// The Secret of a source is deleted.
@@ -155,11 +162,14 @@ impl Rules {
                 live: true,
                 mark: Mark::Source(small(who)),
                 text,
+                older: false,
             };
             world.stored[who] = Some(Entry {
                 holder: small(who),
                 uid: small(who),
                 state: State::Written,
+                base: 0,
+                adopted: false,
             });
         }
         load(&mut world, 0);
@@ -228,6 +238,36 @@ impl Rules {
         );
         if world.budget.seizures > 0 && !late && !is_claiming(world) {
             moves.extend((0..2).filter(|id| !world.documents[*id].live).map(Move::Seize));
+        }
+        // The same holds for a person, who has the same few milliseconds.
+        if world.budget.hands > 0 && !late && !is_claiming(world) {
+            for id in 0..2 {
+                let document = world.documents[id];
+                // What a person writes under a claim that we have not given up yet is drift.
+                let known = world.stored[id].is_some();
+                let claimed = known && matches!(document.mark, Mark::Source(_));
+                let released = known && matches!(document.mark, Mark::Released(..));
+                let by_hand = document.text.author == Author::Foreign && document.mark != Mark::Foreign;
+                if !document.live {
+                    let at_work = world
+                        .operators
+                        .iter()
+                        .flatten()
+                        .any(|operator| operator.runs.iter().flatten().any(|run| has(run.locked, id)));
+                    // A document that is created between our look and our write, or after our purge, is the
+                    // person's, unless our call gets no answer: that is the promise's exception.
+                    let unanswered = self.budget.losses > 0 && (at_work || known);
+                    if !claimed && !released && !unanswered {
+                        moves.push(Move::Write(id));
+                    }
+                    // An undeleted version has the number that it had: no check-and-set sees it.
+                    if !claimed && !at_work && world.flight.is_none() && document.version > 0 {
+                        moves.push(Move::Undelete(id));
+                    }
+                } else if by_hand {
+                    moves.push(Move::Withdraw(id));
+                }
+            }
         }
         if world.budget.edits == 0 {
             return;
@@ -326,10 +366,42 @@ impl Rules {
                     version: document.version + 1,
                     live: true,
                     mark: Mark::Foreign,
+                    older: true,
                     ..Document::ABSENT
                 };
             }
+            Move::Write(id) | Move::Withdraw(id) | Move::Undelete(id) => self.by_hand(world, step, id),
             edit => Self::edit(world, edit),
+        }
+    }
+
+    /// What a person does to a document.
+    fn by_hand(&self, world: &mut World, step: Move, id: usize) {
+        world.budget.hands -= 1;
+        // Whoever was refused may try again.
+        for operator in world.operators.iter_mut().flatten() {
+            operator.retried = 0;
+        }
+        let document = &mut world.documents[id];
+        match step {
+            Move::Write(_) => {
+                self.did(Deed::WrittenByHand);
+                *document = Document {
+                    version: document.version + 1,
+                    live: true,
+                    mark: document.mark,
+                    older: true,
+                    ..Document::ABSENT
+                };
+            }
+            Move::Undelete(_) => {
+                self.did(Deed::Undeleted);
+                document.live = true;
+                // Whoever undeletes a version has it.
+                document.text.author = Author::Foreign;
+                document.older = true;
+            }
+            _ => document.live = false,
         }
     }
 
@@ -435,6 +507,10 @@ fn load(world: &mut World, at: usize) {
     };
     for (id, entry) in world.stored.iter().enumerate() {
         if let Some(entry) = entry {
+            if world.epoch.is_some() {
+                let inherited = entry.spelt(DeletionPolicy::Soft).inherited();
+                operator.ledger[id] = Some(Entry::of(&inherited));
+            }
             operator.dirty |= bit(usize::from(entry.holder));
             if world.epoch.is_some() {
                 operator.unsettled |= bit(id);

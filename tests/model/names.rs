@@ -22,6 +22,8 @@ use super::world::{Author, DOCUMENTS, Object, SOURCES, Set, Text, bit};
 pub struct Names {
     pub identity: Identity,
     pub keys: [SourceKey; SOURCES],
+    /// Their claims.
+    pub claims: [Claim; SOURCES],
     pub ids: [DocumentId; DOCUMENTS],
     pub uids: Vec<String>,
     pub foreign: Claim,
@@ -52,11 +54,12 @@ pub static NAMES: LazyLock<Names> = LazyLock::new(|| {
         (text, digester.content(&content))
     });
     Names {
+        claims: ["a", "b"].map(|name| identity("ours").claim(&key(name), false)),
         identity: identity("ours"),
         keys: [key("a"), key("b")],
         ids: ["x", "y", "z"].map(|path| DocumentId::new("secret", path)),
         uids: (0..16).map(|uid| format!("u{uid}")).collect(),
-        foreign: identity("theirs").claim(&key("c")),
+        foreign: identity("theirs").claim(&key("c"), false),
         mount: Mount {
             path: "secret".into(),
             version: KvVersion::V2,
@@ -66,7 +69,7 @@ pub static NAMES: LazyLock<Names> = LazyLock::new(|| {
             cluster_prefix: String::new(),
             prefix_style: PrefixStyle::InsideMount,
             isolation: NamespaceIsolation::Off,
-            adopt: Adopt::Equal,
+            adopt: Adopt::Never,
             adopt_cluster_ids: Vec::new(),
             deletion: DeletionPolicy::Soft,
             max_document_size: None,

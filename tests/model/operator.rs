@@ -3,10 +3,11 @@
 
 use vault_sync_operator::domain::document::{DocumentId, Mark as DomainMark};
 use vault_sync_operator::domain::ledger::LedgerEntry;
-use vault_sync_operator::domain::plan::{self, Seen, Standing, may_clean};
+use vault_sync_operator::domain::plan::{self, Seen, Standing, may_clean, may_trust};
+use vault_sync_operator::domain::settings::DeletionPolicy;
 
 use super::names::{self, NAMES};
-use super::world::{Entry, Object, Operator, Run, Set, Stage, World, bit, has, small};
+use super::world::{Entry, Object, Operator, Remembered, Run, Set, Stage, World, bit, has, small};
 use super::{Deed, Mutation, Rules};
 
 /// One call of one reconcile.
@@ -45,6 +46,7 @@ impl Turn<'_> {
     /// The queue gives the source its turn.
     pub fn start(&mut self) {
         let (who, late_look) = (self.who, self.mutated(Mutation::VaultReadAfterKubernetes));
+        let gullible = self.mutated(Mutation::MemoryOutlivesTitle);
         let me = self.me();
         let recheck = has(me.recheck, who);
         me.dirty &= !bit(who);
@@ -54,7 +56,15 @@ impl Turn<'_> {
             me.retried = 0;
         }
         let hint = me.sights[who].and_then(Object::wants);
-        let memory = me.memory[who].filter(|known| !recheck && Some(known.document) == hint);
+        let held = |known: &Remembered| {
+            let entry = me.ledger[usize::from(known.document)];
+            gullible
+                || may_trust(
+                    &NAMES.keys[who],
+                    entry.map(|entry| entry.spelt(DeletionPolicy::Soft)).as_ref(),
+                )
+        };
+        let memory = me.memory[who].filter(|known| !recheck && Some(known.document) == hint && held(known));
         let look = hint.is_some() && memory.is_none() && !late_look;
         me.runs[who] = Some(Run {
             next: if look { Stage::Look } else { Stage::Read },
@@ -68,6 +78,8 @@ impl Turn<'_> {
             acts: [None; 5],
             cas: None,
             creating: false,
+            adopted: false,
+            purged: false,
             leaving: 0,
             failed: false,
             later: false,
@@ -275,7 +287,7 @@ pub fn flush(rules: &Rules, world: &mut World, at: usize) -> bool {
 pub fn observe(rules: &Rules, operator: &mut Operator, who: usize, object: Object) -> Set {
     let (wake, remembers) = names::observe(operator.sights, who, object);
     if wake != 0 {
-        if !remembers && rules.mutation != Mutation::MemoryOutlivesPath {
+        if !remembers && rules.mutation != Mutation::MemoryOutlivesTitle {
             operator.memory[who] = None;
         }
         operator.sights[who] = Some(object.decisive());

@@ -1,10 +1,11 @@
 //! The promises: what must hold in every state, or in every state in which nothing is left to be done.
 
 use stateright::Property;
+use vault_sync_operator::domain::settings::DeletionPolicy;
 
 use super::Rules;
 use super::moves::hears;
-use super::world::{Author, DOCUMENTS, Mark, Object, Operator, SOURCES, World, fault, small};
+use super::world::{Author, DOCUMENTS, Document, Mark, Object, Operator, SOURCES, World, fault, small};
 
 /// What must hold in every state.
 pub fn promises() -> Vec<Property<Rules>> {
@@ -16,17 +17,17 @@ pub fn promises() -> Vec<Property<Rules>> {
         Property::always("new stands before old goes", |_, world: &World| {
             world.faults & fault::GAP == 0
         }),
-        Property::always("no orphan", |_, world: &World| {
+        Property::always("no orphan", |rules: &Rules, world: &World| {
             (0..DOCUMENTS).all(|id| {
                 let document = world.documents[id];
-                !document.is_ours() || document.mark == Mark::Released || world.stored[id].is_some()
+                !document.is_ours() || is_released(rules, document) || world.stored[id].is_some()
             })
         }),
-        Property::always("convergence", |_, world: &World| {
-            !is_quiescent(world) || has_converged(world)
+        Property::always("convergence", |rules: &Rules, world: &World| {
+            !is_quiescent(world) || has_converged(rules, world)
         }),
-        Property::always("the ledger ends tidy", |_, world: &World| {
-            !is_quiescent(world) || (0..DOCUMENTS).all(|id| is_tidy(world, id))
+        Property::always("the ledger ends tidy", |rules: &Rules, world: &World| {
+            !is_quiescent(world) || (0..DOCUMENTS).all(|id| is_tidy(rules, world, id))
         }),
     ]
 }
@@ -58,11 +59,17 @@ fn is_quiescent(world: &World) -> bool {
 }
 
 /// What a source wants and could have.
-fn healthy(world: &World, who: usize) -> Option<usize> {
+fn healthy(rules: &Rules, world: &World, who: usize) -> Option<usize> {
     let wants = usize::from(world.objects[who]?.wants()?);
     let document = world.documents[wants];
-    let free = document.mark != Mark::Released && (!document.live || document.text.author != Author::Foreign);
+    let free = !document.live || document.text.author != Author::Foreign && !is_released(rules, document);
     (world.secrets[who].value != 0 && free).then_some(wants)
+}
+
+/// Whether we have given it up as it is. What is retained is everybody's to write, and a late call of ours may.
+fn is_released(rules: &Rules, document: Document) -> bool {
+    let retains = rules.deletion == DeletionPolicy::Retain;
+    matches!(document.mark, Mark::Released(_, version) if retains || version == document.version)
 }
 
 fn wants(world: &World, who: usize, id: usize) -> bool {
@@ -70,9 +77,9 @@ fn wants(world: &World, who: usize, id: usize) -> bool {
 }
 
 /// Vault holds exactly what the sources ask for.
-fn has_converged(world: &World) -> bool {
+fn has_converged(rules: &Rules, world: &World) -> bool {
     let stands = (0..SOURCES).all(|who| {
-        let Some(id) = healthy(world, who) else {
+        let Some(id) = healthy(rules, world, who) else {
             return true;
         };
         let document = world.documents[id];
@@ -93,28 +100,28 @@ fn has_converged(world: &World) -> bool {
         };
         let author = usize::from(author);
         // A source with a problem loses nothing, and neither does one that waits for another's document.
-        let content = wants(world, author, id) || is_troubled(world, author);
+        let content = wants(world, author, id) || is_troubled(rules, world, author);
         let successor = (0..SOURCES).any(|who| wants(world, who, id) && world.secrets[who].value == 0);
-        !document.live || document.mark == Mark::Released || content || successor
+        !document.live || is_released(rules, document) || content || successor
     });
     let gone = (world.objects.iter().flatten()).all(|object| !object.deleting);
     stands && no_other && gone
 }
 
 /// A source that asks for what it cannot have.
-fn is_troubled(world: &World, who: usize) -> bool {
+fn is_troubled(rules: &Rules, world: &World, who: usize) -> bool {
     let Some(id) = world.objects[who].and_then(Object::wants).map(usize::from) else {
         return false;
     };
     let document = world.documents[id];
     world.secrets[who].value == 0
-        || document.mark == Mark::Released
+        || is_released(rules, document)
         || document.text.author != Author::Source(small(who))
         || !document.live
 }
 
 /// The ledger has an entry only for what stands, or for a source that keeps all it has.
-fn is_tidy(world: &World, id: usize) -> bool {
+fn is_tidy(rules: &Rules, world: &World, id: usize) -> bool {
     world.documents[id].is_ours()
-        || world.stored[id].is_none_or(|entry| is_troubled(world, usize::from(entry.holder)))
+        || world.stored[id].is_none_or(|entry| is_troubled(rules, world, usize::from(entry.holder)))
 }

@@ -54,7 +54,8 @@ pub struct Text {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Mark {
     Unclaimed,
-    Released,
+    /// A source gave it up, at this version.
+    Released(u8, u8),
     Source(u8),
     Foreign,
 }
@@ -68,6 +69,8 @@ pub struct Document {
     pub live: bool,
     pub mark: Mark,
     pub text: Text,
+    /// Whether a version of it, live or not, is somebody else's. Ghost.
+    pub older: bool,
 }
 
 impl Document {
@@ -80,14 +83,19 @@ impl Document {
             value: 0,
             edition: 0,
         },
+        older: false,
     };
 
-    /// What a read shows of it. Every write of the model is younger than every intention that the
-    /// ledger holds, and what was there at the beginning is older.
+    /// What a read shows of it. Every write of the model, a person's too, is younger than every intention that
+    /// the ledger holds, and what was there at the beginning is older.
     pub fn seen(self) -> Seen {
         let mark = match self.mark {
-            Mark::Unclaimed | Mark::Released => DomainMark::Unclaimed,
-            Mark::Source(who) => DomainMark::Claimed(NAMES.identity.claim(&NAMES.keys[usize::from(who)])),
+            Mark::Unclaimed => DomainMark::Unclaimed,
+            Mark::Released(who, version) => DomainMark::Released {
+                claim: NAMES.claims[usize::from(who)].clone(),
+                version: u64::from(version),
+            },
+            Mark::Source(who) => DomainMark::Claimed(NAMES.claims[usize::from(who)].clone()),
             Mark::Foreign => DomainMark::Claimed(NAMES.foreign.clone()),
         };
         let version = u64::from(self.version);
@@ -96,7 +104,7 @@ impl Document {
             (_, false) => Seen::Deleted { version, mark },
             (_, true) => Seen::Live {
                 version,
-                created: i64::from(self.text.author != Author::Foreign),
+                created: i64::from(self.mark != Mark::Foreign),
                 content: Some(digest(self.text)),
                 mark,
             },
@@ -138,6 +146,8 @@ pub struct Entry {
     pub holder: u8,
     pub uid: u8,
     pub state: State,
+    pub base: u8,
+    pub adopted: bool,
 }
 
 impl Entry {
@@ -148,6 +158,8 @@ impl Entry {
             holder: small(holder.expect("a known holder")),
             uid: small(uid.expect("a known UID")),
             state: entry.state,
+            base: u8::try_from(entry.base).expect("a small version"),
+            adopted: entry.adopted,
         }
     }
 
@@ -158,7 +170,8 @@ impl Entry {
             state: self.state,
             since: 1,
             deletion,
-            adopted: false,
+            base: u64::from(self.base),
+            adopted: self.adopted,
             paused: false,
         }
     }
@@ -179,7 +192,7 @@ pub enum Call {
     Claim { of: u8, by: u8 },
     DeleteVersion { of: u8, version: u8 },
     Purge { of: u8 },
-    Release { of: u8 },
+    Release { of: u8, version: u8 },
 }
 
 /// What Vault says to it.
@@ -248,6 +261,9 @@ pub struct Run {
     pub acts: [Option<Act>; 5],
     pub cas: Option<u8>,
     pub creating: bool,
+    pub adopted: bool,
+    /// Whether the document that is leaving was purged, and that was answered.
+    pub purged: bool,
     /// The documents that are still to go.
     pub leaving: Set,
     /// Something failed that time may cure.
@@ -297,6 +313,8 @@ pub struct Budget {
     pub changes: u8,
     /// Documents that another cluster creates.
     pub seizures: u8,
+    /// What a person does to documents by hand.
+    pub hands: u8,
 }
 
 /// A promise that was broken by an event rather than by a state. Ghost.
@@ -343,10 +361,18 @@ impl World {
                     live: true,
                     mark: document.mark,
                     text,
+                    older: document.older,
                 };
             }
             Call::Claim { of, by } => return self.mark(of, Mark::Source(by)),
-            Call::Release { of } => return self.mark(of, Mark::Released),
+            Call::Release { of, version } => {
+                // A mark of ours on somebody's document goes: that takes nothing from anybody.
+                let document = &mut self.documents[usize::from(of)];
+                let Mark::Source(who) = document.mark else {
+                    return Reply::Done;
+                };
+                document.mark = Mark::Released(who, version);
+            }
             Call::DeleteVersion { of, version } => {
                 let document = &mut self.documents[usize::from(of)];
                 if document.version == version && document.live {
@@ -358,7 +384,7 @@ impl World {
             }
             Call::Purge { of } => {
                 let document = &mut self.documents[usize::from(of)];
-                if document.live && document.text.author == Author::Foreign {
+                if document.older || (document.live && document.text.author == Author::Foreign) {
                     self.faults |= fault::THEFT;
                 }
                 *document = Document::ABSENT;

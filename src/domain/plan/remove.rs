@@ -1,12 +1,16 @@
 //! What is to be done about a document that its source no longer wants.
 
-use super::{Identity, Seen, is_written};
+use super::{Identity, Seen, is_given_up, is_written};
 use crate::domain::document::{Claim, KvVersion, Mark};
-use crate::domain::ledger::LedgerEntry;
+use crate::domain::ledger::{LedgerEntry, State};
 use crate::domain::settings::DeletionPolicy;
 
 /// All that bears on a document that the ledger gives to a source which no longer wants it.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts of a document that do not depend on each other"
+)]
 pub struct Departure<'a> {
     /// Who we are.
     pub identity: &'a Identity,
@@ -24,6 +28,8 @@ pub struct Departure<'a> {
     pub deletion: DeletionPolicy,
     /// Whether a write of ours could still be under way to it.
     pub unsettled: bool,
+    /// Whether this pass has purged the document already, and Vault has confirmed it.
+    pub purged: bool,
 }
 
 /// What is to be done about such a document.
@@ -37,8 +43,8 @@ pub enum Removal {
     Purge,
     /// Delete it (KV v1), and look again.
     Delete,
-    /// Mark the claim as released; then it is out of the ledger.
-    Release,
+    /// Mark the claim as released at this version; then it is out of the ledger.
+    Release(u64),
     /// Nothing of ours is left: it is out of the ledger.
     Gone,
     /// Nothing is left yet, but a late write could still land: look again later.
@@ -49,6 +55,19 @@ pub enum Removal {
     Orphan,
 }
 
+/// What is left of a document after a delete that Vault has confirmed. There is no need to look again: what
+/// stands there from now on is somebody else's. Only while a late write of ours could arrive, a look must tell.
+pub fn after(removal: &Removal, seen: Seen) -> Seen {
+    match (removal, seen) {
+        (Removal::DeleteVersion(version), Seen::Live { mark, .. }) => Seen::Deleted {
+            version: *version,
+            mark,
+        },
+        (Removal::Purge | Removal::Delete, _) => Seen::Absent,
+        (_, seen) => seen,
+    }
+}
+
 /// Decides about a document that its source no longer wants.
 pub fn remove(scene: &Departure) -> Removal {
     if scene.wanted {
@@ -57,37 +76,44 @@ pub fn remove(scene: &Departure) -> Removal {
     let retain = scene.deletion == DeletionPolicy::Retain;
     match scene.seen {
         Seen::Absent | Seen::Deleted { .. } if scene.unsettled && !retain => Removal::Watch,
+        Seen::Deleted { mark, .. } if may_purge(scene, mark) && explains(scene, mark) => Removal::Purge,
+        // A claim that outlived its document would give us what somebody writes there later.
         Seen::Deleted {
-            mark: Mark::Claimed(claim),
-            ..
-        } if scene.deletion == DeletionPolicy::Purge && holds(scene, claim) && !scene.entry.adopted => {
-            Removal::Purge
-        }
-        Seen::Absent | Seen::Deleted { .. } => Removal::Gone,
-        Seen::Live {
             version,
             mark: Mark::Claimed(claim),
+        } if holds(scene, claim) => Removal::Release(*version),
+        Seen::Absent | Seen::Deleted { .. } => Removal::Gone,
+        // It was created since. Of ours, only a creation without an answer could have come; nothing tells that one
+        // from anybody's.
+        Seen::Live { .. } if scene.purged => Removal::Orphan,
+        Seen::Live {
+            version,
+            mark: mark @ Mark::Claimed(claim),
             ..
         } if holds(scene, claim) => {
             if retain {
-                Removal::Release
+                Removal::Release(*version)
             } else {
-                delete(scene, *version)
+                delete(scene, *version, mark)
             }
         }
         Seen::Live {
-            mark: Mark::Claimed(_) | Mark::Garbled,
+            mark: Mark::Claimed(_) | Mark::Garbled | Mark::Foreign(_),
             ..
         } => Removal::Disown,
+        Seen::Live { version, mark, .. } if is_given_up(mark, *version) => Removal::Disown,
         Seen::Live { .. } if retain => Removal::Gone,
         Seen::Live {
             version,
             created,
-            mark: Mark::Unclaimed | Mark::Unreadable,
+            mark: mark @ (Mark::Unclaimed | Mark::Released { .. } | Mark::Unreadable),
             ..
         } => {
             if is_written(scene.entry, scene.version, *version, *created) {
-                delete(scene, *version)
+                delete(scene, *version, mark)
+            } else if scene.entry.state == State::Creating {
+                // We never wrote it.
+                Removal::Disown
             } else {
                 Removal::Orphan
             }
@@ -102,10 +128,32 @@ fn holds(scene: &Departure, claim: &Claim) -> bool {
     scene.identity.is_ours(claim) && (claim.holder == scene.entry.holder || scene.claimant_watched)
 }
 
-fn delete(scene: &Departure, version: u64) -> Removal {
-    match (scene.version, scene.deletion) {
-        (KvVersion::V1, _) => Removal::Delete,
-        (KvVersion::V2, DeletionPolicy::Purge) if !scene.entry.adopted => Removal::Purge,
-        (KvVersion::V2, _) => Removal::DeleteVersion(version),
+/// Whether its versions are known to be ours, so that they may go for good: by our claim, or, on a document
+/// without one, by the ledger.
+fn explains(scene: &Departure, mark: &Mark) -> bool {
+    match mark {
+        Mark::Claimed(claim) => holds(scene, claim),
+        Mark::Garbled | Mark::Foreign(_) => false,
+        Mark::Unclaimed | Mark::Released { .. } | Mark::Unreadable => {
+            matches!(scene.entry.state, State::Written | State::Deleting)
+        }
+    }
+}
+
+/// A purge destroys only what we made: never a document with versions from before us, as the ledger or the
+/// claim remembers.
+fn may_purge(scene: &Departure, mark: &Mark) -> bool {
+    let adopted_by_claim = matches!(mark, Mark::Claimed(claim) if claim.adopted);
+    scene.version == KvVersion::V2
+        && scene.deletion == DeletionPolicy::Purge
+        && !scene.entry.adopted
+        && !adopted_by_claim
+}
+
+fn delete(scene: &Departure, version: u64, mark: &Mark) -> Removal {
+    match scene.version {
+        KvVersion::V1 => Removal::Delete,
+        KvVersion::V2 if may_purge(scene, mark) => Removal::Purge,
+        KvVersion::V2 => Removal::DeleteVersion(version),
     }
 }

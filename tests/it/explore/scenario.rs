@@ -324,10 +324,15 @@ fn owner(scene: &Scene, claim: &Value) -> String {
         return String::new();
     }
     let whole = json!({
-        "managed-by": "vault-sync-operator", "cluster-id": scene.bed.cluster_id(), "namespace": scene.ns,
-        "kind": claim["kind"], "name": claim["name"],
+        "managed-by": "vault-sync-operator", "vault-sync.io/cluster-id": scene.bed.cluster_id(),
+        "vault-sync.io/namespace": scene.ns, "vault-sync.io/kind": claim["vault-sync.io/kind"],
+        "vault-sync.io/name": claim["vault-sync.io/name"],
     });
-    let word = |name: &str| claim[name].as_str().unwrap_or_default();
+    let word = |name: &str| {
+        claim[format!("vault-sync.io/{name}")]
+            .as_str()
+            .unwrap_or_default()
+    };
     if *claim == whole {
         format!(", of {} {}", word("kind"), word("name"))
     } else {

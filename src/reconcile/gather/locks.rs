@@ -1,5 +1,8 @@
 //! One reconcile at a time for each document: two sources that want the same one, or of which one
 //! leaves it as the other comes, take turns.
+//!
+//! A pass takes its locks once, while it gathers: [`Locks::acquire`] is visible there and nowhere else. A pass
+//! that waited for a second lock could wait for one that it holds itself.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -24,7 +27,7 @@ pub struct Guard<'a> {
 impl Locks {
     /// Waits until none of these documents is worked on, and takes them all at once, so that no two
     /// waiters can hold what the other needs.
-    pub async fn acquire(&self, ids: Vec<DocumentId>) -> Guard<'_> {
+    pub(super) async fn acquire(&self, ids: Vec<DocumentId>) -> Guard<'_> {
         loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
@@ -49,12 +52,12 @@ impl Locks {
 
 impl Guard<'_> {
     /// The documents.
-    pub fn ids(&self) -> &[DocumentId] {
+    pub(super) fn ids(&self) -> &[DocumentId] {
         &self.ids
     }
 
     /// Whether it is the right to work on this document.
-    pub fn covers(&self, id: &DocumentId) -> bool {
+    pub(super) fn covers(&self, id: &DocumentId) -> bool {
         self.ids.contains(id)
     }
 }
