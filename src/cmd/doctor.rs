@@ -334,16 +334,15 @@ impl Probe<'_> {
         let Start { cas, mut older } = self.start().await?;
         let mut version = self.write(cas).await?;
         findings.good("write");
-        if self.mount.version == KvVersion::V2 {
-            if !self.mark(version, findings).await {
-                if older != version.checked_sub(1) {
-                    match self.write(Cas::Version(version)).await {
-                        Ok(next) => version = next,
-                        Err(Failure(what, why)) => findings.bad(&what, why),
-                    }
+        if self.mount.version == KvVersion::V2 && !self.mark(version, findings).await {
+            // Without a claim, the version before the one that is deleted says whose it was.
+            if older != version.checked_sub(1) {
+                match self.write(Cas::Version(version)).await {
+                    Ok(next) => version = next,
+                    Err(Failure(what, why)) => findings.bad(&what, why),
                 }
-                older = None;
             }
+            older = None;
         }
         match self.read().await? {
             Observed::Live { held, .. } if self.is_mark(&held) => findings.good("read"),
