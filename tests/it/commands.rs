@@ -1,8 +1,8 @@
-//! `release` and `doctor`: the commands of the chart's hooks.
+//! `release` and `doctor`: the commands of the chart's hooks. And `hack/setup-vault.sh`, which prepares Vault for both.
 
 use serde_json::{Value, json};
 
-use crate::harness::{Scene, check, env_from, eventually, ours};
+use crate::harness::{Cluster, Scene, check, env_from, eventually, ours};
 
 const FINALIZER: &str = "vault-sync.io/finalizer";
 
@@ -428,4 +428,46 @@ fn what_keeps_a_pod_from_being_ready_is_told_on_the_pod() {
         .ok();
     operator.probe("/readyz", 200);
     told("Ready", "nothing keeps the operator");
+}
+
+/// The audience that the role of a cluster asks of tokens.
+fn audience(cluster: &Cluster) -> Value {
+    let role = format!("/v1/auth/clusters/{}/role/vault-sync-operator", cluster.name);
+    let role = cluster.scene.bed.vault.get(&role).ok();
+    role["data"]["audience"].clone()
+}
+
+#[track_caller]
+fn says(said: &[String], words: &str) {
+    assert!(said.iter().any(|line| line.contains(words)), "{words}: {said:#?}");
+}
+
+#[test]
+fn the_setup_binds_the_role_to_the_audience_of_the_clusters_tokens() {
+    let cluster = Cluster::new(Scene::new(), "a");
+    let said = cluster.set_up(&[]);
+    assert_eq!(
+        audience(&cluster),
+        "https://kubernetes.default.svc.cluster.local",
+        "{said:#?}"
+    );
+    says(&said, "works      a login as ServiceAccount");
+    // Without a token to look at, it keeps what it has found before.
+    let said = cluster.set_up(&[("SERVICE_ACCOUNT", "not-there-yet")]);
+    assert_eq!(
+        audience(&cluster),
+        "https://kubernetes.default.svc.cluster.local",
+        "{said:#?}"
+    );
+    let other = Cluster::new(Scene::new(), "b");
+    let said = other.set_up(&[("SERVICE_ACCOUNT", "not-there-yet")]);
+    says(&said, "role vault-sync-operator takes tokens of any audience");
+}
+
+#[test]
+fn the_setup_warns_of_addresses_that_only_one_machine_can_use() {
+    let cluster = Cluster::new(Scene::new(), "a");
+    let said = cluster.set_up(&[("SERVICE_ACCOUNT", "not-there-yet")]);
+    says(&said, "warning: VAULT_ADDR is http://127.0.0.1:");
+    says(&said, "warning: the API server's address is https://127.0.0.1:");
 }
