@@ -1,4 +1,4 @@
-//! `release` and `doctor`: the commands of the chart's hooks. And `hack/setup-vault.sh`, which prepares Vault for both.
+//! `release` and `doctor`, the commands of the chart's hooks, and `hack/setup-vault.sh`.
 
 use serde_json::{Value, json};
 

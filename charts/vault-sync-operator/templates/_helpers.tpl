@@ -14,17 +14,20 @@
 {{- printf "%s-controller-manager" (include "vso.fullname" .) -}}
 {{- end -}}
 
-{{/* (list FRONT END): a name of 63 characters at most. A front that is cut gets a hash, so that the name stays unique. */}}
+{{/*
+(list FRONT END): a name of 63 characters at most, without dots. A front that is changed gets a hash, so that the
+name stays unique.
+*/}}
 {{- define "vso.short" -}}
 {{- $front := first . -}}
 {{- $end := last . -}}
-{{- if gt (add (len $front) (len $end)) 63 -}}
-{{- $front = printf "%s-%s" ($front | trunc (int (sub 54 (len $end))) | trimAll "-.") ($front | sha256sum | trunc 8) -}}
+{{- if or (contains "." $front) (gt (add (len $front) (len $end)) 63) -}}
+{{- $front = printf "%s-%s" ($front | replace "." "-" | trunc (int (sub 54 (len $end))) | trimAll "-") ($front | sha256sum | trunc 8) -}}
 {{- end -}}
 {{- printf "%s%s" $front $end -}}
 {{- end -}}
 
-{{/* A Service's name has 63 characters at most, begins with a letter and has no dot, which a release's name may have. */}}
+{{/* A Service's name has 63 characters at most, begins with a letter and has no dots; a release's name may. */}}
 {{- define "vso.metricsService" -}}
 {{- $full := include "vso.fullname" . -}}
 {{- $plain := $full | replace "." "-" -}}

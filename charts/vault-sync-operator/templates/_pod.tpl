@@ -79,7 +79,10 @@ same things, with the same files.
 {{- end }}
 {{- end -}}
 
-{{/* With those of `env`, of which none may be the chart's too: a flag wins over its variable, and nobody would notice. */}}
+{{/*
+With those of `env`. A variable that the chart sets too is refused: a flag wins over its variable, and nobody would
+notice.
+*/}}
 {{- define "vso.env" -}}
 {{- $value := dict
   "VAULT_ADDR" "vault.address" "VAULT_SYNC_VAULT_ROLE" "vault.role" "VAULT_SYNC_VAULT_AUTH_PATH" "vault.authPath"
