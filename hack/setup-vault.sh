@@ -30,7 +30,8 @@
 #                               local: as Vault's own pod; for a Vault inside this cluster
 #                               token: as a ServiceAccount of its own, whose token Vault keeps for REVIEWER_TTL
 #   REVIEWER_TTL                how long that token is good for (8760h); run this again before it ends
-#   TOKEN_AUDIENCE              the chart's vault.tokenAudience; METHOD=jwt needs one (vault), REVIEWER=self cannot have one
+#   TOKEN_AUDIENCE              the chart's vault.tokenAudience; METHOD=jwt needs one (vault), REVIEWER=self cannot have one.
+#                               Without one the role takes the audience that the cluster gives to tokens, if it can be asked
 #   KUBERNETES_HOST             the API server as Vault reaches it (as KUBECONFIG has it)
 #   KUBERNETES_CA               file with its CA (as KUBECONFIG has it)
 #
@@ -113,6 +114,10 @@ esac
 reason() { sed -n '/errors\{0,1\} occurred/d; s/^[[:space:]]*\* *//p' | paste -sd, | sed 's/,/, /g'; } # of the vault command's error on stdin
 refusal=$(vault token lookup 2>&1 >/dev/null) || die "Vault does not know this token (VAULT_TOKEN): $(reason <<<"$refusal")"
 
+address=${VAULT_ADDR:-https://127.0.0.1:8200}
+# Whether an address means the machine that uses it: another one for each who does.
+loopback() { [[ ${1,,} =~ ^[a-z]+://(localhost|([a-z0-9-]+\.)*localhost|127\.[0-9.]+|0\.0\.0\.0|\[::1?\])([:/]|$) ]]; }
+
 # get PATH FIELD: as JSON on one line; fails if there is none. Blanks do not matter to who compares.
 get() { vault read -format=json -field="$2" "$1" 2>/dev/null | tr -d '[:space:]'; }
 
@@ -157,6 +162,18 @@ else
   ca=$(configured certificate-authority-data | base64 -d)
 fi
 ca=${ca:-$(kubectl --namespace=kube-system get configmap kube-root-ca.crt --output=jsonpath='{.data.ca\.crt}')}
+
+# ---- the audience of tokens for which none is asked: the API server's -------------------------------
+own_audience() { # as the operator's account has it, or another one of the cluster
+  local token payload
+  token=$(kubectl --namespace="$namespace" create token "$account" --duration=10m 2>/dev/null) ||
+    token=$(kubectl --namespace=kube-system create token default --duration=10m 2>/dev/null) || return 0
+  payload=$(cut -d. -f2 <<<"$token" | tr '_-' '/+')
+  while ((${#payload} % 4)); do payload+='='; done
+  base64 -d <<<"$payload" 2>/dev/null | sed -n 's/.*"aud":\["\([^"]*\)".*/\1/p' || true
+}
+bound=$audience
+if [[ -z $bound ]]; then bound=$(own_audience); fi
 
 # ---- doing it, or saying so -------------------------------------------------------------------------
 width=10
@@ -325,29 +342,42 @@ ensure "policy $name: ${mounts[*]/%/${prefix:+/$prefix}}" "sys/policies/acl/$nam
 fields=(token_policies "[\"$name\"]" token_no_default_policy true token_ttl 3600 token_max_ttl 86400)
 if [[ $method == kubernetes ]]; then
   fields+=(bound_service_account_names "[\"$account\"]" bound_service_account_namespaces "[\"$namespace\"]")
-  fields+=(audience "$(quoted "$audience")")
+  [[ -z $bound ]] || fields+=(audience "$(quoted "$bound")")
 else
   fields+=(role_type '"jwt"' user_claim '"sub"' bound_subject "$(quoted "system:serviceaccount:$namespace:$account")" bound_audiences "[\"$audience\"]")
 fi
 ensure "role $role of auth/$auth: ServiceAccount $namespace/$account" "auth/$auth/role/$role" "${fields[@]}"
 
+tried=''
 # ---- does it hold? --------------------------------------------------------------------------------------
 if [[ -n $dry ]]; then
   say 'Nothing was done: this was a dry run.'
 elif jwt=$(kubectl --namespace="$namespace" create token "$account" ${audience:+--audience="$audience"} --duration=10m 2>/dev/null); then
   refusal=$(VAULT_TOKEN='' vault write -field=token "auth/$auth/login" - 2>&1 <<<"{\"role\":\"$role\",\"jwt\":\"$jwt\"}") ||
-    die "all is set up, but a login as $namespace/$account fails: $(reason <<<"$refusal"). Can Vault reach $host?"
+    die "all is set up, but a login as $namespace/$account fails: $(reason <<<"$refusal"). Can Vault reach $host?$(! loopback "$host" || printf ' It is an address of one machine alone: set KUBERNETES_HOST.')"
   VAULT_TOKEN=$refusal vault token revoke -self >/dev/null
+  tried=yes
   did works "a login as ServiceAccount $namespace/$account"
 else
   say "A login was not tried: ServiceAccount $namespace/$account is not there yet; the chart makes it."
 fi
 
 say ''
+note=''
+if loopback "$address"; then
+  note=' # pods cannot reach this address: put the one here by which they reach Vault'
+  say "warning: VAULT_ADDR is $address, an address of this machine alone: pods cannot reach Vault by it. Set vault.address below to the one by which they can."
+fi
+if [[ $method == kubernetes && -z $tried ]] && loopback "$host"; then
+  say "warning: the API server's address is $host: Vault cannot reach it, unless it runs on the same machine. Set KUBERNETES_HOST to the one by which Vault can, and run this again with --force."
+fi
+if [[ $method == kubernetes && -z $bound ]]; then
+  say "warning: role $role takes tokens of any audience, since the cluster gave no token to learn its own from. Run this again when the chart is installed."
+fi
 say 'Values of the chart for this cluster:'
 cat <<YAML
 vault:
-  address: ${VAULT_ADDR:-https://127.0.0.1:8200}
+  address: $address$note
   authPath: $auth
   role: $role
 YAML

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use vaultrs::api::kv1::requests::DeleteSecretRequest;
 use vaultrs::api::kv2::requests::{
     DeleteLatestSecretVersionRequest, DeleteSecretMetadataRequest, DeleteSecretVersionsRequest,
+    ReadSecretRequest,
 };
 
 use crate::domain::document::{Cas, DocumentId, KvVersion, MetadataPatch, Mount, Observed};
@@ -75,6 +76,19 @@ impl Vault {
         };
         let reply = self.0.call(&call, &Plain::get(path)).await?;
         kv::observed(mount.version, &call, &reply)
+    }
+
+    /// Reads one version of a KV v2 document, as [`Vault::read`] reads the latest.
+    /// <https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2#read-secret-version>
+    pub async fn read_version(&self, id: &DocumentId, version: u64) -> Result<Observed, Error> {
+        let call = Call::new(Operation::Read, id.to_string());
+        let request = ReadSecretRequest {
+            mount: id.mount.clone(),
+            path: id.path.clone(),
+            version: Some(version),
+        };
+        let reply = self.0.call(&call, &request).await?;
+        kv::observed(KvVersion::V2, &call, &reply)
     }
 
     /// Writes a whole document, and gives its new version; 0 on KV v1, where `cas` means nothing.

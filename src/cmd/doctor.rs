@@ -1,6 +1,7 @@
 //! `doctor`: whether an operator with these flags, here, could do its work; one line for each thing that is tried.
 //!
-//! It logs in as the operator does, and does with a document of its own what the operator does with others'.
+//! It logs in as the operator does, and writes, reads and deletes a document of its own. It touches no other:
+//! what a person has at that path, deleted or not, stays as it is.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -16,10 +17,10 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Config, Doctor};
-use crate::domain::document::{Cas, Claim, DocumentId, KvVersion, Mount, Observed};
+use crate::domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount, Observed};
 use crate::domain::path;
 use crate::domain::source::{Kind, SourceKey};
-use crate::domain::value::{Content, Value, same};
+use crate::domain::value::{Content, Held, Value, same};
 use crate::kube::{Kube, call, connect, resource};
 use crate::mounts::{Fault, Mounts};
 use crate::run::Error;
@@ -27,6 +28,9 @@ use crate::vault::{self, ErrorKind, Observer, Vault};
 
 /// No answer takes longer that is worth waiting for.
 const WITHIN: Duration = Duration::from_secs(20);
+
+/// The key and the value of a document that only `doctor` writes.
+const MARK: (&str, &str) = ("written-by", "vault-sync-operator doctor");
 
 /// Tries everything, and fails if anything does.
 pub async fn doctor(config: Config, what: &Doctor) -> Result<(), Error> {
@@ -81,6 +85,12 @@ impl Findings {
     fn bad(&mut self, what: &str, why: impl Display) {
         self.bad += 1;
         say(&format!("FAIL  {what}: {why}"));
+    }
+
+    /// The operator works without it, in a way that somebody should know.
+    fn warn(&mut self, what: &str, why: impl Display) {
+        self.good += 1;
+        say(&format!("WARN  {what}: {why}"));
     }
 
     fn end(self) -> Result<(), Error> {
@@ -257,7 +267,7 @@ fn in_hints(error: &vault::Error) -> String {
 /// What was tried, and why it failed.
 struct Failure(String, String);
 
-/// Writes, marks, reads and deletes a document that nobody else has.
+/// Finds the document that the path names, and tries everything with it.
 async fn probe(
     config: &Config,
     vault: &Vault,
@@ -285,66 +295,193 @@ async fn probe(
         "mount {}/ is KV version {version}; the document is {}",
         mount.path, place.id
     ));
-    let failed = |doing: &str| {
-        let what = format!("{doing} {}", place.id);
-        move |error: vault::Error| Failure(what, in_hints(&error))
+    let probe = Probe {
+        vault,
+        mount: &mount,
+        id: &place.id,
+        content: BTreeMap::from([(MARK.0.to_owned(), Value::new(MARK.1.as_bytes().to_vec()))]),
+        config,
+        cluster_id,
     };
-
-    let cas = match vault.read(&mount, &place.id).await.map_err(failed("read"))? {
-        Observed::Live { .. } => {
-            let why = "it exists; name another with --probe, one that does not";
-            return Err(Failure(format!("document {}", place.id), why.to_owned()));
-        }
-        _ if mount.version == KvVersion::V1 => Cas::None,
-        Observed::Absent => Cas::Version(0),
-        Observed::Deleted { version, .. } => Cas::Version(version),
-    };
-    let content: Content = BTreeMap::from([(
-        "written-by".to_owned(),
-        Value::new(b"vault-sync-operator doctor".to_vec()),
-    )]);
-    let version = vault
-        .write(&mount, &place.id, &content, cas)
-        .await
-        .map_err(failed("write"))?;
-    findings.good("write");
-    if mount.version == KvVersion::V2 {
-        let claim = Claim {
-            adopted: false,
-            cluster: Some(config.settings.cluster_name.clone()).filter(|name| !name.is_empty()),
-            cluster_id,
-            holder: SourceKey {
-                kind: Kind::Secret,
-                namespace: config.namespace.clone(),
-                name: "vault-sync-operator-doctor".to_owned(),
-            },
-        };
-        match vault.patch_metadata(&place.id, &claim.patch()).await {
-            Ok(()) => findings.good("claim"),
-            Err(error) => findings.bad(
-                "claim",
-                format!("{error} — without rights on metadata/ documents carry no claims, see the README under \"Whose a document is\""),
-            ),
-        }
-    }
-    match vault.read(&mount, &place.id).await.map_err(failed("read"))? {
-        Observed::Live { held, .. } if same(&held, &content) => findings.good("read"),
-        _ => findings.bad("read", "it is not what was written; does somebody else write it?"),
-    }
-    remove(vault, &mount, &place.id, version)
-        .await
-        .map_err(failed("delete"))?;
-    findings.good("delete");
-    Ok(())
+    probe.run(findings).await
 }
 
-/// For good where that is allowed: a probe should leave nothing.
-async fn remove(vault: &Vault, mount: &Mount, id: &DocumentId, version: u64) -> Result<(), vault::Error> {
-    if mount.version == KvVersion::V1 {
-        return vault.delete_latest(mount, id).await;
+/// A document that only `doctor` writes.
+///
+/// On KV v2 it deletes only versions that hold the mark, by their number, and writes only with check-and-set, at a
+/// path that is free or its own. It never purges: somebody could write there just before. So a deleted version
+/// stays in the history, and the next run must recognize it as its own. The claim names that version; without
+/// permissions on `metadata/`, the version before it holds the mark and is not deleted.
+struct Probe<'a> {
+    vault: &'a Vault,
+    mount: &'a Mount,
+    id: &'a DocumentId,
+    content: Content,
+    config: &'a Config,
+    cluster_id: String,
+}
+
+/// What the first write builds on.
+struct Start {
+    cas: Cas,
+    /// A version of an earlier run that is not deleted.
+    older: Option<u64>,
+}
+
+impl Probe<'_> {
+    /// Writes, claims, reads and deletes it.
+    async fn run(&self, findings: &mut Findings) -> Result<(), Failure> {
+        let Start { cas, mut older } = self.start().await?;
+        let mut version = self.write(cas).await?;
+        findings.good("write");
+        if self.mount.version == KvVersion::V2 && !self.mark(version, findings).await {
+            // Without a claim, the version before the one that is deleted says whose it was.
+            if older != version.checked_sub(1) {
+                match self.write(Cas::Version(version)).await {
+                    Ok(next) => version = next,
+                    Err(Failure(what, why)) => findings.bad(&what, why),
+                }
+            }
+            older = None;
+        }
+        match self.read().await? {
+            Observed::Live { held, .. } if self.is_mark(&held) => findings.good("read"),
+            _ => findings.bad("read", "it is not what was written; does somebody else write it?"),
+        }
+        self.delete(version).await?;
+        findings.good("delete");
+        if let Some(older) = older {
+            // If this is not allowed, the version stays behind a deleted one, where nobody reads it.
+            let _ = self.vault.delete_version(self.id, older).await;
+        }
+        Ok(())
     }
-    match vault.purge(id).await {
-        Err(error) if error.kind == ErrorKind::Denied => vault.delete_version(id, version).await,
-        other => other,
+
+    /// Puts the claim on it, and says whether it is there.
+    async fn mark(&self, version: u64, findings: &mut Findings) -> bool {
+        let claimed = self
+            .vault
+            .patch_metadata(self.id, &self.claim(version).patch())
+            .await;
+        match &claimed {
+            Ok(()) => findings.good("claim"),
+            Err(error) if error.kind == ErrorKind::Denied => findings.warn(
+                "claim",
+                format!("{error} — without permissions on metadata/ the operator works, but documents carry no claims; see the README under \"Whose a document is\""),
+            ),
+            Err(error) => findings.bad("claim", in_hints(error)),
+        }
+        claimed.is_ok()
     }
+
+    /// Whether the path is free, or what is there is our own.
+    async fn start(&self) -> Result<Start, Failure> {
+        let left = || {
+            say(&format!(
+                "note  an earlier run left its document {}; this run removes it",
+                self.id
+            ));
+        };
+        let foreign = |why: &str| {
+            Err(Failure(
+                format!("document {}", self.id),
+                format!("{why}; choose another path with --probe (in the chart: test.path)"),
+            ))
+        };
+        let start = |version, older| match self.mount.version {
+            KvVersion::V1 => Start {
+                cas: Cas::None,
+                older: None,
+            },
+            KvVersion::V2 => Start {
+                cas: Cas::Version(version),
+                older,
+            },
+        };
+        match self.read().await? {
+            Observed::Absent => Ok(start(0, None)),
+            Observed::Live { version, held, .. } if self.is_mark(&held) => {
+                left();
+                Ok(start(version, Some(version)))
+            }
+            Observed::Live { .. } => foreign("it exists, and doctor did not write it; nothing was changed"),
+            Observed::Deleted { version, mark } => match version.checked_sub(1) {
+                _ if Self::names(&mark, version) => Ok(start(version, None)),
+                Some(before) if before > 0 && self.holds_mark(before).await? => {
+                    Ok(start(version, Some(before)))
+                }
+                _ => foreign(
+                    "its latest version is deleted, and doctor did not write that one; nothing was changed, since it can be undeleted",
+                ),
+            },
+        }
+    }
+
+    /// The claim of a run, which says which version it deletes.
+    fn claim(&self, version: u64) -> Claim {
+        Claim {
+            cluster: Some(self.config.settings.cluster_name.clone()).filter(|name| !name.is_empty()),
+            cluster_id: self.cluster_id.clone(),
+            holder: SourceKey {
+                kind: Kind::Secret,
+                namespace: self.config.namespace.clone(),
+                name: holder(version),
+            },
+            adopted: false,
+        }
+    }
+
+    /// Whether the claim of a run of `doctor`'s, in whatever cluster, names this version.
+    fn names(mark: &Mark, version: u64) -> bool {
+        matches!(mark, Mark::Claimed(claim) if claim.holder.kind == Kind::Secret && claim.holder.name == holder(version))
+    }
+
+    fn is_mark(&self, held: &Held) -> bool {
+        same(held, &self.content)
+    }
+
+    async fn holds_mark(&self, version: u64) -> Result<bool, Failure> {
+        let seen = self.vault.read_version(self.id, version).await;
+        let seen = seen.map_err(|error| self.failed("read", &error))?;
+        Ok(matches!(seen, Observed::Live { held, .. } if self.is_mark(&held)))
+    }
+
+    async fn read(&self) -> Result<Observed, Failure> {
+        let seen = self.vault.read(self.mount, self.id).await;
+        seen.map_err(|error| self.failed("read", &error))
+    }
+
+    async fn write(&self, cas: Cas) -> Result<u64, Failure> {
+        let written = self.vault.write(self.mount, self.id, &self.content, cas).await;
+        written.map_err(|error| self.failed("write", &error))
+    }
+
+    /// Deletes the version that this run wrote. Where the policy does not allow that by number, it does what the
+    /// operator does there: it deletes the latest version right after it has seen that it is this one.
+    async fn delete(&self, version: u64) -> Result<(), Failure> {
+        if self.mount.version == KvVersion::V2 {
+            match self.vault.delete_version(self.id, version).await {
+                Err(error) if error.kind == ErrorKind::Denied => {}
+                done => return done.map_err(|error| self.failed("delete", &error)),
+            }
+        }
+        let latest = self.read().await?;
+        let ours = matches!(&latest, Observed::Live { version: is, held, .. } if *is == version && self.is_mark(held));
+        if !ours {
+            let what = format!("delete {}", self.id);
+            let why = "somebody else has written it; nothing was deleted; choose another path with --probe";
+            return Err(Failure(what, why.to_owned()));
+        }
+        let deleted = self.vault.delete_latest(self.mount, self.id).await;
+        deleted.map_err(|error| self.failed("delete", &error))
+    }
+
+    fn failed(&self, doing: &str, error: &vault::Error) -> Failure {
+        Failure(format!("{doing} {}", self.id), in_hints(error))
+    }
+}
+
+/// The name in a claim. It carries the version that the run deletes.
+fn holder(version: u64) -> String {
+    format!("vault-sync-operator-doctor.{version}")
 }

@@ -1,8 +1,8 @@
-//! `release` and `doctor`: the commands of the chart's hooks.
+//! `release` and `doctor`, the commands of the chart's hooks, and `hack/setup-vault.sh`.
 
 use serde_json::{Value, json};
 
-use crate::harness::{Scene, check, env_from, eventually, ours};
+use crate::harness::{Cluster, Scene, check, env_from, eventually, ours};
 
 const FINALIZER: &str = "vault-sync.io/finalizer";
 
@@ -179,15 +179,162 @@ fn doctor_tries_everything_and_leaves_nothing() {
     assert_eq!(scene.logins(), [""; 0], "its token is revoked");
 }
 
+/// The content that only doctor writes.
+fn mark() -> Value {
+    json!({"written-by": "vault-sync-operator doctor"})
+}
+
+/// Runs doctor on the scene's document `probe`: exit code, and what it printed.
+fn doctor(scene: &Scene) -> (i32, String) {
+    let path = format!("--probe={}", scene.path("probe"));
+    scene.run().ended(&["doctor", &path])
+}
+
+/// Lets the operator do this to the scene's documents and nothing else.
+fn only_on_data(scene: &Scene, capabilities: &str) {
+    let path = format!("secret/data/{}/*", scene.ns);
+    scene.set_policy(&format!("path \"{path}\" {{ capabilities = [{capabilities}] }}"));
+}
+
 #[test]
 fn doctor_leaves_a_document_that_exists() {
     let scene = Scene::new();
+    for content in [
+        json!({"mine": "1"}),
+        json!({"written-by": "vault-sync-operator doctor", "mine": "1"}),
+        json!({"written-by": "me"}),
+    ] {
+        scene.doc("probe").write(content.clone());
+        let version = scene.doc("probe").version();
+        let (code, text) = doctor(&scene);
+        assert_eq!(code, 1, "{text}");
+        let words =
+            "it exists, and doctor did not write it; nothing was changed; choose another path with --probe";
+        assert!(text.contains(words), "{text}");
+        scene.doc("probe").holds(content).is_at_version(version);
+    }
+}
+
+#[test]
+fn doctor_leaves_the_versions_of_a_document_that_a_person_deleted() {
+    let scene = Scene::new();
     scene.doc("probe").write(json!({"mine": "1"}));
-    let path = format!("--probe={}", scene.path("probe"));
-    let (code, text) = scene.run().ended(&["doctor", &path]);
+    scene.doc("probe").write(json!({"mine": "2"}));
+    scene.doc("probe").delete();
+    let (code, text) = doctor(&scene);
     assert_eq!(code, 1, "{text}");
-    assert!(text.contains("it exists; name another with --probe"), "{text}");
-    scene.doc("probe").becomes(json!({"mine": "1"}));
+    let words = "its latest version is deleted, and doctor did not write that one; nothing was changed";
+    assert!(text.contains(words), "{text}");
+    scene.doc("probe").undelete(2);
+    scene.doc("probe").holds(json!({"mine": "2"})).is_at_version(2);
+}
+
+#[test]
+fn doctor_leaves_what_a_person_writes_and_deletes_where_it_has_been() {
+    let scene = Scene::new();
+    let (code, text) = doctor(&scene);
+    assert_eq!(code, 0, "{text}");
+    scene.doc("probe").write(json!({"mine": "1"}));
+    let version = scene.doc("probe").version();
+    scene.doc("probe").delete();
+    let (code, text) = doctor(&scene);
+    assert_eq!(code, 1, "{text}");
+    scene.doc("probe").undelete(version);
+    scene
+        .doc("probe")
+        .holds(json!({"mine": "1"}))
+        .is_at_version(version);
+}
+
+#[test]
+fn doctor_deletes_its_own_version_and_not_what_a_person_writes_meanwhile() {
+    let scene = Scene::new();
+    let claim = format!("PATCH /v1/secret/metadata/{}/probe", scene.ns);
+    scene.vault.hold(&claim);
+    let path = format!("--probe={}", scene.path("probe"));
+    let (code, text) = std::thread::scope(|threads| {
+        let running = threads.spawn(|| {
+            let run = scene.run().env("VAULT_CLIENT_TIMEOUT", "3s");
+            run.ended(&["doctor", &path])
+        });
+        scene.vault.holds(1);
+        scene.doc("probe").write(json!({"mine": "1"}));
+        running.join().unwrap()
+    });
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("does somebody else write it?"), "{text}");
+    scene.doc("probe").holds(json!({"mine": "1"}));
+    scene.vault.land();
+}
+
+#[test]
+fn without_permissions_on_metadata_doctor_warns_and_can_be_run_again() {
+    let scene = Scene::new();
+    only_on_data(&scene, r#""create", "read", "update", "delete""#);
+    for _ in 0..3 {
+        let (code, text) = doctor(&scene);
+        assert_eq!(code, 0, "{text}");
+        assert!(text.contains("WARN  claim: "), "{text}");
+        assert!(text.contains("ok    delete"), "{text}");
+        assert_eq!(scene.doc("probe").data(), None);
+    }
+    // A person's document is still told from its own.
+    scene.doc("probe").write(json!({"mine": "1"}));
+    scene.doc("probe").delete();
+    let version = scene.doc("probe").version();
+    let (code, text) = doctor(&scene);
+    assert_eq!(code, 1, "{text}");
+    assert_eq!(scene.doc("probe").version(), version);
+}
+
+#[test]
+fn doctor_recognises_the_probe_of_an_earlier_run_and_takes_it_away() {
+    let scene = Scene::new();
+    only_on_data(&scene, r#""create", "read", "update""#);
+    for _ in 0..2 {
+        let (code, text) = doctor(&scene);
+        assert_eq!(code, 1, "{text}");
+        assert!(text.contains("FAIL  delete secret/"), "{text}");
+        scene.doc("probe").holds(mark());
+    }
+    scene.set_policy(&scene.policy());
+    let (code, text) = doctor(&scene);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("note  an earlier run left its document"), "{text}");
+    assert_eq!(scene.doc("probe").data(), None);
+    let (code, text) = doctor(&scene);
+    assert_eq!(code, 0, "{text}");
+}
+
+#[test]
+fn doctor_recognises_its_document_where_vault_keeps_one_version() {
+    let scene = Scene::new();
+    let metadata = format!("/v1/secret/metadata/{}/probe", scene.ns);
+    scene.bed.vault.post(&metadata, &json!({"max_versions": 1})).ok();
+    for _ in 0..2 {
+        let (code, text) = doctor(&scene);
+        assert_eq!(code, 0, "{text}");
+        assert_eq!(scene.doc("probe").data(), None);
+    }
+}
+
+#[test]
+fn doctor_takes_its_own_document_of_kv_version_1_away_and_no_other() {
+    let scene = Scene::new();
+    let path = format!("{}/probe", scene.ns);
+    let probe = || scene.doc_in("kv1", &path);
+    let flag = format!("--probe=kv1/{path}");
+    let run = || scene.run().ended(&["doctor", &flag]);
+    probe().write(mark());
+    for _ in 0..2 {
+        let (code, text) = run();
+        assert_eq!(code, 0, "{text}");
+        assert_eq!(probe().data(), None);
+    }
+    probe().write(json!({"mine": "1"}));
+    let (code, text) = run();
+    assert_eq!(code, 1, "{text}");
+    probe().holds(json!({"mine": "1"}));
 }
 
 #[test]
@@ -281,4 +428,46 @@ fn what_keeps_a_pod_from_being_ready_is_told_on_the_pod() {
         .ok();
     operator.probe("/readyz", 200);
     told("Ready", "nothing keeps the operator");
+}
+
+/// The audience that the role of a cluster asks of tokens.
+fn audience(cluster: &Cluster) -> Value {
+    let role = format!("/v1/auth/clusters/{}/role/vault-sync-operator", cluster.name);
+    let role = cluster.scene.bed.vault.get(&role).ok();
+    role["data"]["audience"].clone()
+}
+
+#[track_caller]
+fn says(said: &[String], words: &str) {
+    assert!(said.iter().any(|line| line.contains(words)), "{words}: {said:#?}");
+}
+
+#[test]
+fn the_setup_binds_the_role_to_the_audience_of_the_clusters_tokens() {
+    let cluster = Cluster::new(Scene::new(), "a");
+    let said = cluster.set_up(&[]);
+    assert_eq!(
+        audience(&cluster),
+        "https://kubernetes.default.svc.cluster.local",
+        "{said:#?}"
+    );
+    says(&said, "works      a login as ServiceAccount");
+    // Without a token to look at, it keeps what it has found before.
+    let said = cluster.set_up(&[("SERVICE_ACCOUNT", "not-there-yet")]);
+    assert_eq!(
+        audience(&cluster),
+        "https://kubernetes.default.svc.cluster.local",
+        "{said:#?}"
+    );
+    let other = Cluster::new(Scene::new(), "b");
+    let said = other.set_up(&[("SERVICE_ACCOUNT", "not-there-yet")]);
+    says(&said, "role vault-sync-operator takes tokens of any audience");
+}
+
+#[test]
+fn the_setup_warns_of_addresses_that_only_one_machine_can_use() {
+    let cluster = Cluster::new(Scene::new(), "a");
+    let said = cluster.set_up(&[("SERVICE_ACCOUNT", "not-there-yet")]);
+    says(&said, "warning: VAULT_ADDR is http://127.0.0.1:");
+    says(&said, "warning: the API server's address is https://127.0.0.1:");
 }

@@ -14,9 +14,42 @@
 {{- printf "%s-controller-manager" (include "vso.fullname" .) -}}
 {{- end -}}
 
-{{/* A Service's name has 63 characters at most. */}}
+{{/*
+(list FRONT END): a name of 63 characters at most, without dots. A front that is changed gets a hash, so that the
+name stays unique.
+*/}}
+{{- define "vso.short" -}}
+{{- $front := first . -}}
+{{- $end := last . -}}
+{{- if or (contains "." $front) (gt (add (len $front) (len $end)) 63) -}}
+{{- $front = printf "%s-%s" ($front | replace "." "-" | trunc (int (sub 54 (len $end))) | trimAll "-") ($front | sha256sum | trunc 8) -}}
+{{- end -}}
+{{- printf "%s%s" $front $end -}}
+{{- end -}}
+
+{{/* A Service's name has 63 characters at most, begins with a letter and has no dots; a release's name may. */}}
 {{- define "vso.metricsService" -}}
-{{- printf "%s-controller-manager-metrics-service" (include "vso.fullname" . | trunc 28 | trimSuffix "-") -}}
+{{- $full := include "vso.fullname" . -}}
+{{- $plain := $full | replace "." "-" -}}
+{{- if regexMatch "^[0-9]" $plain -}}
+{{- $plain = printf "m-%s" $plain -}}
+{{- end -}}
+{{- $cut := $plain | trunc 28 -}}
+{{- /* A cut that has the whole of the release's name in it is unique. */}}
+{{- if or (ne $plain $full) (and (ne $plain $cut) (not (hasPrefix (printf "%s-" .Release.Name) $cut))) -}}
+{{- $cut = printf "%s-%s" ($plain | trunc 19 | trimAll "-") ($full | sha256sum | trunc 8) -}}
+{{- end -}}
+{{- printf "%s-controller-manager-metrics-service" ($cut | trimSuffix "-") -}}
+{{- end -}}
+
+{{/* A Job's name has 63 characters at most. */}}
+{{- define "vso.releaseJob" -}}
+{{- include "vso.short" (list (include "vso.fullname" .) "-release") -}}
+{{- end -}}
+
+{{/* A Pod's name is its hostname too, which has 63 characters at most. */}}
+{{- define "vso.testPod" -}}
+{{- include "vso.short" (list (include "vso.fullname" .) "-test") -}}
 {{- end -}}
 
 {{- define "vso.namespace" -}}

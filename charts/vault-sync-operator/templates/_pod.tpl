@@ -34,7 +34,8 @@ same things, with the same files.
 {{- end }}
 {{- end -}}
 
-{{- define "vso.env" -}}
+{{/* The chart's own variables. */}}
+{{- define "vso.ownEnv" -}}
 - name: POD_NAME
   valueFrom:
     fieldRef: {fieldPath: metadata.name}
@@ -76,6 +77,38 @@ same things, with the same files.
 - name: VAULT_CLIENT_KEY
   value: /etc/vault-sync-operator/vault-client/{{ $secret.keyKey | default "tls.key" }}
 {{- end }}
+{{- end -}}
+
+{{/*
+With those of `env`. A variable that the chart sets too is refused: a flag wins over its variable, and nobody would
+notice.
+*/}}
+{{- define "vso.env" -}}
+{{- $value := dict
+  "VAULT_ADDR" "vault.address" "VAULT_SYNC_VAULT_ROLE" "vault.role" "VAULT_SYNC_VAULT_AUTH_PATH" "vault.authPath"
+  "VAULT_SYNC_CLUSTER_NAME" "clusterName" "VAULT_SYNC_WATCH_NAMESPACES" "watchNamespaces" "VAULT_SYNC_KINDS" "kinds and secretSources"
+  "VAULT_SYNC_FINALIZERS" "finalizers" "VAULT_SYNC_NAMESPACE_ISOLATION" "namespaceIsolation" "VAULT_SYNC_PATH_POLICY" "pathPolicy"
+  "VAULT_SYNC_DELETION_POLICY" "deletionPolicy" "VAULT_SYNC_CONCURRENCY" "concurrency" "VAULT_SYNC_LEADER_ELECT" "controllerManager.leaderElect"
+  "VAULT_SYNC_METRICS_BIND_ADDRESS" "controllerManager.metrics.bindAddress" "VAULT_SYNC_ENABLE_METRICS_AUTH" "controllerManager.metrics.enableAuth"
+  "VAULT_SYNC_HEALTH_PROBE_BIND_ADDRESS" "controllerManager.healthProbe.bindAddress" "VAULT_SYNC_SHUTDOWN_GRACE" "terminationGracePeriodSeconds"
+  "VAULT_SYNC_LOG_FORMAT" "logFormat" "GOMAXPROCS" "goRuntime.gomaxprocs" "GOMEMLIMIT" "goRuntime.gomemlimit" "VAULT_NAMESPACE" "vault.namespace"
+  "VAULT_CACERT" "vault.caSecret or vault.caBundle" "VAULT_CLIENT_CERT" "vault.clientCertSecret" "VAULT_CLIENT_KEY" "vault.clientCertSecret" -}}
+{{- $own := dict -}}
+{{- range include "vso.ownEnv" . | fromYamlArray -}}
+{{- $_ := set $own .name (printf "the chart sets %s itself" .name) -}}
+{{- end -}}
+{{- range include "vso.flags" . | fromYamlArray -}}
+{{- $flag := regexReplaceAll "^--?([^=]*).*$" . "${1}" -}}
+{{- $variable := eq $flag "vault-addr" | ternary "VAULT_ADDR" (printf "VAULT_SYNC_%s" ($flag | upper | replace "-" "_")) -}}
+{{- $_ := set $own $variable (printf "%s has no effect beside the flag --%s, which the chart sets" $variable $flag) -}}
+{{- end -}}
+{{- range .Values.env -}}
+{{- $instead := hasPrefix "POD_" .name | ternary "leave it out" (printf "use %s instead" (get $value .name | default "extraArgs")) -}}
+{{- with get $own .name -}}
+{{- fail (printf "env: %s; %s" . $instead) -}}
+{{- end -}}
+{{- end -}}
+{{ include "vso.ownEnv" . }}
 {{- with .Values.env }}
 {{ toYaml . }}
 {{- end }}

@@ -23,6 +23,7 @@ mod testbed;
 
 pub use answer::Answer;
 pub use certs::Authority;
+pub use chart::Chart;
 pub use cluster::Cluster;
 pub use doc::Doc;
 pub use forward_proxy::ForwardProxy;

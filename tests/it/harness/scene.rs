@@ -529,7 +529,7 @@ impl Scene {
     }
 
     /// What design.md lists under "Rights on a v2 mount", for this scene's prefix.
-    fn policy(&self) -> String {
+    pub fn policy(&self) -> String {
         let mut policy = String::new();
         let mut allow = |path: &str, capabilities: &str| {
             let _ = writeln!(policy, "path \"{path}\" {{ capabilities = [{capabilities}] }}");

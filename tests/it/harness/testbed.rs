@@ -568,13 +568,19 @@ impl Testbed {
             ("it-metrics", granted("ClusterRole", None, "metrics-reader")),
         ];
         let admission = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic";
-        let mut policy = chart.object("ValidatingAdmissionPolicy", None, "").clone();
-        // Each scene has an operator in a namespace of its own.
-        policy["spec"]["matchConditions"][0]["expression"] =
-            "request.userInfo.username.endsWith(':operator')".into();
-        self.kube.post(&format!("{admission}ies"), &policy).ok();
-        let binding = chart.object("ValidatingAdmissionPolicyBinding", None, "");
-        self.kube.post(&format!("{admission}ybindings"), binding).ok();
+        for suffix in ["-operator", "-secret-read"] {
+            let mut policy = chart.object("ValidatingAdmissionPolicy", None, suffix).clone();
+            // Each scene has an operator, and sources, in namespaces of its own.
+            if suffix == "-operator" {
+                policy["spec"]["matchConditions"][0]["expression"] =
+                    "request.userInfo.username.endsWith(':operator')".into();
+            } else {
+                policy["spec"]["matchConstraints"]["namespaceSelector"] = json!({});
+            }
+            self.kube.post(&format!("{admission}ies"), &policy).ok();
+            let binding = chart.object("ValidatingAdmissionPolicyBinding", None, suffix);
+            self.kube.post(&format!("{admission}ybindings"), binding).ok();
+        }
         for (name, rules) in roles {
             let made = json!({"metadata": {"name": name}, "rules": rules});
             self.kube
