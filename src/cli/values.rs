@@ -131,6 +131,9 @@ pub(super) fn cluster_ids(text: &str) -> Result<List<String>, String> {
     })
 }
 
+/// Longest `--cluster-prefix`, in bytes: a document's path has to have room behind it.
+const LONGEST_PREFIX: usize = 256;
+
 /// `--cluster-prefix`, without slashes at the ends.
 pub(super) fn cluster_prefix(text: &str) -> Result<String, String> {
     let prefix = text.trim_matches('/');
@@ -141,11 +144,11 @@ pub(super) fn cluster_prefix(text: &str) -> Result<String, String> {
                 .chars()
                 .all(|c| c.is_ascii_graphic() && !matches!(c, '{' | '}' | '%' | '?' | '#' | '*'))
     };
-    if prefix.is_empty() || prefix.split('/').all(good) {
+    if prefix.len() <= LONGEST_PREFIX && (prefix.is_empty() || prefix.split('/').all(good)) {
         return Ok(prefix.to_owned());
     }
     Err(format!(
-        "{:?} is not allowed; use a path such as clusters/{{cluster}}, or nothing",
+        "{:?} is not allowed; use a path such as clusters/{{cluster}} of at most {LONGEST_PREFIX} bytes, or nothing",
         excerpt(text)
     ))
 }
@@ -231,16 +234,31 @@ pub(super) fn a_duration(text: &str) -> Result<Duration, String> {
     duration::parse(text).map_err(|fault| format!("{:?}: {fault}", excerpt(text)))
 }
 
+/// A duration in a range, with words for what is outside.
+pub(super) fn within(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
+    let duration = a_duration(text)?;
+    if (least..=most).contains(&duration) {
+        return Ok(duration);
+    }
+    Err(format!(
+        "{:?} is not allowed; use a duration from {} to {}",
+        excerpt(text),
+        duration::display(least),
+        duration::display(most)
+    ))
+}
+
 /// A period that can be turned off.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Period(pub(super) Option<Duration>);
 
+/// More often than each second would be a storm; more seldom than each year is off.
 pub(super) fn period(text: &str) -> Result<Period, String> {
-    if text == "off" {
+    if text == "off" || a_duration(text).is_ok_and(|period| period.is_zero()) {
         return Ok(Period(None));
     }
-    match a_duration(text) {
-        Ok(period) => Ok(Period(Some(period).filter(|period| !period.is_zero()))),
+    match within(text, Duration::from_secs(1), Duration::from_hours(8760)) {
+        Ok(period) => Ok(Period(Some(period))),
         Err(fault) => Err(format!("{fault}; or off")),
     }
 }
@@ -256,10 +274,10 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         .filter(|number| number.bytes().all(|c| c.is_ascii_digit()))
         .and_then(|number| number.parse::<u64>().ok())
         .and_then(|number| number.checked_mul(1 << shift))
-        .filter(|&bytes| i64::try_from(bytes).is_ok())
+        .filter(|&bytes| bytes <= 1 << 50)
         .ok_or_else(|| {
             format!(
-                "{:?} is not allowed; use bytes, or a suffix B, KiB, MiB, GiB or TiB, such as 512KiB",
+                "{:?} is not allowed; use bytes, or a suffix B, KiB, MiB, GiB or TiB, such as 512KiB, and at most 1024TiB",
                 excerpt(text)
             )
         })
