@@ -131,8 +131,15 @@ impl Controller {
     async fn run(&self, reconciler: &Reconciler, (key, recheck): (SourceKey, bool)) {
         let deleting = self.index().get(&key).is_some_and(|tracked| tracked.deleting);
         // One that is being deleted has a deadline to keep; when Vault is back it is seen to with the others.
-        if self.outage.park(&key, recheck) && !deleting {
-            self.queue().done(&key);
+        if let Some(wait) = self.outage.park(&key, recheck).filter(|_| !deleting) {
+            let again = match wait {
+                outage::Wait::Patiently(left) => Some(left),
+                outage::Wait::Tell => reconciler.tell_waiting(&key, &self.outage.why()),
+            };
+            let mut queue = self.queue();
+            queue.schedule(&key, again.map(|after| (self.now() + after, false)));
+            queue.done(&key);
+            drop(queue);
             self.wake.notify_one();
             return;
         }

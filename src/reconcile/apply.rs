@@ -513,6 +513,10 @@ fn as_its_people_may_know(source: &Source, id: &DocumentId, owner: Owner) -> Own
             tracing::warn!(source = %source.key, document = %id, %holder, "the document belongs to another namespace's source");
             Owner::Elsewhere
         }
+        Owner::Cluster(cluster) => {
+            tracing::warn!(source = %source.key, document = %id, cluster, "the document belongs to another cluster");
+            Owner::Cluster(String::new())
+        }
         owner => owner,
     }
 }
