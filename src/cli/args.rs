@@ -180,7 +180,7 @@ struct TuningGroup {
     resync_interval: Period,
     /// How long work may drain after a signal
     #[arg(long, value_name = "DURATION", default_value = "20s",
-          value_parser = |text: &str| values::within(text, Duration::ZERO, Duration::from_hours(1)))]
+          value_parser = |text: &str| values::within(text, Duration::ZERO, Duration::from_hours(24)))]
     shutdown_grace: Duration,
     /// How often the Event of a problem that lasts is repeated: before Kubernetes drops it, after an hour. For tests
     #[arg(long, value_name = "DURATION", default_value = "50m", hide = true,

@@ -119,7 +119,7 @@ fn timeout(text: &str) -> Result<Duration, String> {
 fn proxy(text: &str) -> Result<String, String> {
     let uri = text.parse::<http::Uri>().ok();
     match uri
-        .filter(|uri| uri.authority().is_some())
+        .filter(|uri| uri.authority().is_some_and(values::has_usable_port))
         .as_ref()
         .and_then(http::Uri::scheme_str)
     {

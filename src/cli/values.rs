@@ -166,12 +166,26 @@ pub(super) fn vault_address(text: &str) -> Result<String, String> {
         Some(authority) if authority.as_str().contains('@') => {
             Err(format!("the URL must not hold a user or a password; {ALLOWED}"))
         }
+        Some(authority) if !has_usable_port(authority) => {
+            Err(format!("the URL's port must be from 1 to 65535; {ALLOWED}"))
+        }
         Some(_) if uri.query().is_some() || text.contains('#') => {
             Err(format!("the URL must end with its path; {ALLOWED}"))
         }
         Some(_) => Ok(text.trim_end_matches('/').to_owned()),
         None => Err(format!("the URL names no host; {ALLOWED}")),
     }
+}
+
+/// Whether an address names a port that there can be, or none.
+pub(super) fn has_usable_port(authority: &http::uri::Authority) -> bool {
+    let (_, port) = match authority.as_str().rsplit_once(':') {
+        // A colon inside of brackets belongs to an IPv6 address.
+        Some((_, port)) if port.ends_with(']') => return true,
+        Some(split) => split,
+        None => return true,
+    };
+    port.bytes().all(|c| c.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 /// Where the auth method is mounted, without slashes at the ends (`kubernetes`, `clusters/a`).

@@ -154,3 +154,28 @@ fn a_source_that_asks_for_more_than_it_may_loses_nothing_to_another() {
     });
     assert_eq!(rivals.len(), 1);
 }
+
+#[test]
+fn objects_with_a_misspelt_annotation_have_room_in_bounds_and_give_it_back() {
+    let mut index = index();
+    for number in 0..20 {
+        assert!(index.has_room_for_misspelt("shop"));
+        observe(&mut index, &format!("stray{number}"), &[("Path", "")]);
+    }
+    assert!(!index.has_room_for_misspelt("shop"));
+    assert!(index.has_room_for_misspelt("other"));
+    // Sources that ask for something take none of it.
+    listing(&mut index, "web", r#"[{"name": "db"}]"#);
+    // One is corrected, one shown again, one goes.
+    observe(&mut index, "stray0", &[("path", "secret/app")]);
+    observe(&mut index, "stray1", &[("Path", ""), ("pth", "")]);
+    assert!(index.has_room_for_misspelt("shop"));
+    observe(&mut index, "stray0", &[("Path", "")]);
+    assert!(!index.has_room_for_misspelt("shop"));
+    index.forget(&key("stray2"));
+    assert!(index.has_room_for_misspelt("shop"));
+    for number in 0..20 {
+        index.bury(&key(&format!("stray{number}")));
+    }
+    assert!(index.askless.is_empty());
+}

@@ -108,6 +108,11 @@ fn complaints_name_the_variable() {
             "error: VAULT_PROXY_ADDR: this is no proxy's URL; use one such as",
         ),
         (
+            "VAULT_PROXY_ADDR",
+            "http://proxy:65536",
+            "error: VAULT_PROXY_ADDR: this is no proxy's URL; use one such as",
+        ),
+        (
             "VAULT_CLIENT_CERT",
             "/c.pem",
             "error: VAULT_CLIENT_CERT: it needs VAULT_CLIENT_KEY beside it",
@@ -141,6 +146,14 @@ fn values_have_their_limits() {
         ("--metrics-bind-address=:", false),
         ("--vault-addr=https://v:8200/prefix", true),
         ("--vault-addr=ftp://v", false),
+        ("--vault-addr=http://v:65535", true),
+        ("--vault-addr=http://[::1]:8200", true),
+        ("--vault-addr=http://[::1]", true),
+        ("--vault-addr=http://v:65536", false),
+        ("--vault-addr=http://v:99999999999999999999", false),
+        ("--vault-addr=http://v:-1", false),
+        ("--vault-addr=http://v:0", false),
+        ("--vault-addr=http://v:", false),
         ("--vault-addr=https://v?x=1", false),
         ("--vault-addr=https:", false),
         ("--resync-interval=off", true),
@@ -214,7 +227,7 @@ fn every_flag_has_a_range_that_is_told() {
         ("vault-max-rps", &HUGE, &["1000001"], "from 0 to 1000000"),
         ("concurrency", &HUGE, &["0", "513"], "from 1 to 512"),
         ("cleanup-timeout", &LONG, &["24h1ns", "25h"], "from 0s to 24h"),
-        ("shutdown-grace", &LONG, &["61m"], "from 0s to 1h"),
+        ("shutdown-grace", &LONG, &["25h"], "from 0s to 24h"),
         (
             "resync-interval",
             &LONG,
@@ -303,7 +316,7 @@ fn the_ends_of_each_range_are_usable() {
         ("--vault-max-rps=1000000 --concurrency=512", vec![]),
         ("--vault-max-rps=0 --concurrency=1", vec![]),
         (
-            "--cleanup-timeout=24h --shutdown-grace=1h --resync-interval=8760h",
+            "--cleanup-timeout=24h --shutdown-grace=24h --resync-interval=8760h",
             vec![],
         ),
         (
