@@ -159,6 +159,8 @@ impl Index {
         if old.is_some_and(|old| old.hint != hint) {
             // What it did not ask for, if only for a moment, may have been given to another since.
             memory.documents.clear();
+            // What was reported was about another wish: what is still true is reported at the next look.
+            memory.repeat_at = memory.repeat_at.map(|_| Duration::ZERO);
         }
         // What it goes on naming stays known.
         let sights = self.sights(&source.key);

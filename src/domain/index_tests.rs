@@ -179,3 +179,31 @@ fn objects_with_a_misspelt_annotation_have_room_in_bounds_and_give_it_back() {
     }
     assert!(index.askless.is_empty());
 }
+
+#[test]
+fn a_source_that_asks_for_something_else_is_told_at_once_what_is_still_wrong() {
+    const LATER: Duration = Duration::from_mins(50);
+    let mut index = index();
+    listing(&mut index, "web", r#"[{"name": "db"}]"#);
+    let set = |index: &mut Index, repeat_at| {
+        let memory = Memory {
+            repeat_at,
+            ..Memory::default()
+        };
+        index.remember(&key("web"), "web", memory);
+    };
+    let repeat_at = |index: &Index| index.get(&key("web")).unwrap().memory.repeat_at;
+    set(&mut index, Some(LATER));
+    let paused = [
+        ("path", "secret/app"),
+        ("secrets", r#"[{"name": "db"}]"#),
+        ("paused", "true"),
+    ];
+    observe(&mut index, "web", &paused);
+    assert_eq!(repeat_at(&index), Some(LATER));
+    listing(&mut index, "web", r#"[{"name": "other"}]"#);
+    assert_eq!(repeat_at(&index), Some(Duration::ZERO));
+    set(&mut index, None);
+    listing(&mut index, "web", r#"[{"name": "third"}]"#);
+    assert_eq!(repeat_at(&index), None);
+}
