@@ -12,7 +12,7 @@ use crate::domain::source::SourceKey;
 use crate::mounts::Mounts;
 use crate::vault::Vault;
 
-/// How long a source waits before its people are told what for: a login takes a moment at each start.
+/// How long a source waits before an Event says what it waits for: a login takes a moment at each start.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Whether Vault is away, and who waits for it.
@@ -35,7 +35,7 @@ struct Parked {
 pub(super) enum Wait {
     /// Come again after this time, if Vault is still away then.
     Patiently(Duration),
-    /// Tell its people.
+    /// Report it in an Event.
     Tell,
 }
 

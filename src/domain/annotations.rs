@@ -49,8 +49,8 @@ pub(super) const ASKED: [&str; 10] = [
     SECRETS,
 ];
 
-/// Stands in front of an annotation that is on the pod template instead of the object. No annotation's own name
-/// begins so: it has no second slash.
+/// The prefix of an annotation that is on the pod template instead of the object. No annotation's own name starts
+/// with it: a name has only one slash.
 const ON_TEMPLATE: &str = "template/";
 /// Most annotations of an object that are kept though nobody knows them.
 const MOST_UNKNOWN: usize = 8;
@@ -60,7 +60,7 @@ fn is_known(name: &str) -> bool {
     ASKED.contains(&name) || name == SECRET_VERSIONS
 }
 
-/// Whether it says what becomes of documents at the end.
+/// Whether it decides about the deletion of documents.
 pub(super) fn is_about_deletion(name: &str) -> bool {
     matches!(name, PRESERVE | DELETION_POLICY)
 }
@@ -79,7 +79,7 @@ pub fn keep<'a>(
                 return Some((name.to_owned(), value.clone()));
             }
             unknown += 1;
-            // One more than is named, to tell that there are more.
+            // One more than is named, so that the last Warning can say that there are more.
             (unknown <= MOST_UNKNOWN + 1).then(|| (name.to_owned(), String::new()))
         })
         .collect();
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_annotation_is_told_with_the_nearest_known_one_and_retains() {
+    fn an_unknown_annotation_is_reported_with_the_nearest_known_one_and_retains() {
         for (name, words) in [
             (
                 "preserve-on-deletion",
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn an_annotation_on_the_pod_template_is_told_and_what_it_says_of_deletion_retains() {
+    fn an_annotation_on_the_pod_template_is_reported_and_one_about_deletion_retains() {
         for (name, words, deletion) in [
             (
                 "template/path",

@@ -71,7 +71,7 @@ pub struct Memory {
     pub healthy: Option<bool>,
     /// When all of it was compared with Vault, since the process began.
     pub checked: Option<Duration>,
-    /// When what lasts of `told` is to be told again, since the process began: Kubernetes drops Events after an hour.
+    /// When lasting problems are reported again, since the process began: Kubernetes drops Events after an hour.
     pub repeat_at: Option<Duration>,
 }
 
@@ -206,8 +206,8 @@ impl Index {
         }
     }
 
-    /// Whether one more object of the namespace may be known that asks for nothing, only to tell its people of a
-    /// misspelt annotation.
+    /// Whether one more object of the namespace may be tracked that asks for nothing, only to report a misspelt
+    /// annotation.
     pub fn has_room_for_misspelt(&self, namespace: &str) -> bool {
         let own = self.askless.get(namespace).copied().unwrap_or_default();
         own < MOST_MISSPELT && self.askless.values().sum::<usize>() < MOST_MISSPELT_OF_ALL

@@ -181,7 +181,7 @@ fn objects_with_a_misspelt_annotation_have_room_in_bounds_and_give_it_back() {
 }
 
 #[test]
-fn a_source_that_asks_for_something_else_is_told_at_once_what_is_still_wrong() {
+fn a_source_that_asks_for_something_else_has_its_problems_reported_at_once() {
     const LATER: Duration = Duration::from_mins(50);
     let mut index = index();
     listing(&mut index, "web", r#"[{"name": "db"}]"#);

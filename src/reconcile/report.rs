@@ -238,7 +238,7 @@ impl Run<'_> {
         self.look_again(left.max(retry.unwrap_or_default()), true);
     }
 
-    /// Sees to it that what lasts is told again in time, whatever else happens.
+    /// Makes sure that a lasting problem is reported again in time.
     fn appoint_repetition(&mut self) {
         if let Some(at) = self.memory.repeat_at {
             self.look_again(at.saturating_sub(self.on.notes.started.elapsed()), false);
@@ -259,7 +259,7 @@ impl Run<'_> {
             self.tell(key, *reason, line.clone());
         }
         if due {
-            // The log keeps what it was told; Kubernetes does not.
+            // The log has it already.
             for ((reason, line), print) in lines.iter().zip(&prints) {
                 if self.memory.told.contains(print) && *reason != Reason::BinaryValue {
                     self.tell(key, *reason, line.clone());
@@ -343,8 +343,8 @@ impl Run<'_> {
 }
 
 impl Reconciler {
-    /// Whether what lasts is to be told once more; when the next time is, stands in the memory then. `lasts`:
-    /// whether there is such a thing.
+    /// Whether lasting problems are to be reported again now; sets the next time in the memory. `lasts`: whether
+    /// there are any.
     fn is_time_to_repeat(&self, memory: &mut Memory, lasts: bool) -> bool {
         let now = self.notes.started.elapsed();
         let (due, next) = repetition(memory.repeat_at.filter(|_| lasts), now, || {
@@ -354,8 +354,8 @@ impl Reconciler {
         due
     }
 
-    /// Tells a source's people that it waits for Vault, unless Vault holds what it asks for or something was told
-    /// lately. When to look again.
+    /// Reports in an Event that a source waits for Vault, unless Vault holds its documents or another problem was
+    /// reported lately. Returns when to look again.
     pub fn tell_waiting(&self, key: &SourceKey, why: &str) -> Option<Duration> {
         let mut index = self.index();
         let tracked = index.get(key).filter(|tracked| tracked.hint.is_some())?;
@@ -367,14 +367,14 @@ impl Reconciler {
         let due = self.is_time_to_repeat(&mut memory, true);
         if first || due {
             let text = format!(
-                "{why} — the documents follow as soon as Vault can be used; nothing need be done here"
+                "{why} — the documents follow as soon as Vault can be used; no change is needed here"
             );
             let reason = Reason::SyncFailed;
             if first {
                 tracing::warn!(source = %key, reason = reason.as_str(), "{text}");
             }
             self.events.publish(key, &uid, &Note { reason, text });
-            // So that the end of it is told too.
+            // So that its end is reported too.
             memory.healthy = Some(false);
         }
         let again = memory.repeat_at?.saturating_sub(self.notes.started.elapsed());
@@ -383,8 +383,8 @@ impl Reconciler {
     }
 }
 
-/// When something that lasts is told: whether now, and when again. `at`: the time that was set for it; `None`: it is
-/// told for the first time, as news.
+/// When a lasting problem is reported: whether again now, and the next time. `at`: the time that was set for it;
+/// `None`: it is new, and reported as such.
 fn repetition(
     at: Option<Duration>,
     now: Duration,
@@ -412,7 +412,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_lasts_is_told_again_when_its_time_has_come() {
+    fn a_lasting_problem_is_reported_again_when_its_time_has_come() {
         const MIN: fn(u64) -> Duration = Duration::from_mins;
         for (at, now, told) in [
             (None, MIN(3), (false, Some(MIN(53)))),

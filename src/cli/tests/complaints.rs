@@ -222,7 +222,7 @@ const LARGE: [&str; 6] = [
 /// Each flag that is a number, a duration, a size or a port: its name, what is outside of its range, and the words that
 /// say what is inside.
 #[test]
-fn every_flag_has_a_range_that_is_told() {
+fn every_flag_refuses_what_is_outside_of_its_range() {
     let flags: [(&str, &[&str], &[&str], &str); 9] = [
         ("vault-max-rps", &HUGE, &["1000001"], "from 0 to 1000000"),
         ("concurrency", &HUGE, &["0", "513"], "from 1 to 512"),
@@ -281,7 +281,7 @@ fn every_flag_has_a_range_that_is_told() {
 }
 
 #[test]
-fn every_variable_has_a_range_that_is_told() {
+fn every_variable_refuses_what_is_outside_of_its_range() {
     let variables: [(&str, &[&str], &[&str], &str); 4] = [
         (
             "VAULT_CLIENT_TIMEOUT",
