@@ -65,6 +65,8 @@ pub struct Config {
     pub health_probe_bind_address: Option<String>,
     /// `--shutdown-grace`: how long work may drain after a signal.
     pub shutdown_grace: Duration,
+    /// `--repeat-events`, which `--help` does not show: how often the Event of a problem that lasts is repeated.
+    pub repeat_events: Duration,
     /// `--log-format`, `--log-level` and `RUST_LOG`.
     pub logs: Logs,
     /// `GOMAXPROCS` and `GOMEMLIMIT`, which the predecessor's charts set.
@@ -96,7 +98,8 @@ pub struct Release {
     #[arg(long)]
     pub forget: bool,
     /// How long all of that may take
-    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = values::a_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "5m",
+          value_parser = |text: &str| values::within(text, Duration::from_secs(1), Duration::from_hours(24)))]
     pub timeout: Duration,
 }
 

@@ -136,9 +136,16 @@ impl Controller {
         let cut_off = self.begin_live(&key);
         let (deleting, departing) = self.departs(&key);
         // One that is being deleted has a deadline to keep; when Vault is back it is seen to with the others.
-        if self.outage.park(&key, recheck) && !deleting {
+        if let Some(wait) = self.outage.park(&key, recheck).filter(|_| !deleting) {
+            let again = match wait {
+                outage::Wait::Patiently(left) => Some(left),
+                outage::Wait::Tell => reconciler.tell_waiting(&key, &self.outage.why()),
+            };
             self.end_live(&key);
-            self.queue().done(&key);
+            let mut queue = self.queue();
+            queue.schedule(&key, again.map(|after| (self.now() + after, false)));
+            queue.done(&key);
+            drop(queue);
             self.wake.notify_one();
             return;
         }

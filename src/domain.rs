@@ -21,3 +21,4 @@ pub mod queue;
 pub mod settings;
 pub mod source;
 pub mod value;
+pub mod wording;

@@ -14,7 +14,7 @@ use kube::core::{DynamicResourceScope, PartialObjectMeta};
 use kube::{Client, Resource};
 use serde::Deserialize;
 
-use crate::domain::annotations::{FINALIZER, PREFIX, SECRET_VERSIONS, is_known};
+use crate::domain::annotations::{self, FINALIZER, OnTemplate, PREFIX, SECRET_VERSIONS};
 use crate::domain::discovery::{PodSpec, references};
 use crate::domain::problem::Retry;
 use crate::domain::settings::Discover;
@@ -156,6 +156,7 @@ struct WorkloadSpec {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct JobTemplate {
+    metadata: Option<TemplateMeta>,
     spec: Option<JobSpec>,
 }
 
@@ -168,26 +169,48 @@ struct JobSpec {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Template {
+    metadata: Option<TemplateMeta>,
     spec: Option<PodSpec>,
 }
 
+/// Of a template's metadata only whether annotations of ours are there, which belong to the object itself.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct TemplateMeta {
+    annotations: Option<OnTemplate>,
+}
+
 impl Workload {
-    fn pod(&self) -> Option<&PodSpec> {
+    fn template(&self) -> Option<&Template> {
         let spec = self.spec.as_ref()?;
-        let template = match &spec.job_template {
-            Some(job) => job.spec.as_ref()?.template.as_ref()?,
-            None => spec.template.as_ref()?,
-        };
-        template.spec.as_ref()
+        match &spec.job_template {
+            Some(job) => job.spec.as_ref()?.template.as_ref(),
+            None => spec.template.as_ref(),
+        }
+    }
+
+    /// The annotations of ours on its pod template, or on a CronJob's template of Jobs.
+    fn misplaced(&self) -> OnTemplate {
+        let of = |meta: Option<&TemplateMeta>| meta.and_then(|meta| meta.annotations.clone());
+        let pods = of(self.template().and_then(|template| template.metadata.as_ref()));
+        let job = self.spec.as_ref().and_then(|spec| spec.job_template.as_ref());
+        let jobs = of(job.and_then(|job| job.metadata.as_ref()));
+        pods.unwrap_or_default().and(jobs.unwrap_or_default())
     }
 
     /// The source that it is; `None` when Kubernetes left out what every object has.
     pub fn source(&self, kind: Kind, discover: Discover) -> Option<Source> {
         let found = self
-            .pod()
+            .template()
+            .and_then(|template| template.spec.as_ref())
             .map(|pod| references(pod, discover))
             .unwrap_or_default();
-        source(kind, &self.metadata, found)
+        let source = source(kind, &self.metadata, found)?;
+        let own = self.metadata.annotations.iter().flatten();
+        Some(Source {
+            annotations: annotations::keep(own, &self.misplaced()),
+            ..source
+        })
     }
 }
 
@@ -250,14 +273,7 @@ pub fn source(
             .iter()
             .flatten()
             .any(|finalizer| finalizer == FINALIZER),
-        annotations: meta
-            .annotations
-            .iter()
-            .flatten()
-            .filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, value)))
-            .filter(|(name, _)| is_known(name))
-            .map(|(name, value)| (name.to_owned(), value.clone()))
-            .collect(),
+        annotations: annotations::keep(meta.annotations.iter().flatten(), &OnTemplate::default()),
         references,
     })
 }
@@ -447,8 +463,37 @@ mod tests {
         let source = source(Kind::Secret, &meta, Vec::new()).unwrap();
         assert_eq!(
             source.annotations.into_iter().collect::<Vec<_>>(),
-            [("path".to_owned(), "secret/app".to_owned())]
+            [
+                (String::new(), String::new()),
+                ("path".to_owned(), "secret/app".to_owned()),
+                ("pth".to_owned(), String::new())
+            ]
         );
+    }
+
+    #[test]
+    fn annotations_of_ours_on_a_template_are_seen_by_name() {
+        let annotations = |name: &str| serde_json::json!({"annotations": {name: "secret/app", "other": "x"}});
+        let of = |kind: Kind, spec: serde_json::Value| {
+            let workload: Workload = serde_json::from_value(serde_json::json!({
+                "metadata": {"namespace": "shop", "name": "web", "uid": "u-1"}, "spec": spec,
+            }))
+            .unwrap();
+            let source = workload.source(kind, Discover::default()).unwrap();
+            source.annotations.into_keys().collect::<Vec<_>>()
+        };
+        let template = serde_json::json!({"metadata": annotations("vault-sync.io/path")});
+        assert_eq!(
+            of(Kind::Deployment, serde_json::json!({"template": template})),
+            ["template/path"]
+        );
+        let jobs = serde_json::json!({"metadata": annotations("vault-sync.io/secrets"), "spec": {"template": template}});
+        assert_eq!(
+            of(Kind::CronJob, serde_json::json!({"jobTemplate": jobs})),
+            ["template/path", "template/secrets"]
+        );
+        let none = serde_json::json!({"template": {"metadata": {"annotations": null}}});
+        assert_eq!(of(Kind::Deployment, none), [] as [&str; 0]);
     }
 
     #[test]

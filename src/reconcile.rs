@@ -94,6 +94,8 @@ pub struct Reconciler {
     pub cleanup_timeout: Duration,
     /// `--resync-interval`.
     pub resync: Option<Duration>,
+    /// `--repeat-events`.
+    pub repeat: Duration,
     /// How long a write without an answer may still land: two client timeouts.
     pub late_window: Duration,
 }
@@ -408,7 +410,8 @@ impl<'a> Run<'a> {
     /// A source that is there and asks for something.
     async fn live(&mut self, source: &Source) -> Result<(), Moved> {
         let ask = self.gathered.ask.clone();
-        for warning in &ask.warnings {
+        let unused = crate::domain::desired::nothing_used(source, &ask);
+        for warning in ask.warnings.iter().chain(&unused) {
             self.report.warning(warning.clone());
         }
         let problems = std::mem::take(&mut self.gathered.problems);

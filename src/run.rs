@@ -211,6 +211,7 @@ async fn operate(
         tenure: lease.as_ref().map_or_else(Tenure::forever, Lease::tenure),
         cleanup_timeout: config.cleanup_timeout,
         resync: config.resync_interval,
+        repeat: config.repeat_events,
         late_window: config.vault.timeout * 2,
         kube,
         policy,

@@ -3,8 +3,9 @@
 use serde::de::{DeserializeOwned, DeserializeSeed};
 
 /// Reads one YAML document. The error says what is wrong, and at which line and column as far as
-/// that is known; it is for configuration, which may be quoted.
+/// that is known; it is for configuration, which may be quoted. A byte order mark in front is skipped.
 pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     serde_yaml::from_str(text).map_err(|error| error.to_string())
 }
 
@@ -25,6 +26,7 @@ mod tests {
     fn errors_say_where() {
         let read = |text| from_str::<Vec<BTreeMap<String, bool>>>(text);
         assert_eq!(read("- a: true\n- {b: false}\n").map(|list| list.len()), Ok(2));
+        assert_eq!(read("\u{feff}- a: true\n").map(|list| list.len()), Ok(1));
         let error = read("- a: true\n- b: maybe\n").unwrap_err();
         assert_eq!(
             error,

@@ -107,7 +107,7 @@ struct OwnershipGroup {
     #[arg(long, value_name = "FILE", value_parser = str::parse::<String>)]
     path_policy: Option<String>,
     /// Which existing documents may be taken over: never, equal, annotated or all
-    #[arg(long, value_name = "WHICH", default_value_t = Adopt::Equal)]
+    #[arg(long, value_name = "WHICH", default_value_t = Adopt::Never)]
     adopt: Adopt,
     /// UIDs of clusters whose claims count as our own [repeatable, comma list]
     #[arg(long, value_name = "UID", action = ArgAction::Append, value_parser = values::cluster_ids)]
@@ -123,7 +123,8 @@ struct DeletionGroup {
     #[arg(long, value_name = "HOW", default_value_t = DeletionPolicy::Soft)]
     deletion_policy: DeletionPolicy,
     /// How long a deleted source waits for its documents' deletion at most
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::a_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s",
+          value_parser = |text: &str| values::within(text, Duration::ZERO, Duration::from_hours(24)))]
     cleanup_timeout: Duration,
     /// Whether sources carry a finalizer
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "true",
@@ -178,8 +179,13 @@ struct TuningGroup {
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = values::period)]
     resync_interval: Period,
     /// How long work may drain after a signal
-    #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = values::a_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "20s",
+          value_parser = |text: &str| values::within(text, Duration::ZERO, Duration::from_hours(24)))]
     shutdown_grace: Duration,
+    /// How often the Event of a problem that lasts is repeated: before Kubernetes drops it, after an hour. For tests
+    #[arg(long, value_name = "DURATION", default_value = "50m", hide = true,
+          value_parser = |text: &str| values::within(text, Duration::from_secs(1), Duration::from_hours(24)))]
+    repeat_events: Duration,
 }
 
 #[derive(Args)]
@@ -317,6 +323,7 @@ impl Cli {
             enable_metrics_auth: self.endpoints.enable_metrics_auth,
             health_probe_bind_address: self.endpoints.health_probe_bind_address.0,
             shutdown_grace: self.tuning.shutdown_grace,
+            repeat_events: self.tuning.repeat_events,
             logs: logs.map_err(|fault| Exit::usage(format!("RUST_LOG: {fault}")))?,
             runtime: Runtime::read(from)?,
         })

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Exit, Surroundings, go, values};
+use crate::domain::problem::excerpt;
 use crate::vault::Settings;
 
 /// What the flags say of Vault.
@@ -94,23 +95,31 @@ fn read<T>(
         .transpose()
 }
 
-/// Bare numbers are seconds, as for Vault's own clients.
+/// Bare numbers are seconds, as for Vault's own clients. A call that is cut off may land up to two timeouts later,
+/// and its document waits for that: so an hour is long enough.
 fn timeout(text: &str) -> Result<Duration, String> {
-    let timeout = match text.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => values::a_duration(text)?,
+    let is_number = !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+    let stated = if is_number {
+        format!("{text}s")
+    } else {
+        text.to_owned()
     };
-    if timeout.is_zero() {
-        return Err("0 would time out at once; use a duration such as 60s, or seconds".to_owned());
-    }
-    Ok(timeout)
+    let longest = Duration::from_hours(1);
+    values::within(&stated, Duration::from_millis(1), longest).map_err(|fault| {
+        if is_number {
+            let text = excerpt(text);
+            format!("{text:?} is not allowed; use 1 to 3600 seconds, or a duration such as 60s")
+        } else {
+            fault
+        }
+    })
 }
 
 /// The complaint does not quote it: it may hold a password.
 fn proxy(text: &str) -> Result<String, String> {
     let uri = text.parse::<http::Uri>().ok();
     match uri
-        .filter(|uri| uri.authority().is_some())
+        .filter(|uri| uri.authority().is_some_and(values::has_usable_port))
         .as_ref()
         .and_then(http::Uri::scheme_str)
     {

@@ -58,7 +58,7 @@ fn defaults_are_the_contract() {
             cluster_prefix: String::new(),
             prefix_style: PrefixStyle::InsideMount,
             isolation: NamespaceIsolation::Off,
-            adopt: Adopt::Equal,
+            adopt: Adopt::Never,
             adopt_cluster_ids: vec![],
             deletion: DeletionPolicy::Soft,
             max_document_size: None,
@@ -84,6 +84,7 @@ fn defaults_are_the_contract() {
         enable_metrics_auth: true,
         health_probe_bind_address: Some(":8081".into()),
         shutdown_grace: Duration::from_secs(20),
+        repeat_events: Duration::from_mins(50),
         logs: config.logs.clone(),
         runtime: Runtime {
             max_procs: config.runtime.max_procs,

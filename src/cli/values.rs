@@ -131,6 +131,9 @@ pub(super) fn cluster_ids(text: &str) -> Result<List<String>, String> {
     })
 }
 
+/// Longest `--cluster-prefix`, in bytes: a document's path has to have room behind it.
+const LONGEST_PREFIX: usize = 256;
+
 /// `--cluster-prefix`, without slashes at the ends.
 pub(super) fn cluster_prefix(text: &str) -> Result<String, String> {
     let prefix = text.trim_matches('/');
@@ -141,11 +144,11 @@ pub(super) fn cluster_prefix(text: &str) -> Result<String, String> {
                 .chars()
                 .all(|c| c.is_ascii_graphic() && !matches!(c, '{' | '}' | '%' | '?' | '#' | '*'))
     };
-    if prefix.is_empty() || prefix.split('/').all(good) {
+    if prefix.len() <= LONGEST_PREFIX && (prefix.is_empty() || prefix.split('/').all(good)) {
         return Ok(prefix.to_owned());
     }
     Err(format!(
-        "{:?} is not allowed; use a path such as clusters/{{cluster}}, or nothing",
+        "{:?} is not allowed; use a path such as clusters/{{cluster}} of at most {LONGEST_PREFIX} bytes, or nothing",
         excerpt(text)
     ))
 }
@@ -163,12 +166,26 @@ pub(super) fn vault_address(text: &str) -> Result<String, String> {
         Some(authority) if authority.as_str().contains('@') => {
             Err(format!("the URL must not hold a user or a password; {ALLOWED}"))
         }
+        Some(authority) if !has_usable_port(authority) => {
+            Err(format!("the URL's port must be from 1 to 65535; {ALLOWED}"))
+        }
         Some(_) if uri.query().is_some() || text.contains('#') => {
             Err(format!("the URL must end with its path; {ALLOWED}"))
         }
         Some(_) => Ok(text.trim_end_matches('/').to_owned()),
         None => Err(format!("the URL names no host; {ALLOWED}")),
     }
+}
+
+/// Whether an address names a port that there can be, or none.
+pub(super) fn has_usable_port(authority: &http::uri::Authority) -> bool {
+    let (_, port) = match authority.as_str().rsplit_once(':') {
+        // A colon inside of brackets belongs to an IPv6 address.
+        Some((_, port)) if port.ends_with(']') => return true,
+        Some(split) => split,
+        None => return true,
+    };
+    port.bytes().all(|c| c.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 /// Where the auth method is mounted, without slashes at the ends (`kubernetes`, `clusters/a`).
@@ -231,16 +248,31 @@ pub(super) fn a_duration(text: &str) -> Result<Duration, String> {
     duration::parse(text).map_err(|fault| format!("{:?}: {fault}", excerpt(text)))
 }
 
+/// A duration in a range, with words for what is outside.
+pub(super) fn within(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
+    let duration = a_duration(text)?;
+    if (least..=most).contains(&duration) {
+        return Ok(duration);
+    }
+    Err(format!(
+        "{:?} is not allowed; use a duration from {} to {}",
+        excerpt(text),
+        duration::display(least),
+        duration::display(most)
+    ))
+}
+
 /// A period that can be turned off.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Period(pub(super) Option<Duration>);
 
+/// More often than each second would be a storm; more seldom than each year is off.
 pub(super) fn period(text: &str) -> Result<Period, String> {
-    if text == "off" {
+    if text == "off" || a_duration(text).is_ok_and(|period| period.is_zero()) {
         return Ok(Period(None));
     }
-    match a_duration(text) {
-        Ok(period) => Ok(Period(Some(period).filter(|period| !period.is_zero()))),
+    match within(text, Duration::from_secs(1), Duration::from_hours(8760)) {
+        Ok(period) => Ok(Period(Some(period))),
         Err(fault) => Err(format!("{fault}; or off")),
     }
 }
@@ -256,10 +288,10 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         .filter(|number| number.bytes().all(|c| c.is_ascii_digit()))
         .and_then(|number| number.parse::<u64>().ok())
         .and_then(|number| number.checked_mul(1 << shift))
-        .filter(|&bytes| i64::try_from(bytes).is_ok())
+        .filter(|&bytes| bytes <= 1 << 50)
         .ok_or_else(|| {
             format!(
-                "{:?} is not allowed; use bytes, or a suffix B, KiB, MiB, GiB or TiB, such as 512KiB",
+                "{:?} is not allowed; use bytes, or a suffix B, KiB, MiB, GiB or TiB, such as 512KiB, and at most 1024TiB",
                 excerpt(text)
             )
         })

@@ -2,20 +2,41 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::Controller;
 use crate::domain::source::SourceKey;
 use crate::mounts::Mounts;
 use crate::vault::Vault;
 
+/// How long a source waits before an Event says what it waits for: a login takes a moment at each start.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// Whether Vault is away, and who waits for it.
 pub(super) struct Outage {
     /// `None`: Vault is there. It counts as away until the first login has succeeded.
-    parked: Mutex<Option<HashMap<SourceKey, bool>>>,
+    parked: Mutex<Option<HashMap<SourceKey, Parked>>>,
     began: Notify,
+    /// What keeps Vault from being used, in words for people.
+    why: Mutex<String>,
+}
+
+/// A source that waits.
+struct Parked {
+    recheck: bool,
+    since: Instant,
+}
+
+/// What a source that waits has to do next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Wait {
+    /// Come again after this time, if Vault is still away then.
+    Patiently(Duration),
+    /// Report it in an Event.
+    Tell,
 }
 
 impl Default for Outage {
@@ -23,20 +44,32 @@ impl Default for Outage {
         Self {
             parked: Mutex::new(Some(HashMap::new())),
             began: Notify::new(),
+            why: Mutex::new("the operator has not logged in to Vault yet".to_owned()),
         }
     }
 }
 
 impl Outage {
-    /// Lets a source wait, if Vault is away; whether it waits now.
-    pub(super) fn park(&self, key: &SourceKey, recheck: bool) -> bool {
-        match &mut *self.parked() {
-            None => false,
-            Some(parked) => {
-                *parked.entry(key.clone()).or_default() |= recheck;
-                true
-            }
-        }
+    /// Lets a source wait, if Vault is away; `None`: it is there.
+    pub(super) fn park(&self, key: &SourceKey, recheck: bool) -> Option<Wait> {
+        let mut parked = self.parked();
+        let fresh = || Parked {
+            recheck: false,
+            since: Instant::now(),
+        };
+        let waiting = parked.as_mut()?.entry(key.clone()).or_insert_with(fresh);
+        waiting.recheck |= recheck;
+        let left = GRACE.saturating_sub(waiting.since.elapsed());
+        Some(if left.is_zero() {
+            Wait::Tell
+        } else {
+            Wait::Patiently(left)
+        })
+    }
+
+    /// What keeps Vault from being used.
+    pub(super) fn why(&self) -> String {
+        self.words().clone()
     }
 
     /// A source has found Vault away: nobody tries any more until the prober has found it there. The
@@ -45,6 +78,7 @@ impl Outage {
     pub(super) fn begin(&self) {
         let mut parked = self.parked();
         if parked.is_none() {
+            "Vault cannot be used now".clone_into(&mut self.words());
             *parked = Some(HashMap::new());
             self.began.notify_one();
         }
@@ -52,16 +86,21 @@ impl Outage {
 
     /// Asks for Vault while it is away, and brings everybody back when it is there.
     pub(super) async fn probe(&self, controller: &Controller, vault: &Vault, mounts: &Mounts) {
-        // The session's own task logs in, and says what keeps it from that.
-        vault.ready().await;
+        // The session's own task logs in, and logs what keeps it from that.
+        tokio::select! {
+            () = vault.ready() => {}
+            () = self.note_failed_logins(vault) => {}
+        }
         loop {
             let mut away = false;
             if let Err(error) = vault.health(Instant::now()).await {
                 away = true;
                 tracing::warn!(%error, "Vault does not answer; all sources wait until it does");
+                *self.words() = format!("Vault cannot be used now: {error}");
                 vault.up().await;
             }
-            let back: Vec<_> = self.parked().take().into_iter().flatten().collect();
+            let back = self.parked().take().into_iter().flatten();
+            let back: Vec<_> = back.map(|(key, parked)| (key, parked.recheck)).collect();
             if away {
                 tracing::info!(sources = back.len(), "Vault answers again");
                 mounts.forget();
@@ -71,7 +110,21 @@ impl Outage {
         }
     }
 
-    fn parked(&self) -> MutexGuard<'_, Option<HashMap<SourceKey, bool>>> {
+    /// Keeps in mind why there is no token yet. Asks nothing of Vault.
+    async fn note_failed_logins(&self, vault: &Vault) {
+        loop {
+            if let Err(error) = vault.first_login().await {
+                *self.words() = format!("the operator cannot log in to Vault: {error}");
+            }
+            sleep(GRACE / 2).await;
+        }
+    }
+
+    fn parked(&self) -> MutexGuard<'_, Option<HashMap<SourceKey, Parked>>> {
         self.parked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn words(&self) -> MutexGuard<'_, String> {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -279,7 +279,8 @@ impl Unseen {
 }
 
 impl Controller {
-    /// A watch shows an object. Those that never were sources are not even noted.
+    /// A watch shows an object. Those that never were sources are not even noted, but for a bounded number
+    /// whose annotations look as if they were meant to be.
     fn source_seen(&self, source: &Source) {
         let mut index = self.index();
         // Secrets are watched in any case, for what sources are made of.
@@ -288,7 +289,9 @@ impl Controller {
         }
         let concerns = source.finalizer
             || source.annotations.contains_key(annotations::PATH)
-            || index.get(&source.key).is_some();
+            || index.get(&source.key).is_some()
+            || (annotations::has_misspelt(&source.annotations)
+                && index.has_room_for_misspelt(&source.key.namespace));
         if !concerns {
             return;
         }

@@ -3,9 +3,11 @@
 mod list;
 mod tree;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::duration;
 use super::problem::{Problem, Warning, excerpt};
@@ -33,8 +35,8 @@ const ADOPT: &str = "adopt";
 const PAUSED: &str = "paused";
 const FORCE_SYNC: &str = "force-sync";
 
-/// All that are read, in the order of the alphabet. Others are dropped as they arrive.
-const KNOWN: [&str; 11] = [
+/// All that people can set, in the order of the alphabet.
+pub(super) const ASKED: [&str; 10] = [
     ADOPT,
     DELETION_POLICY,
     ENCODING,
@@ -44,17 +46,97 @@ const KNOWN: [&str; 11] = [
     PRESERVE,
     RECONCILE,
     ROTATION_CHECK,
-    SECRET_VERSIONS,
     SECRETS,
 ];
 
+/// The prefix of an annotation that is on the pod template instead of the object. No annotation's own name starts
+/// with it: a name has only one slash.
+const ON_TEMPLATE: &str = "template/";
+/// Most annotations of an object that are kept though nobody knows them.
+const MOST_UNKNOWN: usize = 8;
+
 /// Whether anybody reads an annotation (its name without the `vault-sync.io/` in front).
-pub fn is_known(name: &str) -> bool {
-    KNOWN.contains(&name)
+fn is_known(name: &str) -> bool {
+    ASKED.contains(&name) || name == SECRET_VERSIONS
+}
+
+/// Whether it decides about the deletion of documents.
+pub(super) fn is_about_deletion(name: &str) -> bool {
+    matches!(name, PRESERVE | DELETION_POLICY)
+}
+
+/// What is kept of an object's annotations (their full names) and of the names of those on its pod template. Of
+/// what only deserves a Warning the name is kept, without the value.
+pub fn keep<'a>(
+    own: impl Iterator<Item = (&'a String, &'a String)>,
+    template: &OnTemplate,
+) -> BTreeMap<String, String> {
+    let mut unknown = 0;
+    let ours = own.filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, value)));
+    let mut kept: BTreeMap<String, String> = ours
+        .filter_map(|(name, value)| {
+            if is_known(name) {
+                return Some((name.to_owned(), value.clone()));
+            }
+            unknown += 1;
+            // One more than is named, so that the last Warning can say that there are more.
+            (unknown <= MOST_UNKNOWN + 1).then(|| (name.to_owned(), String::new()))
+        })
+        .collect();
+    for name in &template.0 {
+        // Charts put the same on both, and then all is well.
+        if !kept.contains_key(*name) {
+            kept.insert(format!("{ON_TEMPLATE}{name}"), String::new());
+        }
+    }
+    kept
+}
+
+/// Whether there is something among these that looks as if it were meant for us, and is not understood.
+pub fn has_misspelt(annotations: &BTreeMap<String, String>) -> bool {
+    annotations.keys().any(|name| !is_known(name))
+}
+
+/// The names of our annotations on a pod template, where they have no effect. All else is dropped as it is parsed.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct OnTemplate(BTreeSet<&'static str>);
+
+impl OnTemplate {
+    /// Those of both.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+}
+
+impl<'de> Deserialize<'de> for OnTemplate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = OnTemplate;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("annotations")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<OnTemplate, A::Error> {
+                let mut names = BTreeSet::new();
+                while let Some((name, _)) = map.next_entry::<String, IgnoredAny>()? {
+                    let ours = name.strip_prefix(PREFIX);
+                    names.extend(ours.and_then(|name| ASKED.into_iter().find(|asked| *asked == name)));
+                }
+                Ok(OnTemplate(names))
+            }
+        }
+        deserializer.deserialize_map(Names)
+    }
 }
 
 /// A full re-check more often than this would be a poll.
 const SHORTEST_RECHECK: Duration = Duration::from_secs(30);
+/// A year.
+const LONGEST_RECHECK: Duration = Duration::from_hours(8760);
 
 /// How values become text.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -114,7 +196,7 @@ pub fn parse(annotations: &BTreeMap<String, String>) -> Ask {
     let mut problems = Vec::new();
     let mut warnings = Vec::new();
 
-    let entries = get(SECRETS).and_then(|text| match list::parse(text, &mut warnings) {
+    let entries = get(SECRETS).and_then(|text| match list::parse(text) {
         Ok(entries) => Some(entries),
         Err(problem) => {
             problems.push(problem);
@@ -153,11 +235,17 @@ pub fn parse(annotations: &BTreeMap<String, String>) -> Ask {
             false
         }
     };
+    let deletion = deletion(get(PRESERVE), get(DELETION_POLICY), &mut warnings);
+    let unclear = misspelt(annotations, &mut warnings);
     Ask {
         path: get(PATH).map(str::to_owned),
         entries,
         encoding,
-        deletion: deletion(get(PRESERVE), get(DELETION_POLICY), &mut warnings),
+        deletion: if unclear {
+            Some(DeletionPolicy::Retain)
+        } else {
+            deletion
+        },
         adopt,
         paused,
         recheck: recheck(get(RECONCILE), &mut warnings),
@@ -170,6 +258,32 @@ pub fn parse(annotations: &BTreeMap<String, String>) -> Ask {
         problems,
         warnings,
     }
+}
+
+/// Warns of annotations that nobody reads. Whether one of them may have been meant to keep documents.
+fn misspelt(annotations: &BTreeMap<String, String>, warnings: &mut Vec<Warning>) -> bool {
+    let mut unclear = false;
+    let mut unknown = 0;
+    for name in annotations.keys().filter(|name| !is_known(name)) {
+        let asked = name.strip_prefix(ON_TEMPLATE);
+        if let Some(name) = asked.and_then(|name| ASKED.into_iter().find(|asked| *asked == name)) {
+            unclear |= is_about_deletion(name);
+            warnings.push(Warning::OnTemplate { name });
+            continue;
+        }
+        unclear = true;
+        unknown += 1;
+        if unknown <= MOST_UNKNOWN {
+            // The API allows none else; whatever comes, the message stays one line.
+            let plain = |c: char| if c.is_ascii_graphic() { c } else { '\u{fffd}' };
+            let name = excerpt(&name.chars().map(plain).collect::<String>());
+            warnings.push(Warning::UnknownKey { name });
+        }
+    }
+    if unknown > MOST_UNKNOWN {
+        warnings.push(Warning::MoreKeys);
+    }
+    unclear
 }
 
 fn warn(annotation: &'static str, value: &str, allowed: &'static str, meaning: &'static str) -> Warning {
@@ -210,12 +324,12 @@ fn recheck(text: Option<&str>, warnings: &mut Vec<Warning>) -> Option<Duration> 
         None | Some("" | "off") => None,
         Some(text) => match duration::parse(text) {
             Ok(period) if period.is_zero() => None,
-            Ok(period) => Some(period.max(SHORTEST_RECHECK)),
-            Err(_) => {
+            Ok(period) if period <= LONGEST_RECHECK => Some(period.max(SHORTEST_RECHECK)),
+            _ => {
                 warnings.push(warn(
                     RECONCILE,
                     text,
-                    "off, or a duration such as 90s or 1h30m",
+                    "off, or a duration up to 8760h, such as 90s or 1h30m",
                     "It counts as off.",
                 ));
                 None
@@ -237,21 +351,95 @@ mod tests {
         )
     }
 
+    fn warnings(pairs: &[(&str, &str)]) -> Vec<String> {
+        ask(pairs).warnings.iter().map(ToString::to_string).collect()
+    }
+
     #[test]
-    fn unknown_fields_are_told_and_ignored() {
-        let asked = ask(&[
-            ("path", "secret/a"),
-            ("secrets", r#"[{"name":"db","perfix":"X"}]"#),
-        ]);
-        assert_eq!(asked.problems, []);
+    fn an_unknown_annotation_is_reported_with_the_nearest_known_one_and_retains() {
+        for (name, words) in [
+            (
+                "preserve-on-deletion",
+                "vault-sync.io/preserve-on-deletion is not a known annotation; did you mean vault-sync.io/preserve-on-delete? \
+                 Until it is corrected or removed, documents are retained.",
+            ),
+            (
+                "Path",
+                "vault-sync.io/Path is not a known annotation; did you mean vault-sync.io/path? \
+                 Until it is corrected or removed, documents are retained.",
+            ),
+            (
+                "owner",
+                "vault-sync.io/owner is not a known annotation; the known ones are adopt, deletion-policy, encoding, \
+                 force-sync, path, paused, preserve-on-delete, reconcile, rotation-check, secrets. \
+                 Until it is corrected or removed, documents are retained.",
+            ),
+        ] {
+            let pairs = [("path", "secret/a"), ("deletion-policy", "purge"), (name, "")];
+            assert_eq!(warnings(&pairs), [words]);
+            let asked = ask(&pairs);
+            assert_eq!(asked.problems, []);
+            assert_eq!(asked.deletion, Some(DeletionPolicy::Retain));
+            assert_eq!(asked.path.as_deref(), Some("secret/a"));
+        }
         assert_eq!(
-            asked.warnings,
-            [Warning::UnknownField {
-                entry: 1,
-                name: "db".into(),
-                field: "perfix".into()
-            }]
+            warnings(&[("path", "secret/a"), ("secret-versions", "{}")]),
+            [] as [&str; 0]
         );
+    }
+
+    #[test]
+    fn an_annotation_on_the_pod_template_is_reported_and_one_about_deletion_retains() {
+        for (name, words, deletion) in [
+            (
+                "template/path",
+                "vault-sync.io/path is on the pod template (spec.template), where it has no effect; \
+                 move it to the object's own metadata.annotations",
+                None,
+            ),
+            (
+                "template/preserve-on-delete",
+                "vault-sync.io/preserve-on-delete is on the pod template (spec.template), where it has no effect; \
+                 move it to the object's own metadata.annotations. Until it is corrected or removed, documents are retained.",
+                Some(DeletionPolicy::Retain),
+            ),
+        ] {
+            assert_eq!(warnings(&[(name, "")]), [words]);
+            assert_eq!(ask(&[(name, "")]).deletion, deletion, "{name}");
+        }
+    }
+
+    #[test]
+    fn of_an_objects_annotations_what_is_ours_is_kept_in_bounds() {
+        let own = |names: &[&str]| -> BTreeMap<String, String> {
+            let pair = |name: &&str| (format!("vault-sync.io/{name}"), "value".to_owned());
+            names.iter().map(pair).collect()
+        };
+        let template: OnTemplate = serde_json::from_str(
+            r#"{"vault-sync.io/path": "p", "vault-sync.io/secrets": null, "vault-sync.io/x": "y", "other": {"a": 1}}"#,
+        )
+        .unwrap();
+        let mut all = own(&["path", "Path"]);
+        all.insert("app.io/path".into(), "theirs".into());
+        let kept: Vec<_> = keep(all.iter(), &template).into_iter().collect();
+        let kept: Vec<_> = kept.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(kept, [("Path", ""), ("path", "value"), ("template/secrets", "")]);
+        let many: Vec<String> = (0..300).map(|n| format!("x{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let kept = keep(own(&many).iter(), &OnTemplate::default());
+        assert_eq!(kept.len(), 9);
+        let told = parse(&kept).warnings;
+        assert_eq!(told.len(), 9);
+        assert_eq!(
+            told[8].to_string(),
+            "further annotations with vault-sync.io/ in front are not known. \
+             Until it is corrected or removed, documents are retained."
+        );
+        assert!(has_misspelt(&kept));
+        assert!(!has_misspelt(&keep(
+            own(&["path", "secret-versions"]).iter(),
+            &OnTemplate::default()
+        )));
     }
 
     #[test]
@@ -264,6 +452,7 @@ mod tests {
             ("1.5h", Some(5400)),
             ("1h30m", Some(5400)),
             ("1s", Some(30)),
+            ("8760h", Some(31_536_000)),
         ] {
             assert_eq!(
                 ask(&[("reconcile", text)]).recheck,
@@ -275,8 +464,12 @@ mod tests {
         assert_eq!(bad.recheck, None);
         assert_eq!(
             bad.warnings[0].to_string(),
-            "vault-sync.io/reconcile: \"often\" is not allowed; use off, or a duration such as 90s or 1h30m. It counts as off."
+            "vault-sync.io/reconcile: \"often\" is not allowed; use off, or a duration up to 8760h, such as 90s or 1h30m. It counts as off."
         );
+        for long in ["8761h", "2562047h", "1e30h", "99999999999999999999s", "-1s"] {
+            let bad = ask(&[("reconcile", long)]);
+            assert_eq!((bad.recheck, bad.warnings.len()), (None, 1), "{long}");
+        }
     }
 
     #[test]
@@ -308,5 +501,10 @@ mod tests {
         let unclear = ask(&[("paused", "yes")]);
         assert!(unclear.paused);
         assert_eq!(unclear.problems.len(), 1);
+        assert_eq!(
+            ask(&[("paused", "true\u{200b}")]).problems[0].to_string(),
+            "vault-sync.io/paused: \"true\\u{200b}\" is not allowed (the text has the invisible character U+200B); \
+             use true or false"
+        );
     }
 }

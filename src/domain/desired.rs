@@ -46,6 +46,12 @@ pub fn check_bounds(source: &Source, ask: &Ask) -> Result<(), Problem> {
     Ok(())
 }
 
+/// A path on a workload that has nothing to bring there.
+pub fn nothing_used(source: &Source, ask: &Ask) -> Option<Warning> {
+    let discovers = source.key.kind != Kind::Secret && ask.entries.is_none() && ask.problems.is_empty();
+    (discovers && source.references.is_empty()).then_some(Warning::NothingUsed)
+}
+
 impl Hint {
     /// What the source asks for; `None`: it has no path annotation, so it is no source.
     ///

@@ -16,6 +16,10 @@ use super::settings::{DeletionPolicy, NamespaceIsolation};
 use super::source::{Kind, Reference, Scope, Source, SourceKey};
 use super::value::Digest;
 
+/// Most objects of a namespace, and of all, that are known only for a misspelt annotation.
+const MOST_MISSPELT: usize = 20;
+const MOST_MISSPELT_OF_ALL: usize = 1000;
+
 /// A source as the watch showed it last, and what the last reconcile learnt.
 #[derive(Clone, Debug)]
 pub struct Tracked {
@@ -63,6 +67,8 @@ pub struct Memory {
     pub healthy: Option<bool>,
     /// When all of it was compared with Vault, since the process began.
     pub checked: Option<Duration>,
+    /// When lasting problems are reported again, since the process began: Kubernetes drops Events after an hour.
+    pub repeat_at: Option<Duration>,
 }
 
 /// One document as we know Vault to hold it.
@@ -106,6 +112,8 @@ pub struct Index {
     /// Parts of the scope that could not be listed yet: a kind, in a namespace or in all.
     blind: Vec<(Kind, Option<String>)>,
     sources: HashMap<SourceKey, Tracked>,
+    /// How many of them ask for nothing, by namespace.
+    askless: HashMap<String, usize>,
     /// Of those that are gone, until their documents are.
     last_words: HashMap<SourceKey, LastWord>,
     /// By namespace and name.
@@ -122,6 +130,7 @@ impl Index {
             scope,
             blind: Vec::new(),
             sources: HashMap::new(),
+            askless: HashMap::new(),
             last_words: HashMap::new(),
             secrets: HashMap::new(),
             neighbours: HashMap::new(),
@@ -146,6 +155,8 @@ impl Index {
         if old.is_some_and(|old| old.hint != hint) {
             // What it did not ask for, if only for a moment, may have been given to another since.
             memory.documents.clear();
+            // What was reported was about another wish: what is still true is reported at the next look.
+            memory.repeat_at = memory.repeat_at.map(|_| Duration::ZERO);
         }
         // What it goes on naming stays known.
         let sights = self.sights(&source.key);
@@ -172,15 +183,39 @@ impl Index {
                 slot.sight = sight;
             }
         }
-        self.sources.insert(source.key.clone(), tracked);
+        let asks = tracked.hint.is_some();
+        let old = self.sources.insert(source.key.clone(), tracked);
+        self.count_askless(&source.key, old.as_ref(), !asks);
         wake
+    }
+
+    /// Keeps `askless` true when a source takes the place of what was known of it before.
+    fn count_askless(&mut self, key: &SourceKey, old: Option<&Tracked>, now: bool) {
+        let before = old.is_some_and(|old| old.hint.is_none());
+        if before == now {
+            return;
+        }
+        let count = self.askless.entry(key.namespace.clone()).or_default();
+        *count = if now { *count + 1 } else { count.saturating_sub(1) };
+        if *count == 0 {
+            self.askless.remove(&key.namespace);
+        }
+    }
+
+    /// Whether one more object of the namespace may be tracked that asks for nothing, only to report a misspelt
+    /// annotation.
+    pub fn has_room_for_misspelt(&self, namespace: &str) -> bool {
+        let own = self.askless.get(namespace).copied().unwrap_or_default();
+        own < MOST_MISSPELT && self.askless.values().sum::<usize>() < MOST_MISSPELT_OF_ALL
     }
 
     /// Forgets a source that is no more, but for its last word. The sources to reconcile: itself, for
     /// what the ledger still holds for it, and those that may want what it leaves.
     pub fn forget(&mut self, key: &SourceKey) -> Vec<SourceKey> {
         let mut wake = self.unlink(key);
-        if let Some(word) = self.sources.remove(key).and_then(|tracked| tracked.last_word) {
+        let old = self.sources.remove(key);
+        self.count_askless(key, old.as_ref(), false);
+        if let Some(word) = old.and_then(|tracked| tracked.last_word) {
             self.last_words.insert(key.clone(), word);
         }
         wake.push(key.clone());

@@ -154,3 +154,56 @@ fn a_source_that_asks_for_more_than_it_may_loses_nothing_to_another() {
     });
     assert_eq!(rivals.len(), 1);
 }
+
+#[test]
+fn objects_with_a_misspelt_annotation_have_room_in_bounds_and_give_it_back() {
+    let mut index = index();
+    for number in 0..20 {
+        assert!(index.has_room_for_misspelt("shop"));
+        observe(&mut index, &format!("stray{number}"), &[("Path", "")]);
+    }
+    assert!(!index.has_room_for_misspelt("shop"));
+    assert!(index.has_room_for_misspelt("other"));
+    // Sources that ask for something take none of it.
+    listing(&mut index, "web", r#"[{"name": "db"}]"#);
+    // One is corrected, one shown again, one goes.
+    observe(&mut index, "stray0", &[("path", "secret/app")]);
+    observe(&mut index, "stray1", &[("Path", ""), ("pth", "")]);
+    assert!(index.has_room_for_misspelt("shop"));
+    observe(&mut index, "stray0", &[("Path", "")]);
+    assert!(!index.has_room_for_misspelt("shop"));
+    index.forget(&key("stray2"));
+    assert!(index.has_room_for_misspelt("shop"));
+    for number in 0..20 {
+        index.bury(&key(&format!("stray{number}")));
+    }
+    assert!(index.askless.is_empty());
+}
+
+#[test]
+fn a_source_that_asks_for_something_else_has_its_problems_reported_at_once() {
+    const LATER: Duration = Duration::from_mins(50);
+    let mut index = index();
+    listing(&mut index, "web", r#"[{"name": "db"}]"#);
+    let set = |index: &mut Index, repeat_at| {
+        let memory = Memory {
+            repeat_at,
+            ..Memory::default()
+        };
+        index.remember(&key("web"), "web", memory);
+    };
+    let repeat_at = |index: &Index| index.get(&key("web")).unwrap().memory.repeat_at;
+    set(&mut index, Some(LATER));
+    let paused = [
+        ("path", "secret/app"),
+        ("secrets", r#"[{"name": "db"}]"#),
+        ("paused", "true"),
+    ];
+    observe(&mut index, "web", &paused);
+    assert_eq!(repeat_at(&index), Some(LATER));
+    listing(&mut index, "web", r#"[{"name": "other"}]"#);
+    assert_eq!(repeat_at(&index), Some(Duration::ZERO));
+    set(&mut index, None);
+    listing(&mut index, "web", r#"[{"name": "third"}]"#);
+    assert_eq!(repeat_at(&index), None);
+}

@@ -9,6 +9,7 @@ use unicode_normalization::UnicodeNormalization as _;
 use super::document::{DocumentId, KvVersion, Mount};
 use super::problem::PathFault;
 use super::settings::{NamespaceIsolation, PrefixStyle, Settings};
+use super::wording::hides;
 
 /// Longest path, in bytes, as it is written.
 pub const LONGEST: usize = 512;
@@ -22,7 +23,12 @@ pub fn check(path: &str) -> Result<(), PathFault> {
     if path.len() > LONGEST {
         return Err(PathFault::Long(path.len()));
     }
-    check_stored(path)
+    check_stored(path)?;
+    // Not in `check_stored`: a document that has one in its name can still be deleted.
+    if path.contains(['{', '}']) {
+        return Err(PathFault::Brace);
+    }
+    Ok(())
 }
 
 /// [`check`] for a path that was resolved before: the prefixes put in front may have made it longer.
@@ -50,18 +56,6 @@ pub fn check_stored(path: &str) -> Result<(), PathFault> {
         }
     }
     Ok(())
-}
-
-/// Characters that nobody sees: controls, blanks other than the space, and what Unicode calls
-/// default-ignorable (`DerivedCoreProperties.txt`), with the noncharacters that end each plane.
-fn hides(c: char) -> bool {
-    (c.is_whitespace() && c != ' ')
-        || c.is_control()
-        || matches!(u32::from(c),
-            0xAD | 0x34F | 0x61C | 0x115F..=0x1160 | 0x17B4..=0x17B5 | 0x180B..=0x180F | 0x200B..=0x200F
-            | 0x2028..=0x202E | 0x2060..=0x206F | 0x2800 | 0x3164 | 0xFDD0..=0xFDEF | 0xFE00..=0xFE0F | 0xFEFF | 0xFFA0
-            | 0xFFF0..=0xFFFF | 0x1BCA0..=0x1BCA3 | 0x1D173..=0x1D17A | 0xE0000..=0xE0FFF)
-        || u32::from(c) & 0xFFFE == 0xFFFE
 }
 
 /// The path to ask Vault's mount table about: what is written, behind a prefix that goes in front
@@ -260,6 +254,18 @@ mod tests {
             (
                 "secret/\u{ff0e}\u{ff0e}/x",
                 "the path has characters that only look like others (its compatibility form differs)",
+            ),
+            (
+                "secret/{namespace}/app",
+                "the path has braces: placeholders are not supported, and a template was perhaps not rendered",
+            ),
+            (
+                "secret/{{ .Values.x }}",
+                "the path has braces: placeholders are not supported, and a template was perhaps not rendered",
+            ),
+            (
+                "secret/a}",
+                "the path has braces: placeholders are not supported, and a template was perhaps not rendered",
             ),
             (
                 "secret/metadata/app",

@@ -5,8 +5,10 @@
 
 use std::time::Duration;
 
+use super::annotations::{ASKED, is_about_deletion};
 use super::document::DocumentId;
 use super::source::SourceKey;
+use super::wording::{hidden, nearest};
 
 /// When something that failed is tried again without anybody's doing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -91,7 +93,10 @@ pub enum Problem {
         limit: usize,
     },
     /// An annotation's value is none of those it can have.
-    #[error("vault-sync.io/{annotation}: {value:?} is not allowed; use {allowed}")]
+    #[error(
+        "vault-sync.io/{annotation}: {value:?} is not allowed{}; use {allowed}",
+        hidden(value)
+    )]
     Value {
         /// Annotation, without its prefix.
         annotation: &'static str,
@@ -121,7 +126,7 @@ pub enum Problem {
         secret: String,
     },
     /// A listed key does not exist in its Secret.
-    #[error("key not found: secret {secret:?} has no key {key:?}; available_keys: [{}]", available.join(", "))]
+    #[error("key not found: secret {secret:?} has no key {key:?}{}; available_keys: [{}]", hidden(key), available.join(", "))]
     MissingKey {
         /// The Secret.
         secret: String,
@@ -209,6 +214,9 @@ pub enum PathFault {
     /// A character that hides, or that escapes.
     #[error("the path has the character U+{0:04X}, which is not allowed")]
     Character(u32),
+    /// A brace: of a placeholder, or of a template that nobody has rendered.
+    #[error("the path has braces: placeholders are not supported, and a template was perhaps not rendered")]
+    Brace,
     /// A character that another spelling stands for.
     #[error("the path has characters that only look like others (its compatibility form differs)")]
     LookAlike,
@@ -271,8 +279,8 @@ pub enum Owner {
     /// A source of this cluster in another namespace, which its people need not know.
     #[error("belongs to a source in another namespace")]
     Elsewhere,
-    /// Another cluster, by its id or name.
-    #[error("belongs to another cluster ({0})")]
+    /// Another cluster. Its name or id is for the log alone: people of one cluster need not know the others.
+    #[error("belongs to another cluster")]
     Cluster(String),
     /// Nobody claims it, and we have not written it.
     #[error("exists already and was not written by this operator")]
@@ -361,7 +369,7 @@ impl Problem {
             Self::Conflict {
                 owner: Owner::Nobody, ..
             } => {
-                r#"choose another path, delete the document in Vault, or let the operator adopt it (--adopt=annotated and vault-sync.io/adopt: "true")"#
+                r#"choose another path, delete the document in Vault, or let the operator adopt it: with its flag --adopt=annotated and vault-sync.io/adopt: "true" here, or for a migration with --adopt=equal"#
             }
             Self::Conflict { .. } => "choose another path, or have its owner give the document up",
             Self::Vault { hint, .. } | Self::Kubernetes { hint, .. } => return hint.clone(),
@@ -394,26 +402,35 @@ impl PathFault {
 /// Something to tell that does not keep a source from being synced.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Warning {
-    /// A field that nobody reads.
-    #[error(
-        "vault-sync.io/secrets: entry {entry} ({name:?}) has the unknown field {field:?}, which is ignored"
-    )]
-    UnknownField {
-        /// Its place in the list, from 1.
-        entry: usize,
-        /// The Secret it names.
+    /// An annotation of ours that does not exist.
+    #[error("vault-sync.io/{name} is not a known annotation{} {RETAINED}", known_annotation(name), RETAINED = RETAINED)]
+    UnknownKey {
+        /// Its name without the prefix, cut to a readable length.
         name: String,
-        /// The field.
-        field: String,
     },
-    /// Further fields that nobody reads.
-    #[error("vault-sync.io/secrets: {count} more fields are unknown, and ignored")]
-    MoreFields {
-        /// How many.
-        count: usize,
+    /// Further annotations that do not exist.
+    #[error("further annotations with vault-sync.io/ in front are not known. {RETAINED}", RETAINED = RETAINED)]
+    MoreKeys,
+    /// An annotation on the pod template, where nobody reads it.
+    #[error(
+        "vault-sync.io/{name} is on the pod template (spec.template), where it has no effect; move it to the object's own metadata.annotations{}",
+        retained_until_moved(name)
+    )]
+    OnTemplate {
+        /// Its name without the prefix.
+        name: &'static str,
     },
+    /// A path, and nothing to bring there.
+    #[error(
+        "vault-sync.io/path: the pod template uses no Secret in env, envFrom or volumes, so nothing is brought to Vault; \
+         name the Secrets in vault-sync.io/secrets, or use one in the pod template"
+    )]
+    NothingUsed,
     /// A value that is not allowed, with a safe meaning.
-    #[error("vault-sync.io/{annotation}: {value:?} is not allowed; use {allowed}. {meaning}")]
+    #[error(
+        "vault-sync.io/{annotation}: {value:?} is not allowed{}; use {allowed}. {meaning}",
+        hidden(value)
+    )]
     Value {
         /// Annotation, without its prefix.
         annotation: &'static str,
@@ -440,20 +457,50 @@ impl Warning {
     /// The Event's reason.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::UnknownField { .. } | Self::MoreFields { .. } | Self::Value { .. } => {
-                Reason::InvalidAnnotation
-            }
             Self::Binary { .. } => Reason::BinaryValue,
+            _ => Reason::InvalidAnnotation,
         }
     }
 
     /// The `error_type` label of `config_parse_errors_total`.
     pub fn config_error(&self) -> Option<&'static str> {
         match self {
-            Self::UnknownField { .. } | Self::MoreFields { .. } => Some("unknown_field"),
+            Self::UnknownKey { .. } | Self::MoreKeys => Some("unknown_annotation"),
+            Self::OnTemplate { .. } => Some("misplaced_annotation"),
             Self::Value { .. } => Some("invalid_value"),
-            Self::Binary { .. } => None,
+            Self::NothingUsed | Self::Binary { .. } => None,
         }
+    }
+
+    /// Whether it alone is a reason to know an object that asks for nothing: somebody wanted to ask.
+    pub fn is_misspelt(&self) -> bool {
+        matches!(
+            self,
+            Self::UnknownKey { .. } | Self::MoreKeys | Self::OnTemplate { .. }
+        )
+    }
+
+    /// Whether its author has something to correct, and is reminded of it.
+    pub fn is_mistake(&self) -> bool {
+        !matches!(self, Self::Binary { .. })
+    }
+}
+
+/// What an annotation that cannot be understood means for the end of documents.
+const RETAINED: &str = "Until it is corrected or removed, documents are retained.";
+
+fn known_annotation(name: &str) -> String {
+    match nearest(name, &ASKED) {
+        Some(known) => format!("; did you mean vault-sync.io/{known}?"),
+        None => format!("; the known ones are {}.", ASKED.join(", ")),
+    }
+}
+
+fn retained_until_moved(name: &str) -> String {
+    if is_about_deletion(name) {
+        format!(". {RETAINED}")
+    } else {
+        String::new()
     }
 }
 

@@ -135,7 +135,7 @@ pub(crate) mod tests {
             cluster_prefix: String::new(),
             prefix_style: PrefixStyle::InsideMount,
             isolation: NamespaceIsolation::Off,
-            adopt: Adopt::Equal,
+            adopt: Adopt::Never,
             adopt_cluster_ids: Vec::new(),
             deletion: DeletionPolicy::Soft,
             max_document_size: None,

@@ -598,6 +598,14 @@ fn as_its_people_may_know(source: &Source, id: &DocumentId, owner: Owner) -> Own
             tracing::warn!(source = %source.key, document = %id, %holder, "the document belongs to another namespace's source");
             Owner::Elsewhere
         }
+        Owner::Cluster(cluster) => {
+            tracing::warn!(source = %source.key, document = %id, cluster, "the document belongs to another cluster");
+            Owner::Cluster(String::new())
+        }
+        Owner::Tool(manager) => {
+            tracing::warn!(source = %source.key, document = %id, manager, "another tool manages the document");
+            Owner::Tool(String::new())
+        }
         owner => owner,
     }
 }

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Outcome, Run};
+use super::{Outcome, Reconciler, Run};
 use crate::domain::document::DocumentId;
+use crate::domain::index::Memory;
 use crate::domain::problem::{Problem, Reason, Retry, Warning};
 use crate::domain::source::SourceKey;
 use crate::events::Note;
@@ -71,6 +72,16 @@ impl Report {
     fn retries_soon(&self) -> bool {
         let soon = |problem: &Problem| matches!(problem.retry(), Retry::AtOnce | Retry::Backoff);
         self.problems.iter().any(|(_, problem)| soon(problem))
+    }
+
+    /// Whether an object that asks for nothing has an annotation that looks as if it should.
+    fn is_misspelt(&self) -> bool {
+        self.warnings.iter().any(Warning::is_misspelt)
+    }
+
+    /// Whether somebody has to do something, and is reminded of it while it lasts.
+    fn reminds(&self) -> bool {
+        !self.problems.is_empty() || self.warnings.iter().any(Warning::is_mistake)
     }
 
     /// What is wrong, in words that stay the same while it stays the same; of a great many, the first.
@@ -146,6 +157,7 @@ impl Run<'_> {
             self.appoint_recheck(retry.filter(|_| failures > 0));
         }
         self.appoint_second_look(&key);
+        self.appoint_repetition();
         wake.append(&mut self.wake);
         let vault_down = self.vault_is_down;
         let idle = self.on.ledger.of(&key).is_empty();
@@ -157,6 +169,11 @@ impl Run<'_> {
                 if let Some(uid) = &self.gathered.uid {
                     self.on.index().remember(&key, uid, self.memory);
                 }
+            }
+            // Not a source, and known as long as it looks as if it were meant to be one. It has no series.
+            Some(source) if self.report.is_misspelt() => {
+                self.on.metrics.forget(&key);
+                self.on.index().remember(&key, &source.uid, self.memory);
             }
             // It is no source any more, or not there any more; nothing is left to be done for it.
             _ if idle => {
@@ -221,8 +238,17 @@ impl Run<'_> {
         self.look_again(left.max(retry.unwrap_or_default()), true);
     }
 
-    /// Says what is new: each problem and warning once while it lasts, and what was done.
+    /// Makes sure that a lasting problem is reported again in time.
+    fn appoint_repetition(&mut self) {
+        if let Some(at) = self.memory.repeat_at {
+            self.look_again(at.saturating_sub(self.on.notes.started.elapsed()), false);
+        }
+    }
+
+    /// Says what is new: each problem and warning once while it lasts, and again before Kubernetes drops the
+    /// Event; and what was done.
     fn tell_all(&mut self, key: &SourceKey) {
+        let due = self.on.is_time_to_repeat(&mut self.memory, self.report.reminds());
         let lines = self.report.lines();
         let prints = |line: &String| self.on.digester.fields([line.as_bytes()].into_iter());
         let prints: Vec<_> = lines.iter().map(|(_, line)| prints(line)).collect();
@@ -231,6 +257,14 @@ impl Run<'_> {
         for ((reason, line), _) in news {
             tracing::warn!(source = %key, reason = reason.as_str(), "{line}");
             self.tell(key, *reason, line.clone());
+        }
+        if due {
+            // The log has it already.
+            for ((reason, line), print) in lines.iter().zip(&prints) {
+                if self.memory.told.contains(print) && *reason != Reason::BinaryValue {
+                    self.tell(key, *reason, line.clone());
+                }
+            }
         }
         if let Some(text) = self.good_news() {
             self.tell(key, Reason::Synced, text);
@@ -308,6 +342,61 @@ impl Run<'_> {
     }
 }
 
+impl Reconciler {
+    /// Whether lasting problems are to be reported again now; sets the next time in the memory. `lasts`: whether
+    /// there are any.
+    fn is_time_to_repeat(&self, memory: &mut Memory, lasts: bool) -> bool {
+        let now = self.notes.started.elapsed();
+        let (due, next) = repetition(memory.repeat_at.filter(|_| lasts), now, || {
+            crate::backoff::shortened(self.repeat)
+        });
+        memory.repeat_at = next.filter(|_| lasts);
+        due
+    }
+
+    /// Reports in an Event that a source waits for Vault, unless Vault holds its documents or another problem was
+    /// reported lately. Returns when to look again.
+    pub fn tell_waiting(&self, key: &SourceKey, why: &str) -> Option<Duration> {
+        let mut index = self.index();
+        let tracked = index.get(key).filter(|tracked| tracked.hint.is_some())?;
+        let (uid, mut memory) = (tracked.uid.clone(), tracked.memory.clone());
+        if memory.healthy == Some(true) && !memory.documents.is_empty() {
+            return None;
+        }
+        let first = memory.repeat_at.is_none();
+        let due = self.is_time_to_repeat(&mut memory, true);
+        if first || due {
+            let text = format!(
+                "{why} — the documents follow as soon as Vault can be used; no change is needed here"
+            );
+            let reason = Reason::SyncFailed;
+            if first {
+                tracing::warn!(source = %key, reason = reason.as_str(), "{text}");
+            }
+            self.events.publish(key, &uid, &Note { reason, text });
+            // So that its end is reported too.
+            memory.healthy = Some(false);
+        }
+        let again = memory.repeat_at?.saturating_sub(self.notes.started.elapsed());
+        index.remember(key, &uid, memory);
+        Some(again)
+    }
+}
+
+/// When a lasting problem is reported: whether again now, and the next time. `at`: the time that was set for it;
+/// `None`: it is new, and reported as such.
+fn repetition(
+    at: Option<Duration>,
+    now: Duration,
+    period: impl Fn() -> Duration,
+) -> (bool, Option<Duration>) {
+    match at {
+        Some(at) if at > now => (false, Some(at)),
+        Some(_) => (true, Some(now + period())),
+        None => (false, Some(now + period())),
+    }
+}
+
 /// The first few documents by name, and how many more there are.
 fn names(ids: &[DocumentId]) -> String {
     const SHOWN: usize = 5;
@@ -316,4 +405,23 @@ fn names(ids: &[DocumentId]) -> String {
         text.push(format!("and {} more", ids.len() - SHOWN));
     }
     text.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lasting_problem_is_reported_again_when_its_time_has_come() {
+        const MIN: fn(u64) -> Duration = Duration::from_mins;
+        for (at, now, told) in [
+            (None, MIN(3), (false, Some(MIN(53)))),
+            (Some(MIN(53)), MIN(4), (false, Some(MIN(53)))),
+            (Some(MIN(53)), MIN(53), (true, Some(MIN(103)))),
+            // The machine slept.
+            (Some(MIN(53)), MIN(500), (true, Some(MIN(550)))),
+        ] {
+            assert_eq!(repetition(at, now, || MIN(50)), told, "{at:?} at {now:?}");
+        }
+    }
 }

@@ -94,6 +94,12 @@ fn a_path_that_names_no_document_is_refused_and_nothing_is_deleted() {
             ("secret/data/app ", &["blank"]),
             ("secret/data/a\tb", &["not allowed"]),
             ("secret/data/a\u{200b}b", &["not allowed"]),
+            ("secret/data/{namespace}/app", &["braces", "placeholders"]),
+            (
+                "secret/data/{{ .Values.name }}",
+                &["braces", "was perhaps not rendered"],
+            ),
+            ("secret/data/${NAME}", &["braces"]),
             ("secret/metadata/app", &["metadata"]),
             ("secret/delete/app", &["delete"]),
             ("secret/undelete/app", &["undelete"]),
@@ -158,6 +164,18 @@ fn a_list_that_cannot_be_read_is_refused_and_nothing_is_changed() {
                 r#"[{"name": "db", "encoding": "rot13"}]"#,
                 &["entry 1", "encoding", "base64"],
             ),
+            (
+                r#"[{"name": "db", "key": ["k"]}]"#,
+                &["entry 1", "\"db\"", "unknown field \"key\"", "\"keys\"?"],
+            ),
+            (r#"[{"Name": "db"}]"#, &["entry 1", "\"Name\"", "\"name\"?"]),
+            (
+                r#"[{"name": "db", "keys": ["a"], "keys": ["b"]}]"#,
+                &["\"keys\"", "twice"],
+            ),
+            ("[{\"name\": \"db\u{200b}\"}]", &["entry 1", "U+200B"]),
+            ("- name:\u{a0}db\n", &["entry 1", "U+00A0"]),
+            ("[{\"name\": \"db\"}]\u{feff}", &["JSON", "U+FEFF"]),
         ],
     );
 }
@@ -194,15 +212,31 @@ fn keys_that_collide_are_reported_with_both_entries_and_nothing_is_written() {
 }
 
 #[test]
-fn an_unknown_field_is_a_warning_and_the_rest_is_synced() {
+fn an_unknown_field_in_a_list_brings_nothing_to_vault() {
+    let scene = Scene::new();
+    scene.secret("db", &[("user", "u"), ("password", "p")]);
+    scene.listing("app", r#"[{"name": "db", "key": ["user"]}]"#);
+    let _operator = scene.start();
+    scene.event("app", "InvalidAnnotation", &["\"key\"", "\"keys\"?"]);
+    scene.settle();
+    assert_eq!(scene.doc("app").data(), None);
+    scene.annotate(
+        "Deployment",
+        "app",
+        &[("secrets", Some(r#"[{"name": "db", "keys": ["user"]}]"#))],
+    );
+    scene.doc("app").becomes(json!({"user": "u"}));
+}
+
+#[test]
+fn a_byte_order_mark_before_a_list_is_skipped() {
     let scene = Scene::new();
     scene.secret("db", &[("k", "v")]);
-    let list = r#"[{"name": "db", "key": ["k"]}]"#;
-    scene.listing("app", list);
+    scene.listing("yaml", "\u{feff}- name: db\n");
+    scene.listing("json", "\u{feff}[{\"name\": \"db\"}]");
     let _operator = scene.start();
-    scene.doc("app").becomes(json!({"k": "v"}));
-    let event = scene.event("app", "InvalidAnnotation", &["unknown field", "\"key\"", "db"]);
-    assert_eq!(event.kind, "Warning");
+    scene.doc("yaml").becomes(json!({"k": "v"}));
+    scene.doc("json").becomes(json!({"k": "v"}));
 }
 
 #[test]

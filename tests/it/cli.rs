@@ -54,6 +54,16 @@ fn what_cannot_be_used_ends_with_its_name_and_what_is_allowed() {
             &[("VAULT_CLIENT_TIMEOUT", "soon")],
             &["VAULT_CLIENT_TIMEOUT"],
         ),
+        (
+            &[],
+            &[("VAULT_CLIENT_TIMEOUT", "18446744073709551615")],
+            &["VAULT_CLIENT_TIMEOUT", "18446744073709551615", "3600"],
+        ),
+        (
+            &["--resync-interval=1ns"],
+            &[],
+            &["resync-interval", "1ns", "1s", "8760h", "off"],
+        ),
     ] {
         let (code, text) = run_to_end(args, env);
         assert_eq!(code, 2, "{args:?} {env:?}: {text}");

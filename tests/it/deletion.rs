@@ -399,7 +399,8 @@ fn the_last_word_of_a_source_counts_although_vault_hangs_until_it_is_gone() {
 fn the_retain_policy_releases_the_claim_and_leaves_the_content() {
     let scene = Scene::new();
     scene.own("db", "v");
-    let _operator = scene.run().flag("deletion-policy", "retain").start();
+    let run = scene.run().flag("adopt", "equal");
+    let _operator = run.flag("deletion-policy", "retain").start();
     scene.doc("db").becomes(json!({"k": "v"}));
     scene.settle();
     scene.delete("Secret", "db");

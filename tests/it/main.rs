@@ -26,6 +26,7 @@ mod lifecycle;
 mod limits;
 mod memory;
 mod metrics_guard;
+mod mistakes;
 mod moves;
 mod no_churn;
 mod outage;

@@ -133,7 +133,7 @@ fn preserve_removed_together_with_the_path_still_retains() {
         ours(&[("path", &path), ("preserve-on-delete", "true")]),
         &[("k", b"v")],
     );
-    let _operator = scene.start();
+    let _operator = scene.run().flag("adopt", "equal").start();
     scene.doc("db").becomes(json!({"k": "v"}));
     scene.annotate("Secret", "db", &[("path", None), ("preserve-on-delete", None)]);
     eventually("it is let go", || {

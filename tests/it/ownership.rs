@@ -76,7 +76,7 @@ fn a_users_own_metadata_stays_beside_the_claim() {
     scene.doc("db").write(json!({"k": "v"}));
     mark(&scene, "db", &json!({"team": "payments"}));
     scene.own("db", "v");
-    let _operator = scene.start();
+    let _operator = scene.run().flag("adopt", "equal").start();
     eventually("the claim is on it", || {
         let found = claim(&scene, "db");
         if found["managed-by"] == MANAGER {
@@ -140,7 +140,8 @@ fn an_adopted_document_is_never_purged() {
     let scene = Scene::new();
     scene.doc("db").write(json!({"k": "v"}));
     scene.own("db", "v");
-    let _operator = scene.run().flag("deletion-policy", "purge").start();
+    let run = scene.run().flag("adopt", "equal");
+    let _operator = run.flag("deletion-policy", "purge").start();
     scene.event("db", "Synced", &[]);
     scene.delete("Secret", "db");
     scene.vanishes("Secret", "db");
@@ -155,8 +156,12 @@ fn another_clusters_document_is_neither_written_nor_deleted() {
     scene.doc("db").write(json!({"k": "v"}));
     mark(&scene, "db", &foreign("11111111-2222-3333-4444-555555555555"));
     scene.own("db", "v");
-    let _operator = scene.start();
-    scene.event("db", "OwnershipConflict", &["another cluster"]);
+    let operator = scene.start();
+    let event = scene.event("db", "OwnershipConflict", &["another cluster"]);
+    for word in ["(other)", "\"other\"", "11111111", "elsewhere", "theirs"] {
+        assert!(!event.message.contains(word), "{word} is in {event:?}");
+    }
+    operator.says(&["another cluster", "\"other\""]);
     scene.delete("Secret", "db");
     scene.vanishes("Secret", "db");
     scene.settle();

@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
 use super::{Encoding, tree};
-use crate::domain::problem::{Problem, Warning, excerpt};
+use crate::domain::problem::{Problem, excerpt};
+use crate::domain::wording::{hidden, nearest, without_mark};
 
 /// Longest list in YAML, in bytes: its parser keeps many times that while it reads.
 const LONGEST_YAML: usize = 64 * 1024;
@@ -20,8 +21,8 @@ const MOST_KEYS: usize = 2000;
 const LONGEST_KEY: usize = 253;
 /// Deepest nesting of brackets; a list with keys needs four. What stands in quotes counts too.
 const DEEPEST: usize = 64;
-/// Most unknown fields that are told one by one.
-const MOST_WARNINGS: usize = 10;
+/// The fields of an entry.
+const FIELDS: [&str; 5] = ["name", "keys", "prefix", "optional", "encoding"];
 
 /// One key taken from a Secret, and its name in Vault before the prefix.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -49,65 +50,59 @@ pub struct Entry {
 
 /// Reads the list: JSON, or else YAML. Each fault says which entry it is in. The bounds are far from what
 /// people need, and keep one annotation from costing everybody else's memory.
-pub(super) fn parse(text: &str, warnings: &mut Vec<Warning>) -> Result<Vec<Entry>, Problem> {
-    let fault = |what: String| Problem::List(what);
+pub(super) fn parse(text: &str) -> Result<Vec<Entry>, Problem> {
+    let text = without_mark(text);
+    // What cannot be seen may well be what is wrong.
+    read(text).map_err(|what| Problem::List(what + &hidden(text)))
+}
+
+fn read(text: &str) -> Result<Vec<Entry>, String> {
     if nesting(text) > DEEPEST {
-        return Err(fault("it nests too deeply".into()));
+        return Err("it nests too deeply".into());
     }
     let json = match tree::from_json(text) {
         Ok(json) => json,
         Err(error) if text.len() > LONGEST_YAML => {
             let error = line(&error);
-            return Err(fault(format!(
+            return Err(format!(
                 "a list longer than {LONGEST_YAML} bytes must be JSON, and this is not: {error}"
-            )));
+            ));
         }
         Err(error) if text.trim_start().starts_with(['[', '{']) => {
             // Flow YAML looks like JSON; only when it is neither do we speak of JSON.
-            tree::from_yaml(text).map_err(|_| fault(format!("this is not JSON: {}", line(&error))))?
+            tree::from_yaml(text).map_err(|_| format!("this is not JSON: {}", line(&error)))?
         }
         Err(_) => tree::from_yaml(text)
-            .map_err(|error| fault(format!("this is neither JSON nor YAML: {}", line(&error))))?,
+            .map_err(|error| format!("this is neither JSON nor YAML: {}", line(&error)))?,
     };
     let list = match json {
         Json::Array(list) => list,
         Json::Null => Vec::new(),
-        other => return Err(fault(format!("a list is needed, this is {}", type_of(&other)))),
+        other => return Err(format!("a list is needed, this is {}", type_of(&other))),
     };
     if list.is_empty() {
-        return Err(fault(
-            "the list is empty; remove the annotation to discover the Secrets, or name them".into(),
-        ));
+        return Err("the list is empty; remove the annotation to discover the Secrets, or name them".into());
     }
     if list.len() > MOST_ENTRIES {
         let count = list.len();
-        return Err(fault(format!(
-            "it has {count} entries; {MOST_ENTRIES} are allowed"
-        )));
+        return Err(format!("it has {count} entries; {MOST_ENTRIES} are allowed"));
     }
-    let mut told = Vec::new();
     let entries: Vec<Entry> = list
         .into_iter()
         .enumerate()
-        .map(|(i, item)| parse_entry(i + 1, item, &mut told))
+        .map(|(i, item)| parse_entry(i + 1, item))
         .collect::<Result<_, _>>()?;
     let secrets: HashSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
     if secrets.len() > MOST_SECRETS {
         let count = secrets.len();
-        return Err(fault(format!(
-            "it names {count} Secrets; {MOST_SECRETS} are allowed"
-        )));
+        return Err(format!("it names {count} Secrets; {MOST_SECRETS} are allowed"));
     }
     let keys: usize = entries.iter().flat_map(|entry| &entry.keys).map(Vec::len).sum();
     if keys > MOST_KEYS {
-        return Err(fault(format!(
+        return Err(format!(
             "its entries name {keys} keys together; {MOST_KEYS} are allowed"
-        )));
+        ));
     }
-    let count = told.len().saturating_sub(MOST_WARNINGS);
-    told.truncate(MOST_WARNINGS);
-    told.extend((count > 0).then_some(Warning::MoreFields { count }));
-    warnings.append(&mut told);
     Ok(entries)
 }
 
@@ -133,14 +128,15 @@ fn line(words: &str) -> String {
     plain.take(LONGEST).collect()
 }
 
-fn parse_entry(number: usize, item: Json, warnings: &mut Vec<Warning>) -> Result<Entry, Problem> {
-    let fault = |what: String| Problem::List(format!("entry {number}: {what}"));
+fn parse_entry(number: usize, item: Json) -> Result<Entry, String> {
+    let fault = |what: String| format!("entry {number}: {what}");
     let Json::Object(mut fields) = item else {
         return Err(fault(format!(
             "an object with a name is needed, this is {}",
             type_of(&item)
         )));
     };
+    check_fields(number, &fields)?;
     let name = match fields.remove("name") {
         Some(Json::String(name)) if !name.is_empty() => name,
         None | Some(Json::Null | Json::String(_)) => return Err(fault("it has no name of a Secret".into())),
@@ -157,7 +153,7 @@ fn parse_entry(number: usize, item: Json, warnings: &mut Vec<Warning>) -> Result
             excerpt(&name)
         )));
     }
-    let fault = |what: String| Problem::List(format!("entry {number} ({name:?}): {what}"));
+    let fault = |what: String| format!("entry {number} ({name:?}): {what}");
     let keys = match fields.remove("keys") {
         None | Some(Json::Null) => None,
         Some(Json::Array(keys)) if keys.is_empty() => None,
@@ -222,11 +218,6 @@ fn parse_entry(number: usize, item: Json, warnings: &mut Vec<Warning>) -> Result
             )));
         }
     };
-    warnings.extend(fields.into_iter().map(|(field, _)| Warning::UnknownField {
-        entry: number,
-        name: name.clone(),
-        field: excerpt(&field),
-    }));
     Ok(Entry {
         name,
         keys,
@@ -234,6 +225,23 @@ fn parse_entry(number: usize, item: Json, warnings: &mut Vec<Warning>) -> Result
         optional,
         encoding,
     })
+}
+
+/// Refuses a field that nobody reads: a mistyped `keys` must not send all of them.
+fn check_fields(number: usize, fields: &Map<String, Json>) -> Result<(), String> {
+    let Some(field) = fields.keys().find(|field| !FIELDS.contains(&field.as_str())) else {
+        return Ok(());
+    };
+    let entry = match fields.get("name") {
+        Some(Json::String(name)) => format!("entry {number} ({:?})", excerpt(name)),
+        _ => format!("entry {number}"),
+    };
+    let meant = match nearest(field, &FIELDS) {
+        Some(known) => format!("did you mean {known:?}?"),
+        None => format!("the known ones are {}", FIELDS.join(", ")),
+    };
+    let field = excerpt(field);
+    Err(format!("{entry} has the unknown field {field:?}; {meant}"))
 }
 
 fn parse_key(key: Json) -> Result<KeyPick, String> {
@@ -295,7 +303,7 @@ mod tests {
     use super::*;
 
     fn list(text: &str) -> Result<Vec<Entry>, String> {
-        parse(text, &mut Vec::new()).map_err(|problem| problem.to_string())
+        parse(text).map_err(|problem| problem.to_string())
     }
 
     fn pick(from: &str, to: &str) -> KeyPick {
@@ -458,19 +466,85 @@ mod tests {
     }
 
     #[test]
-    fn of_many_unknown_fields_a_few_are_told() {
-        let fields: Vec<String> = (0..300).map(|n| format!(r#""x{n}":1"#)).collect();
-        let mut warnings = Vec::new();
-        parse(
-            &format!(r#"[{{"name":"a",{}}}]"#, fields.join(",")),
-            &mut warnings,
-        )
-        .unwrap();
-        assert_eq!(warnings.len(), 11);
-        assert_eq!(
-            warnings[10].to_string(),
-            "vault-sync.io/secrets: 290 more fields are unknown, and ignored"
-        );
+    fn an_unknown_field_is_refused_with_the_nearest_known_one() {
+        for (text, words) in [
+            (
+                r#"[{"name":"s1","key":["user"]}]"#,
+                "entry 1 (\"s1\") has the unknown field \"key\"; did you mean \"keys\"?",
+            ),
+            (
+                r#"[{"name":"db"},{"name":"db","perfix":"X"}]"#,
+                "entry 2 (\"db\") has the unknown field \"perfix\"; did you mean \"prefix\"?",
+            ),
+            (
+                "- Name: db\n",
+                "entry 1 has the unknown field \"Name\"; did you mean \"name\"?",
+            ),
+            (
+                "- &a {name: db}\n- <<: *a\n",
+                "entry 2 has the unknown field \"<<\"; the known ones are name, keys, prefix, optional, encoding",
+            ),
+            (
+                "[{\"name\":\"db\",\"keys\u{200b}\":[]}]",
+                "entry 1 (\"db\") has the unknown field \"keys\\u{200b}\"; did you mean \"keys\"? \
+                 (the text has the invisible character U+200B)",
+            ),
+        ] {
+            assert_eq!(
+                list(text).unwrap_err(),
+                format!("vault-sync.io/secrets: {words}"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_field_that_is_given_twice_is_refused() {
+        for text in [
+            r#"[{"name":"db","keys":["a"],"keys":["b"]}]"#,
+            "- name: db\n  keys: [a]\n  keys: [b]\n",
+        ] {
+            let said = list(text).unwrap_err();
+            assert!(said.contains("\"keys\" is given twice"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_in_front_is_skipped_and_other_invisible_characters_are_named() {
+        for text in ["\u{feff}[{\"name\":\"db\"}]", "\u{feff}- name: db\n"] {
+            assert_eq!(list(text).unwrap()[0].name, "db", "{text:?}");
+        }
+        // Too long for YAML, whose parser skips one by itself.
+        let long = format!("\u{feff}[{{\"name\":\"db\"}}{}]", " ".repeat(70_000));
+        assert_eq!(list(&long).unwrap().len(), 1);
+        for (text, words) in [
+            (
+                "-\u{a0}name: db\n",
+                "a list is needed, this is an object (the text has the invisible character U+00A0)",
+            ),
+            (
+                "- name:\u{a0}db\n",
+                "entry 1: an object with a name is needed, this is text (the text has the invisible character U+00A0)",
+            ),
+            (
+                "[{\"name\":\"db\"}]\u{200b}",
+                "this is not JSON: trailing characters at line 1 column 16 (the text has the invisible character U+200B)",
+            ),
+            (
+                "- name: \u{feff}db\n",
+                "entry 1: \"\\u{feff}db\" cannot be the name of a Secret (the text has the invisible character U+FEFF)",
+            ),
+            (
+                "- name: db\u{2060}\n",
+                "entry 1: \"db\\u{2060}\" cannot be the name of a Secret (the text has the invisible character U+2060)",
+            ),
+        ] {
+            assert_eq!(
+                list(text).unwrap_err(),
+                format!("vault-sync.io/secrets: {words}"),
+                "{text:?}"
+            );
+        }
     }
 
     #[test]
