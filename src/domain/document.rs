@@ -102,18 +102,24 @@ pub struct Claim {
     pub adopted: bool,
 }
 
+/// A claim that was given up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Release {
+    /// The claim.
+    pub claim: Claim,
+    /// The latest version at that time, if that was known: versions after it are somebody else's. Else 0.
+    pub version: u64,
+    /// Whether that version was left where it is (`retain`); else it was deleted.
+    pub retained: bool,
+}
+
 /// What the custom metadata say about ownership.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Mark {
     /// Nobody's: no mark at all.
     Unclaimed,
     /// Nobody's any more: we gave it up.
-    Released {
-        /// The claim that it carried.
-        claim: Claim,
-        /// Its latest version at that time, if that was known: versions after it are somebody else's.
-        version: u64,
-    },
+    Released(Release),
     /// Somebody's.
     Claimed(Claim),
     /// It carries our mark but not a whole claim: somebody's, and nobody can tell whose.
@@ -135,6 +141,8 @@ const KIND: &str = "vault-sync.io/kind";
 const NAME: &str = "vault-sync.io/name";
 const ADOPTED: &str = "vault-sync.io/adopted";
 const RELEASED: &str = "vault-sync.io/released";
+const RETAINED: &str = "true";
+const DELETED: &str = "deleted";
 const RELEASED_VERSION: &str = "vault-sync.io/released-version";
 
 impl Mark {
@@ -159,12 +167,13 @@ impl Mark {
             })
         };
         match (claim(), get(RELEASED)) {
-            (Some(claim), Some(_)) => Self::Released {
+            (Some(claim), Some(how)) => Self::Released(Release {
                 claim,
+                retained: how == RETAINED,
                 version: get(RELEASED_VERSION)
                     .and_then(|version| version.parse().ok())
                     .unwrap_or(0),
-            },
+            }),
             (None, Some(_)) => Self::Unclaimed,
             (Some(claim), None) => Self::Claimed(claim),
             (None, None) => Self::Garbled,
@@ -191,10 +200,11 @@ impl Claim {
         ])
     }
 
-    /// The change that gives a document up at this version, and leaves it where it is.
-    pub fn release(version: u64) -> MetadataPatch {
+    /// The change that gives a document up at this version, which is left where it is (`retained`) or deleted.
+    pub fn release(version: u64, retained: bool) -> MetadataPatch {
+        let how = if retained { RETAINED } else { DELETED };
         BTreeMap::from([
-            (RELEASED, Some("true".to_owned())),
+            (RELEASED, Some(how.to_owned())),
             (RELEASED_VERSION, Some(version.to_string())),
         ])
     }
@@ -241,12 +251,17 @@ mod tests {
         released.insert("vault-sync.io/released-version".into(), "3".into());
         assert!(matches!(
             Mark::from_metadata(&released),
-            Mark::Released { version: 3, claim } if claim.cluster_id == "u-1"
+            Mark::Released(Release { version: 3, retained: true, claim }) if claim.cluster_id == "u-1"
         ));
+        released.insert("vault-sync.io/released".into(), "deleted".into());
         released.insert("vault-sync.io/released-version".into(), "by hand".into());
         assert!(matches!(
             Mark::from_metadata(&released),
-            Mark::Released { version: 0, .. }
+            Mark::Released(Release {
+                version: 0,
+                retained: false,
+                ..
+            })
         ));
         released.remove("vault-sync.io/name");
         assert_eq!(Mark::from_metadata(&released), Mark::Unclaimed);

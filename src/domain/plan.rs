@@ -5,7 +5,7 @@
 
 mod remove;
 
-use super::document::{Cas, Claim, DocumentId, KvVersion, Mark, Observed};
+use super::document::{Cas, Claim, DocumentId, KvVersion, Mark, Observed, Release};
 use super::ledger::{LedgerEntry, State};
 use super::problem::Owner;
 use super::settings::{Adopt, DeletionPolicy};
@@ -210,10 +210,12 @@ pub fn title(scene: &Scene) -> Result<Title, Owner> {
         Seen::Live {
             version,
             created,
-            mark: mark @ (Mark::Unclaimed | Mark::Released { .. } | Mark::Unreadable),
+            mark: mark @ (Mark::Unclaimed | Mark::Released(_) | Mark::Unreadable),
             ..
-        } if !is_given_up(mark, *version) => unclaimed(scene, *version, *created),
-        Seen::Live { .. } => Err(Owner::Nobody),
+        } => match mark {
+            Mark::Released(release) if release.version == *version => given_up(scene, release),
+            _ => unclaimed(scene, *version, *created),
+        },
     }
 }
 
@@ -238,7 +240,7 @@ fn has_older_versions(scene: &Scene, version: u64, mark: &Mark) -> bool {
         .filter(|entry| matches!(entry.state, State::Written | State::Deleting));
     let claim = match mark {
         // Nobody has written since we gave it up.
-        Mark::Released { claim, version: then } if *then == version => Some(claim),
+        Mark::Released(release) if release.version == version => Some(&release.claim),
         Mark::Claimed(claim) => Some(claim),
         _ => None,
     };
@@ -272,9 +274,19 @@ fn foreign(scene: &Scene, manager: &str) -> Result<Title, Owner> {
     taken_over(scene, Owner::Tool(manager.to_owned()))
 }
 
-/// Whether we gave up this very version. Somebody may have undeleted it.
-fn is_given_up(mark: &Mark, version: u64) -> bool {
-    matches!(mark, Mark::Released { version: then, .. } if *then == version)
+/// We gave up this very version. What was retained goes on with the source that left it there, when that comes
+/// back; what was deleted, and somebody has undeleted, is theirs.
+fn given_up(scene: &Scene, release: &Release) -> Result<Title, Owner> {
+    let claim = &release.claim;
+    rivalry(scene, scene.entry.map(|entry| &entry.holder))?;
+    if release.retained && scene.identity.is_ours(claim) && claim.holder == scene.me.key {
+        Ok(Title {
+            adopted: claim.adopted,
+            creating: false,
+        })
+    } else {
+        Err(Owner::Nobody)
+    }
 }
 
 /// No claim is on it: it is ours if the ledger says so, else only by adoption.

@@ -57,7 +57,11 @@ fn adopted(mark: Mark) -> Mark {
 /// What carries this mark was given up at a version.
 fn released(version: u64, mark: Mark) -> Mark {
     match mark {
-        Mark::Claimed(claim) => Mark::Released { claim, version },
+        Mark::Claimed(claim) => Mark::Released(Release {
+            claim,
+            version,
+            retained: false,
+        }),
         other => other,
     }
 }
@@ -547,6 +551,43 @@ fn departed(entry: &LedgerEntry, seen: &Seen, version: KvVersion, deletion: Dele
     })
 }
 
+const RETAIN: Removal = Removal::Release {
+    version: 3,
+    retained: true,
+};
+const FORGET: Removal = Removal::Release {
+    version: 3,
+    retained: false,
+};
+
+#[test]
+fn what_a_source_left_there_it_has_again_when_it_comes_back() {
+    let found = |version, retained, mark| {
+        let Mark::Claimed(claim) = mark else {
+            unreachable!("a claim")
+        };
+        let release = Release {
+            claim,
+            version: 3,
+            retained,
+        };
+        decided(&case(live(version, "old", Mark::Released(release))))
+    };
+    let mine = || claim("id-1", "web");
+    assert_eq!(
+        found(3, true, mine()),
+        step(Some(Cas::Version(3)), true, false, false)
+    );
+    for (what, version, retained, mark) in [
+        ("somebody has written since", 4, true, mine()),
+        ("it was deleted, and undeleted by hand", 3, false, mine()),
+        ("another source left it", 3, true, claim("id-1", "api")),
+        ("another cluster left it", 3, true, claim("id-2", "web")),
+    ] {
+        assert_eq!(found(version, retained, mark), Err(Owner::Nobody), "{what}");
+    }
+}
+
 #[test]
 fn what_is_ours_goes_by_the_policy() {
     let written = entry("web", State::Written);
@@ -558,7 +599,7 @@ fn what_is_ours_goes_by_the_policy() {
     let v2 = |entry: &LedgerEntry, deletion| departed(entry, &mine, KvVersion::V2, deletion);
     assert_eq!(v2(&written, DeletionPolicy::Soft), Removal::DeleteVersion(3));
     assert_eq!(v2(&written, DeletionPolicy::Purge), Removal::Purge);
-    assert_eq!(v2(&written, DeletionPolicy::Retain), Removal::Release(3));
+    assert_eq!(v2(&written, DeletionPolicy::Retain), RETAIN);
     assert_eq!(v2(&found, DeletionPolicy::Purge), Removal::DeleteVersion(3));
     let by_claim = live(3, "x", adopted(claim("id-1", "web")));
     assert_eq!(
@@ -634,7 +675,7 @@ fn a_delete_is_confirmed_only_when_no_write_can_follow() {
         purged: false,
     };
     // Its claim goes too: nothing is to be ours only because we once had something there.
-    assert_eq!(remove(&departure(&gone, false, false)), Removal::Release(3));
+    assert_eq!(remove(&departure(&gone, false, false)), FORGET);
     let given_up = Seen::Deleted {
         version: 3,
         mark: released(3, claim("id-1", "web")),
@@ -716,7 +757,7 @@ fn a_purge_goes_on_after_a_soft_delete() {
     );
     assert_eq!(
         departed(&written, &gone, KvVersion::V2, DeletionPolicy::Soft),
-        Removal::Release(3)
+        FORGET
     );
 }
 

@@ -207,9 +207,9 @@ impl Run<'_> {
                     self.report.orphan(id);
                     return self.strike(id).await;
                 }
-                Removal::Release(version) => {
-                    self.release_claim(id, version).await?;
-                    if matches!(seen, Seen::Live { .. }) {
+                Removal::Release { version, retained } => {
+                    self.release_claim(id, version, retained).await?;
+                    if retained {
                         tracing::info!(document = %id, holder = %holder, "document retained and released");
                     }
                     return self.strike(id).await;
@@ -283,11 +283,15 @@ impl Run<'_> {
     }
 
     /// Marks our claim as released.
-    async fn release_claim(&self, id: &DocumentId, version: u64) -> Result<(), Problem> {
+    async fn release_claim(&self, id: &DocumentId, version: u64, retained: bool) -> Result<(), Problem> {
         let on = self.on;
         on.ensure_leading()?;
         let open = on.open(id);
-        match open.end(on.vault.patch_metadata(id, &Claim::release(version)).await) {
+        match open.end(
+            on.vault
+                .patch_metadata(id, &Claim::release(version, retained))
+                .await,
+        ) {
             Ok(()) => Ok(()),
             // Without the right to release it, it was never claimed in earnest. And without a document there is
             // nothing to release.

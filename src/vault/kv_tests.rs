@@ -68,7 +68,7 @@ fn binary_is_refused_and_not_shown() {
 
 #[test]
 fn patches_take_keys_away_with_null() {
-    let request = patch(&DocumentId::new("secret", "app"), &Claim::release(3))
+    let request = patch(&DocumentId::new("secret", "app"), &Claim::release(3, true))
         .body()
         .unwrap()
         .unwrap();

@@ -101,8 +101,9 @@ impl Turn<'_> {
                 }
                 Stage::Strike(of)
             }
-            Removal::Release(version) => Stage::Erase(Call::Release {
+            Removal::Release { version, retained } => Stage::Erase(Call::Release {
                 of,
+                retained,
                 version: u8::try_from(version).unwrap_or(u8::MAX),
             }),
             Removal::Purge => Stage::Erase(Call::Purge { of }),

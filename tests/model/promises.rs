@@ -69,7 +69,7 @@ fn healthy(rules: &Rules, world: &World, who: usize) -> Option<usize> {
 /// Whether we have given it up as it is. What is retained is everybody's to write, and a late call of ours may.
 fn is_released(rules: &Rules, document: Document) -> bool {
     let retains = rules.deletion == DeletionPolicy::Retain;
-    matches!(document.mark, Mark::Released(_, version) if retains || version == document.version)
+    matches!(document.mark, Mark::Released(_, version, _) if retains || version == document.version)
 }
 
 fn wants(world: &World, who: usize, id: usize) -> bool {

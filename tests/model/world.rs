@@ -3,7 +3,7 @@
 //! All of it is small numbers. Sources, documents and operators are indices; a [`Set`] has a bit for
 //! each. What is marked *ghost* is known to the model alone.
 
-use vault_sync_operator::domain::document::Mark as DomainMark;
+use vault_sync_operator::domain::document::{Mark as DomainMark, Release};
 use vault_sync_operator::domain::ledger::{LedgerEntry, State};
 use vault_sync_operator::domain::plan::Seen;
 use vault_sync_operator::domain::settings::DeletionPolicy;
@@ -54,8 +54,8 @@ pub struct Text {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Mark {
     Unclaimed,
-    /// A source gave it up, at this version.
-    Released(u8, u8),
+    /// A source gave it up, at this version, which was retained or deleted.
+    Released(u8, u8, bool),
     Source(u8),
     Foreign,
 }
@@ -91,10 +91,11 @@ impl Document {
     pub fn seen(self) -> Seen {
         let mark = match self.mark {
             Mark::Unclaimed => DomainMark::Unclaimed,
-            Mark::Released(who, version) => DomainMark::Released {
+            Mark::Released(who, version, retained) => DomainMark::Released(Release {
                 claim: NAMES.claims[usize::from(who)].clone(),
                 version: u64::from(version),
-            },
+                retained,
+            }),
             Mark::Source(who) => DomainMark::Claimed(NAMES.claims[usize::from(who)].clone()),
             Mark::Foreign => DomainMark::Claimed(NAMES.foreign.clone()),
         };
@@ -192,7 +193,7 @@ pub enum Call {
     Claim { of: u8, by: u8 },
     DeleteVersion { of: u8, version: u8 },
     Purge { of: u8 },
-    Release { of: u8, version: u8 },
+    Release { of: u8, version: u8, retained: bool },
 }
 
 /// What Vault says to it.
@@ -365,13 +366,17 @@ impl World {
                 };
             }
             Call::Claim { of, by } => return self.mark(of, Mark::Source(by)),
-            Call::Release { of, version } => {
+            Call::Release {
+                of,
+                version,
+                retained,
+            } => {
                 // A mark of ours on somebody's document goes: that takes nothing from anybody.
                 let document = &mut self.documents[usize::from(of)];
                 let Mark::Source(who) = document.mark else {
                     return Reply::Done;
                 };
-                document.mark = Mark::Released(who, version);
+                document.mark = Mark::Released(who, version, retained);
             }
             Call::DeleteVersion { of, version } => {
                 let document = &mut self.documents[usize::from(of)];

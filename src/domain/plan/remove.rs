@@ -1,6 +1,6 @@
 //! What is to be done about a document that its source no longer wants.
 
-use super::{Identity, Seen, is_given_up, is_written};
+use super::{Identity, Seen, is_written};
 use crate::domain::document::{Claim, KvVersion, Mark};
 use crate::domain::ledger::{LedgerEntry, State};
 use crate::domain::settings::DeletionPolicy;
@@ -43,8 +43,13 @@ pub enum Removal {
     Purge,
     /// Delete it (KV v1), and look again.
     Delete,
-    /// Mark the claim as released at this version; then it is out of the ledger.
-    Release(u64),
+    /// Mark the claim as released; then it is out of the ledger.
+    Release {
+        /// The document's latest version.
+        version: u64,
+        /// Whether that version stays (it is deleted else).
+        retained: bool,
+    },
     /// Nothing of ours is left: it is out of the ledger.
     Gone,
     /// Nothing is left yet, but a late write could still land: look again later.
@@ -81,7 +86,10 @@ pub fn remove(scene: &Departure) -> Removal {
         Seen::Deleted {
             version,
             mark: Mark::Claimed(claim),
-        } if holds(scene, claim) => Removal::Release(*version),
+        } if holds(scene, claim) => Removal::Release {
+            version: *version,
+            retained: false,
+        },
         Seen::Absent | Seen::Deleted { .. } => Removal::Gone,
         // It was created since. Of ours, only a creation without an answer could have come; nothing tells that one
         // from anybody's.
@@ -92,7 +100,10 @@ pub fn remove(scene: &Departure) -> Removal {
             ..
         } if holds(scene, claim) => {
             if retain {
-                Removal::Release(*version)
+                Removal::Release {
+                    version: *version,
+                    retained: true,
+                }
             } else {
                 delete(scene, *version, mark)
             }
@@ -101,12 +112,17 @@ pub fn remove(scene: &Departure) -> Removal {
             mark: Mark::Claimed(_) | Mark::Garbled | Mark::Foreign(_),
             ..
         } => Removal::Disown,
-        Seen::Live { version, mark, .. } if is_given_up(mark, *version) => Removal::Disown,
+        // We gave up this very version, and somebody has undeleted it since.
+        Seen::Live {
+            version,
+            mark: Mark::Released(release),
+            ..
+        } if release.version == *version => Removal::Disown,
         Seen::Live { .. } if retain => Removal::Gone,
         Seen::Live {
             version,
             created,
-            mark: mark @ (Mark::Unclaimed | Mark::Released { .. } | Mark::Unreadable),
+            mark: mark @ (Mark::Unclaimed | Mark::Released(_) | Mark::Unreadable),
             ..
         } => {
             if is_written(scene.entry, scene.version, *version, *created) {
@@ -134,7 +150,7 @@ fn explains(scene: &Departure, mark: &Mark) -> bool {
     match mark {
         Mark::Claimed(claim) => holds(scene, claim),
         Mark::Garbled | Mark::Foreign(_) => false,
-        Mark::Unclaimed | Mark::Released { .. } | Mark::Unreadable => {
+        Mark::Unclaimed | Mark::Released(_) | Mark::Unreadable => {
             matches!(scene.entry.state, State::Written | State::Deleting)
         }
     }
