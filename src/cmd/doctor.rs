@@ -367,7 +367,7 @@ impl Probe<'_> {
             Ok(()) => findings.good("claim"),
             Err(error) if error.kind == ErrorKind::Denied => findings.warn(
                 "claim",
-                format!("{error} — without permissions on metadata/ the operator works, but documents carry no claims; see the README under \"Whose a document is\""),
+                format!("{error} — without permissions on metadata/ the operator works, but documents carry no claims; see the README under \"Ownership\""),
             ),
             Err(error) => findings.bad("claim", in_hints(error)),
         }
