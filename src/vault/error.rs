@@ -202,6 +202,11 @@ impl Operation {
         )
     }
 
+    /// Whether its target is a document.
+    pub(super) fn is_of_a_document(self) -> bool {
+        self == Self::Read || self.writes()
+    }
+
     /// Whether it changes a document.
     pub fn writes(self) -> bool {
         matches!(self, Self::Write | Self::Mark | Self::Delete | Self::Purge)
