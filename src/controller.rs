@@ -4,6 +4,7 @@
 mod outage;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,6 +45,8 @@ pub struct Controller {
     metrics: Metrics,
     readiness: Readiness,
     outage: outage::Outage,
+    /// The watches that may show what is old.
+    behind: Mutex<BTreeSet<String>>,
 }
 
 impl Controller {
@@ -59,6 +62,7 @@ impl Controller {
             metrics,
             readiness,
             outage: outage::Outage::default(),
+            behind: Mutex::default(),
         }
     }
 

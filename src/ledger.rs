@@ -36,7 +36,7 @@ const EPOCH: &str = "vault-sync.io/epoch";
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CommitError {
     /// The ConfigMap could not be written.
-    #[error("the ledger cannot be written: {0}")]
+    #[error("the ledger cannot be written: {0} — {hint}", hint = .0.hint())]
     Unwritable(Arc<Error>),
     /// Another operator writes this ledger now.
     #[error("another operator ({0}) has taken the ledger over")]
@@ -245,7 +245,7 @@ impl Ledger {
             let leaving = self.api.patch_metadata(&name, &params, &patch);
             match call("take the epoch off the ledger", leaving).await {
                 Ok(_) => return Ok(()),
-                Err(Error::Conflict(_)) => {
+                Err(Error::Conflict(_) | Error::NotFound { .. }) => {
                     self.reread(index, &name).await?;
                     self.flush_shard(index).await?;
                 }
@@ -288,7 +288,13 @@ impl Ledger {
                 }
                 Err(error) => {
                     self.lock().restore(index, pending);
-                    if !matches!(error, Error::Conflict(_)) {
+                    // One that is gone is created anew; where that is not found, it is the namespace that is missing.
+                    let again = match error {
+                        Error::Conflict(_) => true,
+                        Error::NotFound { .. } => version.is_some(),
+                        _ => false,
+                    };
+                    if !again {
                         return Err(CommitError::Unwritable(Arc::new(error)));
                     }
                     self.reread(index, &name).await?;

@@ -58,6 +58,7 @@ pub struct Metrics {
     vault_up: Gauge,
     leader: Gauge,
     queue_depth: Gauge,
+    watches_behind: Gauge,
     runtime_info: Family<Setting, Gauge>,
     sources: Sources,
 }
@@ -104,6 +105,10 @@ impl Metrics {
             vault_up: registry.add("vault_up", "Whether Vault answers (1) or not (0)"),
             leader: registry.add("leader", "Whether this process is the one writer (1) or not (0)"),
             queue_depth: registry.add("queue_depth", "Sources waiting for their reconcile"),
+            watches_behind: registry.add(
+                "watches_behind",
+                "Watches of Kubernetes that fail or are silent, so that changes arrive late",
+            ),
             runtime_info: registry.add("runtime_info", "Settings of the process"),
             sources: Sources::default(),
         };
@@ -334,6 +339,11 @@ impl Metrics {
     /// How many sources wait.
     pub fn queue_depth(&self, waiting: usize) {
         self.queue_depth.set(whole(waiting));
+    }
+
+    /// How many watches fail or are silent.
+    pub fn watches_behind(&self, watches: usize) {
+        self.watches_behind.set(whole(watches));
     }
 
     /// The settings of the process, under the names that Go's runtime has for them. Once a process.

@@ -96,8 +96,7 @@ async fn scale_down(client: &kube::Client, namespace: &str, name: &str) -> Resul
     let request = http::Request::get(&at).body(Vec::new()).map_err(setup)?;
     let deployment = match call(&what, client.request::<Scaled>(request)).await {
         Ok(deployment) => deployment,
-        // What is not there counts as changed meanwhile.
-        Err(crate::kube::Error::Conflict(_)) => {
+        Err(crate::kube::Error::NotFound { .. }) => {
             tracing::info!(name, "there is no such Deployment; nothing to stop");
             return Ok(());
         }

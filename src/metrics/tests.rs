@@ -21,7 +21,7 @@ fn lines(registry: &Registry) -> Vec<String> {
 }
 
 /// What stands from the start.
-const ZEROES: [&str; 12] = [
+const ZEROES: [&str; 13] = [
     r#"vault_sync_operator_auth_attempts_total{result="failed"} 0"#,
     r#"vault_sync_operator_auth_attempts_total{result="success"} 0"#,
     "vault_sync_operator_claims_unavailable 0",
@@ -34,6 +34,7 @@ const ZEROES: [&str; 12] = [
     "vault_sync_operator_ledger_pending_deletes 0",
     "vault_sync_operator_queue_depth 0",
     "vault_sync_operator_vault_up 0",
+    "vault_sync_operator_watches_behind 0",
 ];
 
 #[test]
@@ -62,6 +63,7 @@ fn every_name_and_label_is_the_contracts() {
     metrics.vault_up(true);
     metrics.leader(true);
     metrics.queue_depth(5);
+    metrics.watches_behind(2);
     metrics.runtime_info(4, Some(1024));
 
     let mut expected: Vec<String> = [
@@ -92,6 +94,7 @@ fn every_name_and_label_is_the_contracts() {
         r#"vault_sync_operator_sync_duration_seconds_count{namespace="shop",resource="web"} 2"#,
         r#"vault_sync_operator_sync_duration_seconds_sum{namespace="shop",resource="web"} 0.5"#,
         "vault_sync_operator_vault_up 1",
+        "vault_sync_operator_watches_behind 2",
                     r#"vault_sync_operator_vault_errors_total{kind="denied"} 1"#,
         r#"vault_sync_operator_vault_write_errors_total{error_type="permission_denied"} 1"#,
         ]

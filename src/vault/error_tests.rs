@@ -15,7 +15,7 @@ fn answer(operation: Operation, status: u16, body: &str) -> Error {
 #[test]
 fn replies_have_kinds() {
     use ErrorKind::{
-        Auth, Bug, Denied, Invalid, Mismatch, NotFound, Sealed, Throttled, TooLarge, Unreachable,
+        Auth, Bug, Denied, Invalid, Mismatch, NotFound, NotLeading, Sealed, Throttled, TooLarge, Unreachable,
     };
     use Operation::{Health, Login, Read, Write};
     let errors = |text: &str| format!("{{\"errors\":[\"{text}\"]}}");
@@ -223,7 +223,7 @@ fn what_quotes_the_request_is_told_from_what_does_not() {
 #[test]
 fn each_kind_has_its_rule() {
     use ErrorKind::{
-        Auth, Bug, Denied, Invalid, Mismatch, NotFound, Sealed, Throttled, TooLarge, Unreachable,
+        Auth, Bug, Denied, Invalid, Mismatch, NotFound, NotLeading, Sealed, Throttled, TooLarge, Unreachable,
     };
     for (kind, label, error_type, retry, down) in [
         (
@@ -242,6 +242,7 @@ fn each_kind_has_its_rule() {
         (Mismatch, "mismatch", "unknown", Retry::AtOnce, false),
         (NotFound, "not_found", "invalid_path", Retry::Slowly, false),
         (Bug, "bug", "unknown", Retry::Backoff, false),
+        (NotLeading, "not_leading", "unknown", Retry::Backoff, false),
     ] {
         assert_eq!(kind.labels(), (label, error_type));
         assert_eq!((kind.retry(), kind.is_down()), (retry, down), "{kind:?}");

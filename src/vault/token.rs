@@ -65,12 +65,20 @@ pub(super) async fn log_in(transport: &Transport, generation: u64) -> Result<Tok
         .map(Zeroizing::new)
         .map_err(|error| {
             let why = format!(
-                "the service-account token {} cannot be read: {error}",
+                "the service-account token file {} cannot be read ({error}): mount a projected token into the pod, \
+                 and give its file in --vault-token-file",
                 settings.token_file.display()
             );
             Error::new(ErrorKind::Auth, &call, why)
         })?;
     let jwt = file.trim();
+    if jwt.is_empty() {
+        let why = format!(
+            "the service-account token file {} is empty: give the file of a projected token in --vault-token-file",
+            settings.token_file.display()
+        );
+        return Err(Error::new(ErrorKind::Auth, &call, why));
+    }
     let since = Instant::now();
     let request = Plain::new(
         RequestMethod::POST,
