@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use crate::backoff::Backoff;
 use crate::domain::document::DocumentId;
+use crate::domain::election::Term;
 use crate::domain::ledger::{LedgerEntry, State};
 use crate::domain::source::SourceKey;
 use crate::kube::{Error, call};
@@ -31,6 +32,9 @@ pub const LABEL: &str = "vault-sync.io/ledger";
 /// Who writes the ledger now. It is there while an operator works, and gone when one has ended in
 /// good order: then no write of it can still be under way.
 const EPOCH: &str = "vault-sync.io/epoch";
+/// The term of whoever wrote the ledger last. It stays when that one says good-bye, so that no earlier leader
+/// comes back later.
+const TERM: &str = "vault-sync.io/term";
 
 /// Why a change could not be committed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -50,6 +54,8 @@ pub enum CommitError {
 pub struct Ledger {
     api: Api<ConfigMap>,
     epoch: String,
+    /// Our place among the leaders; `None`: there is no election.
+    term: Option<Term>,
     inner: Mutex<Store>,
     wake: Notify,
     /// Told after each try to store changes.
@@ -62,8 +68,13 @@ pub struct Ledger {
 
 impl Ledger {
     /// Reads the ledger and puts our epoch on it, so that the next write of whoever wrote it before
-    /// fails. Garbage in it is reported and taken out.
-    pub async fn load(client: Client, namespace: &str, epoch: &str) -> Result<Self, CommitError> {
+    /// fails. If a later leader has put its own there, this fails. Garbage in it is reported and taken out.
+    pub async fn load(
+        client: Client,
+        namespace: &str,
+        epoch: &str,
+        term: Option<Term>,
+    ) -> Result<Self, CommitError> {
         let api: Api<ConfigMap> = Api::namespaced(client, namespace);
         let found = call("list the ledger", api.list(&ListParams::default().labels(LABEL)))
             .await
@@ -72,6 +83,7 @@ impl Ledger {
         let mut unclean = false;
         for object in found.items {
             let annotations = object.metadata.annotations.unwrap_or_default();
+            refuse_earlier(term.as_ref(), &annotations)?;
             unclean |= annotations.contains_key(EPOCH);
             let Some(name) = object.metadata.name else {
                 continue;
@@ -96,6 +108,7 @@ impl Ledger {
         let ledger = Self {
             api,
             epoch: epoch.to_owned(),
+            term,
             inner: Mutex::new(inner),
             wake: Notify::new(),
             changed: Notify::new(),
@@ -313,7 +326,12 @@ impl Ledger {
         let what = format!("write ConfigMap {name}");
         let labels =
             serde_json::json!({ LABEL: "true", "app.kubernetes.io/managed-by": "vault-sync-operator" });
-        let annotations = serde_json::json!({ EPOCH: self.epoch });
+        let term = self.term.as_ref().map(Term::to_text);
+        let annotations = match version {
+            // Null takes it away, which only a patch can.
+            Some(_) => serde_json::json!({ EPOCH: self.epoch, TERM: term }),
+            None => serde_json::json!({ EPOCH: self.epoch, TERM: term.unwrap_or_default() }),
+        };
         let Some(version) = version else {
             let data: BTreeMap<_, _> = pending
                 .iter()
@@ -359,14 +377,15 @@ impl Ledger {
         };
         inner.shards[index].version = object.metadata.resource_version;
         let data = object.data.unwrap_or_default();
+        let annotations = object.metadata.annotations.unwrap_or_default();
+        refuse_earlier(self.term.as_ref(), &annotations)?;
         if !inner.shards[index].stamped {
             // It is not ours yet, and whoever had it has written since we read it.
             inner.absorb(index, data);
             return Ok(());
         }
-        let epoch = object.metadata.annotations.unwrap_or_default().remove(EPOCH);
-        if let Some(other) = epoch.filter(|epoch| *epoch != self.epoch) {
-            return Err(CommitError::Fenced(other));
+        if let Some(other) = annotations.get(EPOCH).filter(|epoch| **epoch != self.epoch) {
+            return Err(CommitError::Fenced(other.clone()));
         }
         warn!(
             configmap = name,
@@ -378,5 +397,19 @@ impl Ledger {
 
     fn lock(&self) -> MutexGuard<'_, Store> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Fails if a later leader has written the ledger: ours is over then, whatever our clock says.
+fn refuse_earlier(ours: Option<&Term>, annotations: &BTreeMap<String, String>) -> Result<(), CommitError> {
+    let theirs = annotations.get(TERM).and_then(|text| Term::from_text(text));
+    match (ours, theirs) {
+        (Some(ours), Some(theirs)) if ours.is_before(&theirs) => {
+            let who = annotations.get(EPOCH).cloned();
+            Err(CommitError::Fenced(
+                who.unwrap_or_else(|| "a later leader".to_owned()),
+            ))
+        }
+        _ => Ok(()),
     }
 }

@@ -15,7 +15,7 @@ fn answer(operation: Operation, status: u16, body: &str) -> Error {
 #[test]
 fn replies_have_kinds() {
     use ErrorKind::{
-        Auth, Bug, Denied, Invalid, Mismatch, NotFound, NotLeading, Sealed, Throttled, TooLarge, Unreachable,
+        Auth, Bug, Denied, Invalid, Mismatch, NotFound, Sealed, Throttled, TooLarge, Unreachable,
     };
     use Operation::{Health, Login, Read, Write};
     let errors = |text: &str| format!("{{\"errors\":[\"{text}\"]}}");
