@@ -45,6 +45,11 @@ pub enum CommitError {
     /// Another operator writes this ledger now.
     #[error("another operator ({0}) has taken the ledger over")]
     Fenced(String),
+    /// The document's entry is to be kept as it is.
+    #[error(
+        "the ledger's entry of {0} was written by a newer version of this operator; run that version, or delete the entry"
+    )]
+    Newer(DocumentId),
     /// The operator ends.
     #[error("the operator is shutting down")]
     Closed,
@@ -122,6 +127,13 @@ impl Ledger {
             unclean = ledger.is_unclean_at_all(),
             "ledger loaded"
         );
+        let newer = ledger.newer();
+        if newer > 0 {
+            warn!(
+                entries = newer,
+                "the ledger has entries that a newer version of this operator wrote; they are kept, and their documents are left alone"
+            );
+        }
         Ok(ledger)
     }
 
@@ -170,12 +182,20 @@ impl Ledger {
         count
     }
 
+    /// How many lines are kept that only a newer version understands.
+    pub fn newer(&self) -> usize {
+        self.lock().newer.len()
+    }
+
     /// Changes entries (`None`: removes one), and returns when that is stored. What could not be
     /// stored is taken back: nobody must act on it.
     pub async fn commit(&self, changes: Vec<(DocumentId, Option<LedgerEntry>)>) -> Result<(), CommitError> {
         let (send, receive) = oneshot::channel();
         let before: Vec<_> = {
             let mut inner = self.lock();
+            if let Some((id, _)) = changes.iter().find(|(id, _)| inner.newer.contains(id)) {
+                return Err(CommitError::Newer(id.clone()));
+            }
             let before = changes
                 .iter()
                 .map(|(id, _)| (id.clone(), inner.entries.get(id).cloned()))
@@ -196,8 +216,12 @@ impl Ledger {
 
     /// Changes entries, to be stored with the next that wait: for news that a crash may lose, since
     /// what is stored already errs on the safe side.
-    pub fn commit_later(&self, changes: Vec<(DocumentId, Option<LedgerEntry>)>) {
-        if self.lock().apply(changes) {
+    pub fn commit_later(&self, mut changes: Vec<(DocumentId, Option<LedgerEntry>)>) {
+        let mut inner = self.lock();
+        changes.retain(|(id, _)| !inner.newer.contains(id));
+        let news = inner.apply(changes);
+        drop(inner);
+        if news {
             self.wake.notify_one();
         }
     }
@@ -413,3 +437,6 @@ fn refuse_earlier(ours: Option<&Term>, annotations: &BTreeMap<String, String>) -
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,6 +53,7 @@ pub struct Metrics {
     documents_deleted: Family<ByNamespace, Counter>,
     ledger_documents: Family<ByState, Gauge>,
     ledger_pending_deletes: Gauge,
+    ledger_newer_entries: Gauge,
     claims_unavailable: Gauge,
     events_dropped: Counter,
     vault_up: Gauge,
@@ -96,6 +97,10 @@ impl Metrics {
             documents_deleted: registry.add("documents_deleted", "Documents deleted from Vault"),
             ledger_documents: registry.add("ledger_documents", "Documents in the ledger, by their state"),
             ledger_pending_deletes: registry.add("ledger_pending_deletes", "Documents still to be deleted"),
+            ledger_newer_entries: registry.add(
+                "ledger_newer_entries",
+                "Entries of the ledger that only a newer version understands",
+            ),
             claims_unavailable: registry
                 .add("claims_unavailable", "Mounts where documents can carry no claim"),
             events_dropped: registry.add(
@@ -314,6 +319,11 @@ impl Metrics {
     /// How many documents are still to be deleted.
     pub fn ledger_pending_deletes(&self, count: usize) {
         self.ledger_pending_deletes.set(whole(count));
+    }
+
+    /// How many entries only a newer version understands.
+    pub fn ledger_newer_entries(&self, count: usize) {
+        self.ledger_newer_entries.set(whole(count));
     }
 
     /// On how many mounts documents can carry no claim (KV v1, or a policy without metadata).

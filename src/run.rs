@@ -484,6 +484,7 @@ async fn count_ledger(
 ) -> Result<(), Error> {
     let mut said = None;
     loop {
+        metrics.ledger_newer_entries(ledger.newer());
         let mut left = 0;
         for (state, count) in ledger.count() {
             left += count;

@@ -21,7 +21,7 @@ fn lines(registry: &Registry) -> Vec<String> {
 }
 
 /// What stands from the start.
-const ZEROES: [&str; 13] = [
+const ZEROES: [&str; 14] = [
     r#"vault_sync_operator_auth_attempts_total{result="failed"} 0"#,
     r#"vault_sync_operator_auth_attempts_total{result="success"} 0"#,
     "vault_sync_operator_claims_unavailable 0",
@@ -31,6 +31,7 @@ const ZEROES: [&str; 13] = [
     r#"vault_sync_operator_ledger_documents{state="deleting"} 0"#,
     r#"vault_sync_operator_ledger_documents{state="outcome-unknown"} 0"#,
     r#"vault_sync_operator_ledger_documents{state="written"} 0"#,
+    "vault_sync_operator_ledger_newer_entries 0",
     "vault_sync_operator_ledger_pending_deletes 0",
     "vault_sync_operator_queue_depth 0",
     "vault_sync_operator_vault_up 0",
@@ -58,6 +59,7 @@ fn every_name_and_label_is_the_contracts() {
     metrics.auth_attempt(true);
     metrics.ledger_documents(State::Written, 7);
     metrics.ledger_pending_deletes(2);
+    metrics.ledger_newer_entries(3);
     metrics.claims_unavailable(1);
     metrics.event_dropped();
     metrics.vault_up(true);
@@ -80,6 +82,7 @@ fn every_name_and_label_is_the_contracts() {
         r#"vault_sync_operator_ledger_documents{state="deleting"} 0"#,
         r#"vault_sync_operator_ledger_documents{state="outcome-unknown"} 0"#,
         r#"vault_sync_operator_ledger_documents{state="written"} 7"#,
+        "vault_sync_operator_ledger_newer_entries 3",
         "vault_sync_operator_ledger_pending_deletes 2",
         r#"vault_sync_operator_ownership_conflicts{namespace="shop",resource="web"} 1"#,
         "vault_sync_operator_queue_depth 5",

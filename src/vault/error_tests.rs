@@ -221,6 +221,27 @@ fn what_quotes_the_request_is_told_from_what_does_not() {
 }
 
 #[test]
+fn a_server_that_speaks_tls_is_told_from_others() {
+    for (status, body, message) in [
+        (
+            400,
+            "Client sent an HTTP request to an HTTPS server.\n",
+            "the port speaks TLS: give https:// in --vault-addr (VAULT_ADDR)",
+        ),
+        (
+            400,
+            "<center>The plain HTTP request was sent to HTTPS port</center>",
+            "the port speaks TLS: give https:// in --vault-addr (VAULT_ADDR)",
+        ),
+        (400, "<html>", "no reason given"),
+    ] {
+        let call = Call::new(Operation::Health, "");
+        let error = Error::answered(&call, status, None, body.as_bytes(), false);
+        assert_eq!((error.kind, error.message.as_str()), (ErrorKind::Bug, message));
+    }
+}
+
+#[test]
 fn each_kind_has_its_rule() {
     use ErrorKind::{
         Auth, Bug, Denied, Invalid, Mismatch, NotFound, NotLeading, Sealed, Throttled, TooLarge, Unreachable,

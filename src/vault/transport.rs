@@ -207,6 +207,16 @@ impl Transport {
                 } else {
                     setup::in_words(&error)
                 };
+                // A server that speaks TLS breaks the connection, often before its complaint can be read.
+                let message = if self.base.scheme() == "http"
+                    && self.clock().is_none()
+                    && !timed_out
+                    && !error.is_connect()
+                {
+                    format!("{message}; if the port speaks TLS, give https:// in --vault-addr (VAULT_ADDR)")
+                } else {
+                    message
+                };
                 let lost = Error {
                     outcome_unknown: call.operation.writes() && !error.is_connect() && !error.is_builder(),
                     ..Error::new(ErrorKind::Unreachable, call, one_line(&message))

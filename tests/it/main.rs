@@ -40,3 +40,4 @@ mod vault_replies;
 mod vault_session;
 mod vault_tls;
 mod wall;
+mod wires;
