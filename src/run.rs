@@ -20,7 +20,7 @@ use crate::admin;
 use crate::backoff::Backoff;
 use crate::cli::Config;
 use crate::controller::Controller;
-use crate::domain::election::Timing;
+use crate::domain::election::{Term, Timing};
 use crate::domain::index::Index;
 use crate::domain::ledger::State;
 use crate::domain::plan::Identity;
@@ -118,7 +118,7 @@ pub async fn run(config: Config, duty: Duty) -> Result<(), Error> {
 
     // It heeds `stop` itself, and ends in order.
     let result = tokio::select! {
-        result = operate(&config, duty, policy, (client, cluster), vault, metrics, readiness, &stop) => result,
+        result = Box::pin(operate(&config, duty, policy, (client, cluster), vault, metrics, readiness, &stop)) => result,
         result = watched(&mut tasks) => result,
         ended = &mut session => {
             let how = if ended.is_err() { "panicked" } else { "ended" };
@@ -173,29 +173,15 @@ async fn operate(
         return Ok(());
     };
     readiness.has("all sources");
-    let identity = Identity {
-        cluster: Some(config.settings.cluster_name.clone()).filter(|name| !name.is_empty()),
-        cluster_id,
-        also: config.settings.adopt_cluster_ids.clone(),
-    };
     let epoch = lease::identity(&config.instance);
-    let mut held = None;
-    if config.leader_elect {
-        let mut lease = Lease::new(
-            client.clone(),
-            &config.namespace,
-            epoch.clone(),
-            Timing::default(),
-        );
-        tracing::info!(identity = epoch, "waiting for the lease");
-        tokio::select! {
-            acquired = lease.acquire(stop, |trouble| told(&readiness, "the lease", trouble)) => if !acquired { return Ok(()) },
-            result = watched(&mut tasks) => return result,
-            ended = &mut writing => return Err(writer_ended(&ended)),
-        }
-        // From now on it is renewed, also while the ledger loads.
-        held = Some(lease.hold(move || kube::client(cluster)));
-    }
+    let held = tokio::select! {
+        held = elect(config, (client.clone(), cluster), &epoch, &readiness, stop) => held,
+        result = watched(&mut tasks) => return result,
+        ended = &mut writing => return Err(writer_ended(&ended)),
+    };
+    let Some(mut held) = held else {
+        return Ok(());
+    };
     metrics.leader(true);
     let tenure = held.as_ref().map_or_else(Tenure::forever, Held::tenure);
     let left: kube::Left = Arc::new({
@@ -206,15 +192,8 @@ async fn operate(
     vault.change_while(Arc::clone(&left));
     let client = kube::limited(&client, left);
     let term = held.as_ref().and_then(Held::term);
-    let loading = until(stop, "the ledger", &readiness, || async {
-        match Ledger::load(client.clone(), &config.namespace, &epoch, term.clone()).await {
-            // Trying again would not help: another leads.
-            Err(fenced @ CommitError::Fenced(_)) => Ok(Err(fenced)),
-            loaded => loaded.map(Ok),
-        }
-    });
     let ledger = tokio::select! {
-        loaded = loading => loaded.transpose()?.map(Arc::new),
+        loaded = load_ledger(config, &client, &epoch, term, &readiness, stop) => loaded?,
         lost = lost(&mut held) => return Err(lost.into()),
         result = watched(&mut tasks) => return result,
         ended = &mut writing => return Err(writer_ended(&ended)),
@@ -240,13 +219,13 @@ async fn operate(
         late_window: config.vault.timeout * 2,
         kube: Kube::new(client, config.discover),
         policy,
-        identity,
+        identity: identity(config, cluster_id),
         events,
         vault,
     };
     let end_when_empty = (duty == Duty::ClearOut).then(|| stop.clone());
     tasks.spawn(count_ledger(Arc::clone(&ledger), metrics.clone(), end_when_empty));
-    let leading = lead(
+    let work = lead(
         config,
         controller,
         Arc::new(reconciler),
@@ -256,7 +235,7 @@ async fn operate(
         stop,
     );
     let result = tokio::select! {
-        result = leading => result,
+        result = work => result,
         // Its senders live as long as the work does.
         ended = &mut writing => Err(writer_ended(&ended)),
     };
@@ -267,6 +246,54 @@ async fn operate(
         release(held).await;
     }
     result
+}
+
+fn identity(config: &Config, cluster_id: String) -> Identity {
+    Identity {
+        cluster: Some(config.settings.cluster_name.clone()).filter(|name| !name.is_empty()),
+        cluster_id,
+        also: config.settings.adopt_cluster_ids.clone(),
+    }
+}
+
+/// Waits for the lease, and holds it from then on: `Some(None)` where there is no election. `None`: the operator
+/// was stopped before.
+async fn elect(
+    config: &Config,
+    (client, cluster): (::kube::Client, ::kube::Config),
+    epoch: &str,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+) -> Option<Option<Held>> {
+    if !config.leader_elect {
+        return Some(None);
+    }
+    let mut lease = Lease::new(client, &config.namespace, epoch.to_owned(), Timing::default());
+    tracing::info!(identity = epoch, "waiting for the lease");
+    let acquired = lease.acquire(stop, |trouble| told(readiness, "the lease", trouble));
+    // Also while the ledger loads.
+    acquired
+        .await
+        .then(|| Some(lease.hold(move || kube::client(cluster))))
+}
+
+/// Loads the ledger for whoever leads in this term. `None`: the operator was stopped before.
+async fn load_ledger(
+    config: &Config,
+    client: &::kube::Client,
+    epoch: &str,
+    term: Option<Term>,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+) -> Result<Option<Arc<Ledger>>, Error> {
+    let loaded = until(stop, "the ledger", readiness, || async {
+        match Ledger::load(client.clone(), &config.namespace, epoch, term.clone()).await {
+            // Trying again would not help: another leads.
+            Err(fenced @ CommitError::Fenced(_)) => Ok(Err(fenced)),
+            loaded => loaded.map(Ok),
+        }
+    });
+    Ok(loaded.await.transpose()?.map(Arc::new))
 }
 
 fn writer_ended(ended: &Result<(), tokio::task::JoinError>) -> Error {

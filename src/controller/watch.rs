@@ -107,6 +107,15 @@ struct Seen<'a> {
     version: Option<&'a str>,
 }
 
+/// Why a watch is behind, as it was told.
+#[derive(Clone, Copy, PartialEq)]
+enum Trouble {
+    /// It fails with errors of this variant.
+    Failure(std::mem::Discriminant<crate::kube::Error>),
+    /// Nothing is heard.
+    Silence,
+}
+
 /// One watch: a kind, in a namespace or in all.
 struct Scope<'a> {
     controller: &'a Controller,
@@ -149,16 +158,7 @@ impl Scope<'_> {
                 let next = tokio::select! {
                     next = stream.try_next() => next,
                     () = sleep(LOOK) => {
-                        // Of a watch that is opened again, the stream says nothing before the next event.
-                        if told.is_some() && self.life.last() > failed {
-                            told = None;
-                            self.works_again();
-                        } else if told.is_none() && self.life.last().elapsed() > BEHIND {
-                            let why = format!("nothing was heard for {}s", BEHIND.as_secs());
-                            self.is_behind(&why);
-                            failed = Instant::now();
-                            told = Some(None);
-                        }
+                        self.listen(&mut told, &mut failed);
                         continue;
                     }
                 };
@@ -181,7 +181,7 @@ impl Scope<'_> {
                         let error = crate::kube::Error::of(format!("watch {}s", self.kind), reason(error));
                         self.is_behind(&error);
                         failed = Instant::now();
-                        let how = Some(Some(std::mem::discriminant(&error)));
+                        let how = Some(Trouble::Failure(std::mem::discriminant(&error)));
                         if std::mem::replace(&mut told, how) != how {
                             tracing::warn!(kind = %self.kind, namespace = self.namespace, %error, "a watch has failed; trying again");
                         }
@@ -245,6 +245,21 @@ impl Scope<'_> {
         match &self.namespace {
             Some(namespace) => format!("watching {}s in {namespace}", self.kind),
             None => format!("watching {}s", self.kind),
+        }
+    }
+
+    /// Looks whether anything was heard: of a watch that is opened again, its stream says nothing before the
+    /// next event, and of one that hangs, nothing at all.
+    fn listen(&self, told: &mut Option<Trouble>, failed: &mut Instant) {
+        let last = self.life.last();
+        if told.is_some() && last > *failed {
+            *told = None;
+            self.works_again();
+        } else if told.is_none() && last.elapsed() > BEHIND {
+            let why = format!("nothing was heard for {}s", BEHIND.as_secs());
+            self.is_behind(&why);
+            *failed = Instant::now();
+            *told = Some(Trouble::Silence);
         }
     }
 

@@ -65,7 +65,7 @@ impl Pool {
         match Client::try_from(self.config.clone()) {
             Ok(client) => *now = (number + 1, client),
             Err(error) => {
-                tracing::warn!(%error, "cannot build a new client for Kubernetes; the old one stays")
+                tracing::warn!(%error, "cannot build a new client for Kubernetes; the old one stays");
             }
         }
     }

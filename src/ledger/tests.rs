@@ -78,8 +78,8 @@ impl Server {
                     stored.annotations.insert(EPOCH.into(), epoch.into());
                     stored.annotations.insert(TERM.into(), term.into());
                 }
-                let patch: Value = serde_json::from_slice(body).unwrap();
-                if patch["metadata"]["resourceVersion"] != stored.version.to_string().as_str() {
+                let change: Value = serde_json::from_slice(body).unwrap();
+                if change["metadata"]["resourceVersion"] != stored.version.to_string().as_str() {
                     let status =
                         json!({"status": "Failure", "code": 409, "reason": "Conflict", "message": "m"});
                     return (StatusCode::CONFLICT, status);
@@ -88,8 +88,8 @@ impl Server {
                 let Stored {
                     annotations, data, ..
                 } = &mut *stored;
-                merge(annotations, &patch["metadata"]["annotations"]);
-                merge(data, &patch["data"]);
+                merge(annotations, &change["metadata"]["annotations"]);
+                merge(data, &change["data"]);
                 (StatusCode::OK, object(&stored))
             }
             _ => panic!("{method} {path}"),

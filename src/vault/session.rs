@@ -80,7 +80,7 @@ impl Session {
     /// Vault that was away it sends nothing before that has said that it is back.
     pub(super) async fn call<E: Endpoint>(&self, call: &Call, endpoint: &E) -> Result<Reply, Error> {
         if self.health.is_bad() {
-            let answer = self.health(Instant::now()).await;
+            let answer = Box::pin(self.health(Instant::now())).await;
             answer.map_err(|away| Error {
                 operation: call.operation,
                 target: call.target.clone(),
@@ -89,8 +89,23 @@ impl Session {
         }
         let token = self.token(call).await?;
         let reply = self.transport.send(call, endpoint, Some(&token.header)).await?;
-        if reply.status != 403 || self.lives(&token, call, &reply).await? {
+        if reply.status != 403 {
             return Ok(reply);
+        }
+        // Rare, so that it takes no room in each call.
+        Box::pin(self.refused(call, endpoint, &token, reply)).await
+    }
+
+    /// Settles a refusal: the reply stays, or there is another one to a newer token.
+    async fn refused<E: Endpoint>(
+        &self,
+        call: &Call,
+        endpoint: &E,
+        token: &Token,
+        refusal: Reply,
+    ) -> Result<Reply, Error> {
+        if self.lives(token, call, &refusal).await? {
+            return Ok(refusal);
         }
         let newer = self.newer_than(token.generation).await?;
         let reply = self.transport.send(call, endpoint, Some(&newer.header)).await;
