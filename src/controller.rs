@@ -4,7 +4,7 @@
 mod outage;
 mod watch;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,6 +47,8 @@ pub struct Controller {
     outage: outage::Outage,
     /// Passes over sources that are not being deleted. A deletion has a deadline and does not wait for them.
     live: Mutex<HashMap<SourceKey, CancellationToken>>,
+    /// The watches that may show what is old.
+    behind: Mutex<BTreeSet<String>>,
 }
 
 impl Controller {
@@ -63,6 +65,7 @@ impl Controller {
             readiness,
             outage: outage::Outage::default(),
             live: Mutex::default(),
+            behind: Mutex::default(),
         }
     }
 

@@ -3,6 +3,8 @@
 //! Reads are live, never from a cache. Writes are patches that name nothing but what is ours:
 //! the finalizer, and the predecessor's annotation, which we take away.
 
+mod wire;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -21,6 +23,8 @@ use crate::domain::settings::Discover;
 use crate::domain::source::{Kind, Source, SourceKey};
 use crate::domain::value::{Payload, Value};
 
+pub use wire::{Left, Life, WATCH_SECONDS, limited, listening};
+
 /// Longer than any call should take, shorter than anybody's patience.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -30,9 +34,17 @@ const ATTEMPTS: u32 = 5;
 /// A call to Kubernetes that did not do what it should.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The object exists no longer, or in another shape than the one that was read.
+    /// The object does not have the shape any more in which it was read.
     #[error("{0}: the object has changed meanwhile")]
     Conflict(String),
+    /// The object does not exist, or the namespace that it should be in.
+    #[error("{what}: it does not exist: {message}")]
+    NotFound {
+        /// What was tried.
+        what: String,
+        /// The API server's words, which name what is missing.
+        message: String,
+    },
     /// We may not do that.
     #[error("{what}: Kubernetes denied it: {message}")]
     Denied {
@@ -67,7 +79,8 @@ impl Error {
             kube::Error::Api(status) => {
                 let message = status.message.clone();
                 match status.code {
-                    404 | 409 => Self::Conflict(what),
+                    404 => Self::NotFound { what, message },
+                    409 => Self::Conflict(what),
                     401 | 403 => Self::Denied { what, message },
                     429 | 500..=599 => Self::Unavailable { what, message },
                     _ => Self::Refused { what, message },
@@ -80,7 +93,7 @@ impl Error {
             },
             other => Self::Unavailable {
                 what,
-                message: other.to_string(),
+                message: in_words(&other),
             },
         }
     }
@@ -89,7 +102,9 @@ impl Error {
     /// when it is given, and an API server that has just started denies everything.
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Conflict(_) | Self::Unavailable { .. } | Self::Denied { .. } => Retry::Backoff,
+            Self::Conflict(_) | Self::NotFound { .. } | Self::Unavailable { .. } | Self::Denied { .. } => {
+                Retry::Backoff
+            }
             Self::Refused { .. } => Retry::Slowly,
         }
     }
@@ -98,6 +113,7 @@ impl Error {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Conflict(_) | Self::Unavailable { .. } => "it is tried again",
+            Self::NotFound { .. } => "create what is missing, or correct the name; it is tried again",
             Self::Denied { .. } => "check the operator's Roles in this namespace; it is tried again",
             Self::Refused { .. } => "see the message of the API server",
         }
@@ -115,9 +131,32 @@ pub async fn call<T>(what: &str, call: impl Future<Output = Result<T, kube::Erro
     }
 }
 
-/// Finds the cluster: the given kubeconfig, `KUBECONFIG`, in-cluster, `~/.kube/config`.
+/// The last of an error's causes, which says most. Two of them only a TLS library understands.
+fn in_words(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    let text = error.to_string();
+    if text.contains("InvalidContentType") {
+        return format!("{text}; its port does not speak TLS: check the server's address in the kubeconfig");
+    }
+    text
+}
+
+/// A client for the cluster of [`configure`].
 pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, String> {
-    let config = match kubeconfig {
+    client(configure(kubeconfig).await?)
+}
+
+/// A client on the current runtime. Each of its waits on the wire ends.
+pub fn client(config: kube::Config) -> Result<Client, String> {
+    wire::client(config).map_err(|error| format!("cannot build a Kubernetes client: {error}"))
+}
+
+/// Finds the cluster: the given kubeconfig, `KUBECONFIG`, in-cluster, `~/.kube/config`.
+pub async fn configure(kubeconfig: Option<&Path>) -> Result<kube::Config, String> {
+    Ok(match kubeconfig {
         Some(path) => {
             let read = kube::config::Kubeconfig::read_from(path)
                 .map_err(|error| format!("--kubeconfig: cannot read {}: {error}", path.display()))?;
@@ -131,8 +170,7 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, String> {
         None => kube::Config::infer().await.map_err(|error| {
             format!("no cluster found: neither KUBECONFIG, nor a pod's service account, nor ~/.kube/config: {error}")
         })?,
-    };
-    Client::try_from(config).map_err(|error| format!("cannot build a Kubernetes client: {error}"))
+    })
 }
 
 /// A workload, reduced while it is parsed to metadata and what refers to Secrets.
@@ -366,7 +404,7 @@ impl Kube {
                 resource_version: wire.metadata.resource_version,
                 data: wire.data.unwrap_or_default(),
             })),
-            Err(Error::Conflict(_)) => Ok(None),
+            Err(Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -405,8 +443,10 @@ impl Kube {
             let patched = self
                 .patch(source, "take the finalizer off", metadata.clone())
                 .await;
-            let Err(conflict @ Error::Conflict(_)) = patched else {
-                return patched.map(drop);
+            let conflict = match patched {
+                Err(conflict @ Error::Conflict(_)) => conflict,
+                Ok(_) | Err(Error::NotFound { .. }) => return Ok(()),
+                Err(error) => return Err(error),
             };
             // The same is said of one that somebody else edits all the time.
             match self.source(&source.key).await? {
@@ -509,6 +549,7 @@ mod tests {
         for (code, retry) in [
             (401, Retry::Backoff),
             (403, Retry::Backoff),
+            (404, Retry::Backoff),
             (409, Retry::Backoff),
             (429, Retry::Backoff),
             (500, Retry::Backoff),

@@ -4,6 +4,9 @@
 //! Every write carries the resourceVersion that was read, so of two candidates one wins. The hold
 //! ends by our own clock, a good while before another may take the Lease over. Candidates watch the
 //! Lease, so that one which is given up finds its next holder at once.
+//!
+//! It is renewed in a thread of its own, from its acquisition on: no work that keeps the other threads busy, or
+//! holds a lock, delays that.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::pin::pin;
@@ -17,17 +20,21 @@ use k8s_openapi::api::coordination::v1::{Lease as Object, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Api, PostParams};
 use kube::runtime::watcher;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::domain::election::Timing;
-use crate::domain::election::{self, Decision, Sighting, View};
+use crate::domain::election::{self, Decision, Sighting, Term, View};
 
 /// The Lease's name, which is the predecessor's too: the two never write at the same time.
 pub const NAME: &str = "vault-sync-operator.io";
 
 /// No call to the API server is waited for longer; a candidate then tries again.
 const CALL_WITHIN: Duration = Duration::from_secs(5);
+
+/// The API server ends a watch after so many seconds, so that one on a dead connection is noticed.
+const WATCH_SECONDS: u32 = 60;
 
 /// The leadership is gone: whoever holds this must stop writing, at once.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +50,9 @@ pub enum Lost {
     /// Somebody else has it.
     #[error("the lease was taken by {0:?}")]
     Taken(String),
+    /// Nobody renews it any more.
+    #[error("the lease cannot be renewed: {0}")]
+    Thread(String),
 }
 
 /// Why one step failed. The next one may succeed.
@@ -64,9 +74,9 @@ pub fn identity(instance: &str) -> String {
 /// Until when this process may write: what every writer asks before it does. It ends by itself, also
 /// when nobody runs who could say so, as after a process was stopped and went on.
 #[derive(Clone)]
-pub struct Tenure(Option<Arc<Term>>);
+pub struct Tenure(Option<Arc<Until>>);
 
-struct Term {
+struct Until {
     zero: Instant,
     /// Milliseconds since `zero`.
     until: AtomicU64,
@@ -79,7 +89,7 @@ impl Tenure {
     }
 
     fn since(zero: Instant) -> Self {
-        Self(Some(Arc::new(Term {
+        Self(Some(Arc::new(Until {
             zero,
             until: AtomicU64::new(0),
         })))
@@ -92,12 +102,16 @@ impl Tenure {
         }
     }
 
+    /// How much longer we may write; zero: not now; `None`: for ever.
+    pub fn left(&self) -> Option<Duration> {
+        let term = self.0.as_ref()?;
+        let until = Duration::from_millis(term.until.load(Ordering::Relaxed));
+        Some(until.saturating_sub(term.zero.elapsed()))
+    }
+
     /// Whether we may write now.
     pub fn lasts(&self) -> bool {
-        let within = |term: &Arc<Term>| {
-            term.zero.elapsed() < Duration::from_millis(term.until.load(Ordering::Relaxed))
-        };
-        self.0.as_ref().is_none_or(within)
+        self.left().is_none_or(|left| !left.is_zero())
     }
 }
 
@@ -111,6 +125,7 @@ enum Role {
 /// One candidate.
 pub struct Lease {
     api: Api<Object>,
+    namespace: String,
     me: String,
     timing: Timing,
     /// The zero of the times that `election` sees.
@@ -129,6 +144,7 @@ impl Lease {
         let zero = Instant::now();
         Self {
             api: Api::namespaced(client, namespace),
+            namespace: namespace.to_owned(),
             me: identity,
             timing,
             zero,
@@ -137,11 +153,6 @@ impl Lease {
             renewed: Duration::ZERO,
             tenure: Tenure::since(zero),
         }
-    }
-
-    /// Until when we may write, as far as this lease goes.
-    pub fn tenure(&self) -> Tenure {
-        self.tenure.clone()
     }
 
     /// Waits until the Lease is ours: true; or until `stop`: false. Errors are logged and outwaited.
@@ -190,7 +201,9 @@ impl Lease {
     /// Something each time that somebody changes the Lease. Where watching fails, candidates look now and
     /// then, as they do in any case.
     fn news(&self) -> impl Stream<Item = ()> + use<> {
-        let only = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
+        let only = watcher::Config::default()
+            .fields(&format!("metadata.name={NAME}"))
+            .timeout(WATCH_SECONDS);
         let retry = self.timing.retry;
         watcher::watcher(self.api.clone(), only).filter_map(move |event| async move {
             if event.is_err() {
@@ -200,8 +213,63 @@ impl Lease {
         })
     }
 
-    /// Renews until `stop`; returns [`Lost`] at once when that was not possible in time.
-    pub async fn hold(&mut self, stop: &CancellationToken) -> Result<(), Lost> {
+    /// Renews the Lease, which is ours, in a thread of its own from now on. `connect` makes the client for it there.
+    pub fn hold(mut self, connect: impl FnOnce() -> Result<kube::Client, String> + Send + 'static) -> Held {
+        let (ended, ends) = oneshot::channel();
+        let (give_up, told) = oneshot::channel();
+        let (tenure, term) = (self.tenure.clone(), self.term());
+        let renew = async move {
+            match connect() {
+                Ok(client) => self.api = Api::namespaced(client, &self.namespace),
+                Err(error) => return Some(Lost::Thread(error)),
+            }
+            tokio::select! {
+                lost = self.renew() => Some(lost),
+                told = told => {
+                    // Nobody asks for it when the process ends with work under way: then it lapses.
+                    if told.is_ok() {
+                        self.release().await;
+                    }
+                    None
+                }
+            }
+        };
+        let begun = std::thread::Builder::new()
+            .name("lease".to_owned())
+            .spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                let lost = match runtime {
+                    Ok(runtime) => runtime.block_on(renew),
+                    Err(error) => Some(Lost::Thread(error.to_string())),
+                };
+                if let Some(lost) = lost {
+                    // Nobody listens any more when the process ends.
+                    let _ = ended.send(lost);
+                }
+            });
+        if let Err(error) = begun {
+            // Both ends of the thread are gone with it: `Held::lost` says so.
+            tracing::error!(%error, "cannot start the thread that renews the lease");
+        }
+        Held {
+            tenure,
+            term,
+            ends,
+            give_up,
+        }
+    }
+
+    /// Our term, as the Lease says it since we took it.
+    fn term(&self) -> Option<Term> {
+        let object = self.object.as_ref()?;
+        Some(Term {
+            lease: object.metadata.uid.clone()?,
+            number: object.spec.as_ref()?.lease_transitions.unwrap_or(0),
+        })
+    }
+
+    /// Renews until that was not possible in time.
+    async fn renew(&mut self) -> Lost {
         let mut reason = "no try ended".to_owned();
         loop {
             let until = self.zero + election::may_act_until(self.renewed, &self.timing);
@@ -210,28 +278,25 @@ impl Lease {
                 sleep(retry).await;
                 self.step(Role::Leader).await
             };
-            match timeout_at(until, stop.run_until_cancelled(turn)).await {
-                Ok(None) => return Ok(()),
-                Ok(Some(Ok(Decision::Renew))) => {}
+            match timeout_at(until, turn).await {
+                Ok(Ok(Decision::Renew)) => {}
                 // Even if it is free again: while it was not ours, another may have acted.
-                Ok(Some(Ok(_))) => return Err(Lost::Taken(self.holder().unwrap_or_default())),
-                Ok(Some(Err(error))) => {
+                Ok(Ok(_)) => return Lost::Taken(self.holder().unwrap_or_default()),
+                Ok(Err(error)) => {
                     reason = error.to_string();
                     tracing::warn!(error = reason, "cannot renew the lease");
                 }
                 Err(_) => {
-                    return Err(Lost::Deadline {
+                    return Lost::Deadline {
                         after: self.timing.renew_deadline,
                         reason,
-                    });
+                    };
                 }
             }
         }
     }
 
-    /// Gives the Lease up, so that another need not wait for it to lapse. After all work has ended:
-    /// from here on somebody else may write.
-    pub async fn release(self) {
+    async fn release(&self) {
         match timeout(CALL_WITHIN, self.give_up())
             .await
             .map_err(Fault::from)
@@ -314,6 +379,41 @@ impl Lease {
             lease_transitions: Some(transitions),
             renew_time: Some(now()),
             ..LeaseSpec::default()
+        }
+    }
+}
+
+/// A Lease that is ours and renewed. Dropped, it lapses by itself.
+pub struct Held {
+    tenure: Tenure,
+    term: Option<Term>,
+    ends: oneshot::Receiver<Lost>,
+    give_up: oneshot::Sender<()>,
+}
+
+impl Held {
+    /// Until when we may write, as far as this lease goes.
+    pub fn tenure(&self) -> Tenure {
+        self.tenure.clone()
+    }
+
+    /// The order of our leadership among others of this Lease.
+    pub fn term(&self) -> Option<Term> {
+        self.term.clone()
+    }
+
+    /// Waits until the Lease is lost.
+    pub async fn lost(&mut self) -> Lost {
+        let lost = (&mut self.ends).await;
+        lost.unwrap_or_else(|_| Lost::Thread("its thread has ended".to_owned()))
+    }
+
+    /// Gives the Lease up, so that another need not wait for it to lapse. After all work has ended:
+    /// from here on somebody else may write.
+    pub async fn release(self) {
+        if self.give_up.send(()).is_ok() {
+            // It ends when that is done, without a word.
+            let _ = self.ends.await;
         }
     }
 }

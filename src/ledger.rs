@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use crate::backoff::Backoff;
 use crate::domain::document::DocumentId;
+use crate::domain::election::Term;
 use crate::domain::ledger::{LedgerEntry, State};
 use crate::domain::source::SourceKey;
 use crate::kube::{Error, call};
@@ -31,16 +32,24 @@ pub const LABEL: &str = "vault-sync.io/ledger";
 /// Who writes the ledger now. It is there while an operator works, and gone when one has ended in
 /// good order: then no write of it can still be under way.
 const EPOCH: &str = "vault-sync.io/epoch";
+/// The term of whoever wrote the ledger last. It stays when that one says good-bye, so that no earlier leader
+/// comes back later.
+const TERM: &str = "vault-sync.io/term";
 
 /// Why a change could not be committed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CommitError {
     /// The ConfigMap could not be written.
-    #[error("the ledger cannot be written: {0}")]
+    #[error("the ledger cannot be written: {0} — {hint}", hint = .0.hint())]
     Unwritable(Arc<Error>),
     /// Another operator writes this ledger now.
     #[error("another operator ({0}) has taken the ledger over")]
     Fenced(String),
+    /// The document's entry is to be kept as it is.
+    #[error(
+        "the ledger's entry of {0} was written by a newer version of this operator; run that version, or delete the entry"
+    )]
+    Newer(DocumentId),
     /// The operator ends.
     #[error("the operator is shutting down")]
     Closed,
@@ -50,6 +59,8 @@ pub enum CommitError {
 pub struct Ledger {
     api: Api<ConfigMap>,
     epoch: String,
+    /// Our place among the leaders; `None`: there is no election.
+    term: Option<Term>,
     inner: Mutex<Store>,
     wake: Notify,
     /// Told after each try to store changes.
@@ -62,8 +73,13 @@ pub struct Ledger {
 
 impl Ledger {
     /// Reads the ledger and puts our epoch on it, so that the next write of whoever wrote it before
-    /// fails. Garbage in it is reported and taken out.
-    pub async fn load(client: Client, namespace: &str, epoch: &str) -> Result<Self, CommitError> {
+    /// fails. If a later leader has put its own there, this fails. Garbage in it is reported and taken out.
+    pub async fn load(
+        client: Client,
+        namespace: &str,
+        epoch: &str,
+        term: Option<Term>,
+    ) -> Result<Self, CommitError> {
         let api: Api<ConfigMap> = Api::namespaced(client, namespace);
         let found = call("list the ledger", api.list(&ListParams::default().labels(LABEL)))
             .await
@@ -72,6 +88,7 @@ impl Ledger {
         let mut unclean = false;
         for object in found.items {
             let annotations = object.metadata.annotations.unwrap_or_default();
+            refuse_earlier(term.as_ref(), &annotations)?;
             unclean |= annotations.contains_key(EPOCH);
             let Some(name) = object.metadata.name else {
                 continue;
@@ -99,6 +116,7 @@ impl Ledger {
         let ledger = Self {
             api,
             epoch: epoch.to_owned(),
+            term,
             inner: Mutex::new(inner),
             wake: Notify::new(),
             changed: Notify::new(),
@@ -112,6 +130,13 @@ impl Ledger {
             unclean = ledger.is_unclean_at_all(),
             "ledger loaded"
         );
+        let newer = ledger.newer();
+        if newer > 0 {
+            warn!(
+                entries = newer,
+                "the ledger has entries that a newer version of this operator wrote; they are kept, and their documents are left alone"
+            );
+        }
         Ok(ledger)
     }
 
@@ -160,12 +185,20 @@ impl Ledger {
         count
     }
 
+    /// How many lines are kept that only a newer version understands.
+    pub fn newer(&self) -> usize {
+        self.lock().newer.len()
+    }
+
     /// Changes entries (`None`: removes one), and returns when that is stored. What could not be
     /// stored is taken back: nobody must act on it.
     pub async fn commit(&self, changes: Vec<(DocumentId, Option<LedgerEntry>)>) -> Result<(), CommitError> {
         let (send, receive) = oneshot::channel();
         let before: Vec<_> = {
             let mut inner = self.lock();
+            if let Some((id, _)) = changes.iter().find(|(id, _)| inner.newer.contains(id)) {
+                return Err(CommitError::Newer(id.clone()));
+            }
             let before = changes
                 .iter()
                 .map(|(id, _)| (id.clone(), inner.entries.get(id).cloned()))
@@ -186,8 +219,12 @@ impl Ledger {
 
     /// Changes entries, to be stored with the next that wait: for news that a crash may lose, since
     /// what is stored already errs on the safe side.
-    pub fn commit_later(&self, changes: Vec<(DocumentId, Option<LedgerEntry>)>) {
-        if self.lock().apply(changes) {
+    pub fn commit_later(&self, mut changes: Vec<(DocumentId, Option<LedgerEntry>)>) {
+        let mut inner = self.lock();
+        changes.retain(|(id, _)| !inner.newer.contains(id));
+        let news = inner.apply(changes);
+        drop(inner);
+        if news {
             self.wake.notify_one();
         }
     }
@@ -248,7 +285,7 @@ impl Ledger {
             let leaving = self.api.patch_metadata(&name, &params, &patch);
             match call("take the epoch off the ledger", leaving).await {
                 Ok(_) => return Ok(()),
-                Err(Error::Conflict(_)) => {
+                Err(Error::Conflict(_) | Error::NotFound { .. }) => {
                     self.reread(index, &name).await?;
                     self.flush_shard(index).await?;
                 }
@@ -291,7 +328,13 @@ impl Ledger {
                 }
                 Err(error) => {
                     self.lock().restore(index, pending);
-                    if !matches!(error, Error::Conflict(_)) {
+                    // One that is gone is created anew; where that is not found, it is the namespace that is missing.
+                    let again = match error {
+                        Error::Conflict(_) => true,
+                        Error::NotFound { .. } => version.is_some(),
+                        _ => false,
+                    };
+                    if !again {
                         return Err(CommitError::Unwritable(Arc::new(error)));
                     }
                     self.reread(index, &name).await?;
@@ -310,7 +353,12 @@ impl Ledger {
         let what = format!("write ConfigMap {name}");
         let labels =
             serde_json::json!({ LABEL: "true", "app.kubernetes.io/managed-by": "vault-sync-operator" });
-        let annotations = serde_json::json!({ EPOCH: self.epoch });
+        let term = self.term.as_ref().map(Term::to_text);
+        let annotations = match version {
+            // Null takes it away, which only a patch can.
+            Some(_) => serde_json::json!({ EPOCH: self.epoch, TERM: term }),
+            None => serde_json::json!({ EPOCH: self.epoch, TERM: term.unwrap_or_default() }),
+        };
         let Some(version) = version else {
             let data: BTreeMap<_, _> = pending
                 .iter()
@@ -356,14 +404,15 @@ impl Ledger {
         };
         inner.shards[index].version = object.metadata.resource_version;
         let data = object.data.unwrap_or_default();
+        let annotations = object.metadata.annotations.unwrap_or_default();
+        refuse_earlier(self.term.as_ref(), &annotations)?;
         if !inner.shards[index].stamped {
             // It is not ours yet, and whoever had it has written since we read it.
             inner.absorb(index, data);
             return Ok(());
         }
-        let epoch = object.metadata.annotations.unwrap_or_default().remove(EPOCH);
-        if let Some(other) = epoch.filter(|epoch| *epoch != self.epoch) {
-            return Err(CommitError::Fenced(other));
+        if let Some(other) = annotations.get(EPOCH).filter(|epoch| **epoch != self.epoch) {
+            return Err(CommitError::Fenced(other.clone()));
         }
         warn!(
             configmap = name,
@@ -377,3 +426,20 @@ impl Ledger {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Fails if a later leader has written the ledger: ours is over then, whatever our clock says.
+fn refuse_earlier(ours: Option<&Term>, annotations: &BTreeMap<String, String>) -> Result<(), CommitError> {
+    let theirs = annotations.get(TERM).and_then(|text| Term::from_text(text));
+    match (ours, theirs) {
+        (Some(ours), Some(theirs)) if ours.is_before(&theirs) => {
+            let who = annotations.get(EPOCH).cloned();
+            Err(CommitError::Fenced(
+                who.unwrap_or_else(|| "a later leader".to_owned()),
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -53,11 +53,13 @@ pub struct Metrics {
     documents_deleted: Family<ByNamespace, Counter>,
     ledger_documents: Family<ByState, Gauge>,
     ledger_pending_deletes: Gauge,
+    ledger_newer_entries: Gauge,
     claims_unavailable: Gauge,
     events_dropped: Counter,
     vault_up: Gauge,
     leader: Gauge,
     queue_depth: Gauge,
+    watches_behind: Gauge,
     runtime_info: Family<Setting, Gauge>,
     sources: Sources,
 }
@@ -95,6 +97,10 @@ impl Metrics {
             documents_deleted: registry.add("documents_deleted", "Documents deleted from Vault"),
             ledger_documents: registry.add("ledger_documents", "Documents in the ledger, by their state"),
             ledger_pending_deletes: registry.add("ledger_pending_deletes", "Documents still to be deleted"),
+            ledger_newer_entries: registry.add(
+                "ledger_newer_entries",
+                "Entries of the ledger that only a newer version understands",
+            ),
             claims_unavailable: registry
                 .add("claims_unavailable", "Mounts where documents can carry no claim"),
             events_dropped: registry.add(
@@ -104,6 +110,10 @@ impl Metrics {
             vault_up: registry.add("vault_up", "Whether Vault answers (1) or not (0)"),
             leader: registry.add("leader", "Whether this process is the one writer (1) or not (0)"),
             queue_depth: registry.add("queue_depth", "Sources waiting for their reconcile"),
+            watches_behind: registry.add(
+                "watches_behind",
+                "Watches of Kubernetes that fail or are silent, so that changes arrive late",
+            ),
             runtime_info: registry.add("runtime_info", "Settings of the process"),
             sources: Sources::default(),
         };
@@ -311,6 +321,11 @@ impl Metrics {
         self.ledger_pending_deletes.set(whole(count));
     }
 
+    /// How many entries only a newer version understands.
+    pub fn ledger_newer_entries(&self, count: usize) {
+        self.ledger_newer_entries.set(whole(count));
+    }
+
     /// On how many mounts documents can carry no claim (KV v1, or a policy without metadata).
     pub fn claims_unavailable(&self, mounts: usize) {
         self.claims_unavailable.set(whole(mounts));
@@ -334,6 +349,11 @@ impl Metrics {
     /// How many sources wait.
     pub fn queue_depth(&self, waiting: usize) {
         self.queue_depth.set(whole(waiting));
+    }
+
+    /// How many watches fail or are silent.
+    pub fn watches_behind(&self, watches: usize) {
+        self.watches_behind.set(whole(watches));
     }
 
     /// The settings of the process, under the names that Go's runtime has for them. Once a process.

@@ -20,7 +20,7 @@ use crate::admin;
 use crate::backoff::Backoff;
 use crate::cli::Config;
 use crate::controller::Controller;
-use crate::domain::election::Timing;
+use crate::domain::election::{Term, Timing};
 use crate::domain::index::Index;
 use crate::domain::ledger::State;
 use crate::domain::plan::Identity;
@@ -28,7 +28,7 @@ use crate::domain::policy::{Policy, Rule};
 use crate::domain::source::{Kind, Scope};
 use crate::events::Events;
 use crate::kube::{self, Kube};
-use crate::lease::{self, Lease, Tenure};
+use crate::lease::{self, Held, Lease, Tenure};
 use crate::ledger::{CommitError, Ledger};
 use crate::metrics::Metrics;
 use crate::mounts::Mounts;
@@ -89,9 +89,10 @@ pub async fn run(config: Config, duty: Duty) -> Result<(), Error> {
     );
 
     let policy = load_policy(config.path_policy.as_deref())?;
-    let client = kube::connect(config.kubeconfig.as_deref())
+    let cluster = kube::configure(config.kubeconfig.as_deref())
         .await
         .map_err(Error::Setup)?;
+    let client = kube::client(cluster.clone()).map_err(Error::Setup)?;
     let vault = Vault::new(
         config.vault.clone(),
         Arc::new(serve::VaultMetrics(metrics.clone())),
@@ -110,15 +111,19 @@ pub async fn run(config: Config, duty: Duty) -> Result<(), Error> {
     .await?;
     // The session outlives the work: its token is revoked when nothing needs it any more.
     let session_stop = CancellationToken::new();
-    let session = tokio::spawn({
+    let mut session = tokio::spawn({
         let (vault, stop) = (vault.clone(), session_stop.clone());
         async move { vault.maintain(stop).await }
     });
 
     // It heeds `stop` itself, and ends in order.
     let result = tokio::select! {
-        result = operate(&config, duty, policy, client, vault, metrics, readiness, &stop) => result,
+        result = Box::pin(operate(&config, duty, policy, (client, cluster), vault, metrics, readiness, &stop)) => result,
         result = watched(&mut tasks) => result,
+        ended = &mut session => {
+            let how = if ended.is_err() { "panicked" } else { "ended" };
+            return Err(Error::Ended(format!("the Vault session has {how}, which is a bug")));
+        }
     };
     session_stop.cancel();
     if session.await.is_err() {
@@ -133,7 +138,7 @@ async fn operate(
     config: &Config,
     duty: Duty,
     policy: Policy,
-    client: ::kube::Client,
+    (client, cluster): (::kube::Client, ::kube::Config),
     vault: Vault,
     metrics: Metrics,
     readiness: Readiness,
@@ -155,7 +160,7 @@ async fn operate(
     let mut tasks = Tasks::new();
     let (events, writer) = Events::new(client.clone(), &config.instance, metrics.clone());
     // It ends when the last of those who publish is gone, after what they have published is written.
-    let writing = tokio::spawn(writer.run());
+    let mut writing = tokio::spawn(writer.run());
 
     let seen = match duty {
         Duty::Sync => {
@@ -168,33 +173,33 @@ async fn operate(
         return Ok(());
     };
     readiness.has("all sources");
-    let identity = Identity {
-        cluster: Some(config.settings.cluster_name.clone()).filter(|name| !name.is_empty()),
-        cluster_id,
-        also: config.settings.adopt_cluster_ids.clone(),
-    };
     let epoch = lease::identity(&config.instance);
-    let mut lease = config.leader_elect.then(|| {
-        Lease::new(
-            client.clone(),
-            &config.namespace,
-            epoch.clone(),
-            Timing::default(),
-        )
-    });
-    if let Some(lease) = &mut lease {
-        tracing::info!(identity = epoch, "waiting for the lease");
-        tokio::select! {
-            acquired = lease.acquire(stop, |trouble| told(&readiness, "the lease", trouble)) => if !acquired { return Ok(()) },
-            result = watched(&mut tasks) => return result,
-        }
-    }
+    let held = tokio::select! {
+        held = elect(config, (client.clone(), cluster), &epoch, &readiness, stop) => held,
+        result = watched(&mut tasks) => return result,
+        ended = &mut writing => return Err(writer_ended(&ended)),
+    };
+    let Some(mut held) = held else {
+        return Ok(());
+    };
     metrics.leader(true);
-    let loading = until(stop, "the ledger", &readiness, || {
-        Ledger::load(client.clone(), &config.namespace, &epoch)
+    let tenure = held.as_ref().map_or_else(Tenure::forever, Held::tenure);
+    let left: kube::Left = Arc::new({
+        let tenure = tenure.clone();
+        move || tenure.left()
     });
-    let Some(ledger) = loading.await.map(Arc::new) else {
-        release(lease).await;
+    // Whatever changes something asks, right before it leaves, whether we still lead.
+    vault.change_while(Arc::clone(&left));
+    let client = kube::limited(&client, left);
+    let term = held.as_ref().and_then(Held::term);
+    let ledger = tokio::select! {
+        loaded = load_ledger(config, &client, &epoch, term, &readiness, stop) => loaded?,
+        lost = lost(&mut held) => return Err(lost.into()),
+        result = watched(&mut tasks) => return result,
+        ended = &mut writing => return Err(writer_ended(&ended)),
+    };
+    let Some(ledger) = ledger else {
+        release(held).await;
         return Ok(());
     };
     let reconciler = Reconciler {
@@ -208,36 +213,101 @@ async fn operate(
         locks: Locks::default(),
         notes: Notes::default(),
         nothing_is_wanted: duty == Duty::ClearOut,
-        tenure: lease.as_ref().map_or_else(Tenure::forever, Lease::tenure),
+        tenure,
         cleanup_timeout: config.cleanup_timeout,
         resync: config.resync_interval,
         repeat: config.repeat_events,
         late_window: config.vault.timeout * 2,
-        kube,
+        kube: Kube::new(client, config.discover),
         policy,
-        identity,
+        identity: identity(config, cluster_id),
         events,
         vault,
     };
     let end_when_empty = (duty == Duty::ClearOut).then(|| stop.clone());
     tasks.spawn(count_ledger(Arc::clone(&ledger), metrics.clone(), end_when_empty));
-    let result = lead(
+    let work = lead(
         config,
         controller,
         Arc::new(reconciler),
         ledger,
-        &mut lease,
+        &mut held,
         &mut tasks,
         stop,
-    )
-    .await;
+    );
+    let result = tokio::select! {
+        result = work => result,
+        // Its senders live as long as the work does.
+        ended = &mut writing => Err(writer_ended(&ended)),
+    };
     metrics.leader(false);
     if result.is_ok() {
         // What was told last should still be heard, if that does not take long.
         let _ = tokio::time::timeout(Duration::from_secs(2), writing).await;
-        release(lease).await;
+        release(held).await;
     }
     result
+}
+
+fn identity(config: &Config, cluster_id: String) -> Identity {
+    Identity {
+        cluster: Some(config.settings.cluster_name.clone()).filter(|name| !name.is_empty()),
+        cluster_id,
+        also: config.settings.adopt_cluster_ids.clone(),
+    }
+}
+
+/// Waits for the lease, and holds it from then on: `Some(None)` where there is no election. `None`: the operator
+/// was stopped before.
+async fn elect(
+    config: &Config,
+    (client, cluster): (::kube::Client, ::kube::Config),
+    epoch: &str,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+) -> Option<Option<Held>> {
+    if !config.leader_elect {
+        return Some(None);
+    }
+    let mut lease = Lease::new(client, &config.namespace, epoch.to_owned(), Timing::default());
+    tracing::info!(identity = epoch, "waiting for the lease");
+    let acquired = lease.acquire(stop, |trouble| told(readiness, "the lease", trouble));
+    // Also while the ledger loads.
+    acquired
+        .await
+        .then(|| Some(lease.hold(move || kube::client(cluster))))
+}
+
+/// Loads the ledger for whoever leads in this term. `None`: the operator was stopped before.
+async fn load_ledger(
+    config: &Config,
+    client: &::kube::Client,
+    epoch: &str,
+    term: Option<Term>,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+) -> Result<Option<Arc<Ledger>>, Error> {
+    let loaded = until(stop, "the ledger", readiness, || async {
+        match Ledger::load(client.clone(), &config.namespace, epoch, term.clone()).await {
+            // Trying again would not help: another leads.
+            Err(fenced @ CommitError::Fenced(_)) => Ok(Err(fenced)),
+            loaded => loaded.map(Ok),
+        }
+    });
+    Ok(loaded.await.transpose()?.map(Arc::new))
+}
+
+fn writer_ended(ended: &Result<(), tokio::task::JoinError>) -> Error {
+    let how = if ended.is_err() { "panicked" } else { "ended" };
+    Error::Ended(format!("the writer of Events has {how}, which is a bug"))
+}
+
+/// Waits until the lease is lost; for ever, if there is no election.
+async fn lost(held: &mut Option<Held>) -> lease::Lost {
+    match held {
+        Some(held) => held.lost().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Watches everything, and returns the cluster's id when all sources are known: only then can be told
@@ -278,7 +348,7 @@ async fn lead(
     controller: Arc<Controller>,
     reconciler: Arc<Reconciler>,
     ledger: Arc<Ledger>,
-    lease: &mut Option<Lease>,
+    held: &mut Option<Held>,
     tasks: &mut Tasks,
     stop: &CancellationToken,
 ) -> Result<(), Error> {
@@ -297,18 +367,11 @@ async fn lead(
         }
         tokio::time::timeout(config.shutdown_grace, working).await.is_ok()
     };
-    // The lease is held while work drains, and given up after it.
-    let never = CancellationToken::new();
-    let holding = async {
-        match lease {
-            Some(lease) => lease.hold(&never).await,
-            None => std::future::pending().await,
-        }
-    };
     let drained = tokio::select! {
         drained = working => drained,
         // Not in good order: the epoch stays on the ledger, and tells the next operator to look twice.
-        result = holding => return result.map_err(Error::from),
+        // The lease is held while work drains, and given up after it.
+        lost = lost(held) => return Err(lost.into()),
         result = watched(tasks) => return result,
         kept = keeping.join_next() => return Err(match kept {
             Some(Ok(Err(error))) => Error::Ledger(error),
@@ -318,7 +381,7 @@ async fn lead(
     if !drained {
         tracing::warn!("work was still running when the grace period ended; the ledger remembers it");
         // It may still write: the lease is not given up, but lapses.
-        *lease = None;
+        *held = None;
         return Ok(());
     }
     if reconciler.is_unsettled() {
@@ -331,9 +394,9 @@ async fn lead(
     Ok(())
 }
 
-async fn release(lease: Option<Lease>) {
-    if let Some(lease) = lease {
-        lease.release().await;
+async fn release(held: Option<Held>) {
+    if let Some(held) = held {
+        held.release().await;
     }
 }
 
@@ -449,6 +512,7 @@ async fn count_ledger(
 ) -> Result<(), Error> {
     let mut said = None;
     loop {
+        metrics.ledger_newer_entries(ledger.newer());
         let mut left = 0;
         for (state, count) in ledger.count() {
             left += count;

@@ -36,6 +36,7 @@ pub use error::{Error, ErrorKind, LABELS, Operation};
 pub use mounts::MountAnswer;
 use session::Session;
 pub use setup::{Settings, SetupError};
+pub use transport::Left;
 use transport::{Plain, Reply, Transport};
 
 /// Is told what happens, for metrics. Must not block.
@@ -185,6 +186,12 @@ impl Vault {
     /// than now. `None`: no reply has told it.
     pub fn clock(&self) -> Option<i64> {
         self.0.transport.clock()
+    }
+
+    /// From now on documents are changed only as long as `left` gives time, and no answer to a change is waited
+    /// for longer than that. It is asked right before each request leaves. Once.
+    pub fn change_while(&self, left: Left) {
+        self.0.transport.change_while(left);
     }
 
     /// The session: logs in, renews, logs in again. Returns after `stop`, with the token revoked

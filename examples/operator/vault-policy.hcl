@@ -15,3 +15,16 @@ path "secret/metadata/*" {
 path "secret/delete/*" {
   capabilities = ["update"]
 }
+
+# The operator's own token. The policy "default" has these too; a role with token_no_default_policy needs them here.
+path "auth/token/lookup-self" {
+  capabilities = ["read"]
+}
+
+path "auth/token/renew-self" {
+  capabilities = ["update"]
+}
+
+path "auth/token/revoke-self" {
+  capabilities = ["update"]
+}

@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{Config, Release};
 use crate::domain::election::Timing;
 use crate::domain::source::{Kind, Source};
-use crate::kube::{Kube, Workload, call, connect, resource, source};
-use crate::lease::{self, Lease};
+use crate::kube::{self as ours, Kube, WATCH_SECONDS, Workload, call, configure, resource, source};
+use crate::lease::{self, Held, Lease};
 use crate::ledger;
 use crate::run::{self, Duty, Error};
 
@@ -44,9 +44,10 @@ pub async fn release(config: Config, what: &Release) -> Result<(), Error> {
 }
 
 async fn let_go(mut config: Config, what: &Release) -> Result<(), Error> {
-    let client = connect(config.kubeconfig.as_deref())
+    let cluster = configure(config.kubeconfig.as_deref())
         .await
         .map_err(Error::Setup)?;
+    let client = ours::client(cluster.clone()).map_err(Error::Setup)?;
     if let Some(name) = &what.scale_down {
         scale_down(&client, &config.namespace, name).await?;
     }
@@ -56,7 +57,7 @@ async fn let_go(mut config: Config, what: &Release) -> Result<(), Error> {
         config.health_probe_bind_address = None;
         run::run(config.clone(), Duty::ClearOut).await?;
     }
-    let lease = lead(&client, &config).await;
+    let lease = lead(&client, cluster, &config).await;
     take_finalizers_off(&client, &config).await?;
     if what.forget {
         forget(&client, &config.namespace).await?;
@@ -96,8 +97,7 @@ async fn scale_down(client: &kube::Client, namespace: &str, name: &str) -> Resul
     let request = http::Request::get(&at).body(Vec::new()).map_err(setup)?;
     let deployment = match call(&what, client.request::<Scaled>(request)).await {
         Ok(deployment) => deployment,
-        // What is not there counts as changed meanwhile.
-        Err(crate::kube::Error::Conflict(_)) => {
+        Err(crate::kube::Error::NotFound { .. }) => {
             tracing::info!(name, "there is no such Deployment; nothing to stop");
             return Ok(());
         }
@@ -112,7 +112,12 @@ async fn scale_down(client: &kube::Client, namespace: &str, name: &str) -> Resul
         .map_err(setup)?;
     let selector = Selector::try_from(deployment.spec.selector).map_err(setup)?;
     let pods: Api<PartialObjectMeta<Pod>> = Api::namespaced(client.clone(), namespace);
-    let mut watching = pin!(watcher(pods, watcher::Config::default().labels_from(&selector)));
+    let mut watching = pin!(watcher(
+        pods,
+        watcher::Config::default()
+            .labels_from(&selector)
+            .timeout(WATCH_SECONDS)
+    ));
     let mut there = BTreeSet::new();
     let mut told = None;
     while let Some(event) = watching.next().await {
@@ -153,7 +158,7 @@ async fn scale_down(client: &kube::Client, namespace: &str, name: &str) -> Resul
 }
 
 /// Waits until no other writes. `None`: there is no election to win.
-async fn lead(client: &kube::Client, config: &Config) -> Option<Lease> {
+async fn lead(client: &kube::Client, cluster: kube::Config, config: &Config) -> Option<Held> {
     if !config.leader_elect {
         return None;
     }
@@ -162,7 +167,7 @@ async fn lead(client: &kube::Client, config: &Config) -> Option<Lease> {
     lease
         .acquire(&CancellationToken::new(), |_| ())
         .await
-        .then_some(lease)
+        .then(|| lease.hold(move || ours::client(cluster)))
 }
 
 async fn take_finalizers_off(client: &kube::Client, config: &Config) -> Result<(), Error> {

@@ -3,6 +3,7 @@
 //! What a watch brings is reduced to what deciding needs as it arrives; nothing else of it is kept.
 
 use std::collections::HashSet;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use futures_util::{Stream, TryStreamExt as _, pin_mut};
@@ -11,12 +12,13 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::{self, Event, InitialListStrategy};
 use kube::{Resource, ResourceExt as _};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
 
 use super::Controller;
 use crate::backoff::Backoff;
 use crate::domain::annotations;
 use crate::domain::source::{Kind, Source, SourceKey};
-use crate::kube::{Workload, resource, source};
+use crate::kube::{Life, WATCH_SECONDS, Workload, listening, resource, source};
 use crate::reconcile::fingerprint;
 
 /// A watch that has ended, which none ever should.
@@ -30,6 +32,13 @@ pub type Listed = mpsc::Sender<()>;
 /// Objects of 1 MiB each come in pages of this many where the API server knows no streaming lists.
 const PAGE: u32 = 20;
 
+/// A watch of which nothing was heard for so long is behind. The server ends each one before that.
+const BEHIND: Duration = Duration::from_secs(75);
+/// How often it is looked whether anything was heard.
+const LOOK: Duration = Duration::from_secs(1);
+/// A streaming list that begins again after so long has been cut off by its server.
+const TOO_LONG_A_LIST: Duration = Duration::from_secs(WATCH_SECONDS as u64 - 5);
+
 /// Watches workloads of one kind.
 pub(super) async fn workloads(
     controller: &Controller,
@@ -37,7 +46,9 @@ pub(super) async fn workloads(
     namespace: Option<String>,
     listed: Listed,
 ) -> WatchEnded {
-    let (client, resource) = (controller.kube.client().clone(), resource(kind));
+    let life = Life::default();
+    let client = listening(controller.kube.client(), life.clone());
+    let resource = resource(kind);
     let api: Api<Workload> = match &namespace {
         Some(namespace) => Api::namespaced_with(client, namespace, &resource),
         None => Api::all_with(client, &resource),
@@ -47,6 +58,7 @@ pub(super) async fn workloads(
         controller,
         kind,
         namespace,
+        life,
     };
     scope
         .follow(
@@ -64,7 +76,9 @@ pub(super) async fn secrets(
     namespace: Option<String>,
     listed: Listed,
 ) -> WatchEnded {
-    let (client, resource) = (controller.kube.client().clone(), resource(Kind::Secret));
+    let life = Life::default();
+    let client = listening(controller.kube.client(), life.clone());
+    let resource = resource(Kind::Secret);
     let api: Api<PartialObjectMeta<Workload>> = match &namespace {
         Some(namespace) => Api::namespaced_with(client, namespace, &resource),
         None => Api::all_with(client, &resource),
@@ -73,6 +87,7 @@ pub(super) async fn secrets(
         controller,
         kind: Kind::Secret,
         namespace,
+        life,
     };
     scope
         .follow(
@@ -92,11 +107,22 @@ struct Seen<'a> {
     version: Option<&'a str>,
 }
 
+/// Why a watch is behind, as it was told.
+#[derive(Clone, Copy, PartialEq)]
+enum Trouble {
+    /// It fails with errors of this variant.
+    Failure(std::mem::Discriminant<crate::kube::Error>),
+    /// Nothing is heard.
+    Silence,
+}
+
 /// One watch: a kind, in a namespace or in all.
 struct Scope<'a> {
     controller: &'a Controller,
     kind: Kind,
     namespace: Option<String>,
+    /// What is heard of the API server on this watch.
+    life: Life,
 }
 
 impl Scope<'_> {
@@ -113,36 +139,49 @@ impl Scope<'_> {
         K: Resource,
         S: Stream<Item = Result<Event<K>, watcher::Error>>,
     {
-        let mut config = watcher::Config::default().streaming_lists();
+        let mut config = watcher::Config::default()
+            .streaming_lists()
+            .timeout(WATCH_SECONDS);
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
-        // How it fails, since that was told.
+        // How it fails, since that was told, and since when.
         let mut told = None;
+        let mut failed = Instant::now();
         let mut listed = Some(listed);
         loop {
             let stream = open(config.clone());
             pin_mut!(stream);
             // What was known and has not been seen (again) in the list that is being read.
             let mut unseen = Unseen::default();
+            // Since when a list has been read that is not whole yet.
+            let mut listing: Option<Instant> = None;
             loop {
-                match stream.try_next().await {
+                let next = tokio::select! {
+                    next = stream.try_next() => next,
+                    () = sleep(LOOK) => {
+                        self.listen(&mut told, &mut failed);
+                        continue;
+                    }
+                };
+                match next {
                     Ok(None) => return WatchEnded(self.kind.as_str()),
                     Err(error)
                         if needs_pages(&error)
                             && config.initial_list_strategy == InitialListStrategy::StreamingList =>
                     {
                         tracing::info!(kind = %self.kind, "the API server streams no lists; reading them in small pages");
-                        config = watcher::Config::default().page_size(PAGE);
+                        config = pages();
                         break;
                     }
                     Err(error) if is_outdated(&error) => {
                         tracing::info!(kind = %self.kind, "the API server has forgotten where the watch was; listing again");
-                        tokio::time::sleep(backoff.next()).await;
+                        sleep(backoff.next()).await;
                     }
                     Err(error) => {
                         let denied = is_denied(&error);
                         let error = crate::kube::Error::of(format!("watch {}s", self.kind), reason(error));
-                        self.controller.readiness.waits(self.name(), &error);
-                        let how = Some(std::mem::discriminant(&error));
+                        self.is_behind(&error);
+                        failed = Instant::now();
+                        let how = Some(Trouble::Failure(std::mem::discriminant(&error)));
                         if std::mem::replace(&mut told, how) != how {
                             tracing::warn!(kind = %self.kind, namespace = self.namespace, %error, "a watch has failed; trying again");
                         }
@@ -154,19 +193,30 @@ impl Scope<'_> {
                                 .see(self.kind, self.namespace.as_deref(), false);
                             let _ = listed.send(()).await;
                         }
-                        tokio::time::sleep(backoff.next()).await;
+                        sleep(backoff.next()).await;
                     }
                     Ok(Some(event)) => {
                         // A list that begins may still fail.
                         if !matches!(event, Event::Init) {
                             backoff.reset();
                             if told.take().is_some() {
-                                self.controller.readiness.has(&self.name());
-                                tracing::info!(kind = %self.kind, namespace = self.namespace, "the watch works again");
+                                self.works_again();
                             }
                         }
                         match event {
-                            Event::Init => unseen = self.known(),
+                            // The server ends a streaming list that takes too long, and it begins again.
+                            Event::Init
+                                if listing.is_some_and(|since| since.elapsed() > TOO_LONG_A_LIST)
+                                    && config.initial_list_strategy == InitialListStrategy::StreamingList =>
+                            {
+                                tracing::info!(kind = %self.kind, "a streaming list takes too long; reading it in small pages");
+                                config = pages();
+                                break;
+                            }
+                            Event::Init => {
+                                listing = Some(Instant::now());
+                                unseen = self.known();
+                            }
                             Event::InitApply(object) => {
                                 unseen.strike(self.kind, &object);
                                 self.shown(&object, false, &reduce, &noted);
@@ -174,6 +224,7 @@ impl Scope<'_> {
                             Event::Apply(object) => self.shown(&object, false, &reduce, &noted),
                             Event::Delete(object) => self.shown(&object, true, &reduce, &noted),
                             Event::InitDone => {
+                                listing = None;
                                 self.controller
                                     .index()
                                     .see(self.kind, self.namespace.as_deref(), true);
@@ -195,6 +246,35 @@ impl Scope<'_> {
             Some(namespace) => format!("watching {}s in {namespace}", self.kind),
             None => format!("watching {}s", self.kind),
         }
+    }
+
+    /// Looks whether anything was heard: of a watch that is opened again, its stream says nothing before the
+    /// next event, and of one that hangs, nothing at all.
+    fn listen(&self, told: &mut Option<Trouble>, failed: &mut Instant) {
+        let last = self.life.last();
+        if told.is_some() && last > *failed {
+            *told = None;
+            self.works_again();
+        } else if told.is_none() && last.elapsed() > BEHIND {
+            let why = format!("nothing was heard for {}s", BEHIND.as_secs());
+            self.is_behind(&why);
+            *failed = Instant::now();
+            *told = Some(Trouble::Silence);
+        }
+    }
+
+    /// What this watch shows may be old.
+    fn is_behind(&self, why: &impl std::fmt::Display) {
+        let name = self.name();
+        self.controller.readiness.waits(name.clone(), why);
+        self.controller.watch_is_behind(name, true);
+    }
+
+    fn works_again(&self) {
+        let name = self.name();
+        self.controller.readiness.has(&name);
+        self.controller.watch_is_behind(name, false);
+        tracing::info!(kind = %self.kind, namespace = self.namespace, "the watch works again");
     }
 
     /// The watch shows an object: as it is, or as it was last (`gone`).
@@ -278,7 +358,22 @@ impl Unseen {
     }
 }
 
+/// A list in small pages, and the watch that follows.
+fn pages() -> watcher::Config {
+    watcher::Config::default().page_size(PAGE).timeout(WATCH_SECONDS)
+}
+
 impl Controller {
+    fn watch_is_behind(&self, name: String, behind: bool) {
+        let mut watches = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        if behind {
+            watches.insert(name);
+        } else {
+            watches.remove(&name);
+        }
+        self.metrics.watches_behind(watches.len());
+    }
+
     /// A watch shows an object. Those that never were sources are not even noted, but for a bounded number
     /// whose annotations look as if they were meant to be.
     fn source_seen(&self, source: &Source) {

@@ -100,6 +100,36 @@ pub fn may_act_until(renewed: Duration, timing: &Timing) -> Duration {
     renewed.saturating_add(timing.renew_deadline.min(timing.lease))
 }
 
+/// The term of a leader: which Lease it holds, and how often that had changed hands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Term {
+    /// The Lease's UID. Terms of two Leases cannot be compared: one that is created anew counts from 0.
+    pub lease: String,
+    /// The Lease's count of transitions.
+    pub number: i32,
+}
+
+impl Term {
+    /// As it is stored: `NUMBER/UID`.
+    pub fn to_text(&self) -> String {
+        format!("{}/{}", self.number, self.lease)
+    }
+
+    /// Reads what [`Term::to_text`] wrote; `None`: it is something else.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let (number, lease) = text.split_once('/')?;
+        Some(Self {
+            lease: lease.to_owned(),
+            number: number.parse().ok()?,
+        })
+    }
+
+    /// Whether the other term is known to have begun after this one.
+    pub fn is_before(&self, other: &Self) -> bool {
+        self.lease == other.lease && self.number < other.number
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,6 +248,30 @@ mod tests {
             decide(secs(115), &seen, "op-1_b2", &timing),
             Decision::Take { .. }
         ));
+    }
+
+    #[test]
+    fn terms_of_one_lease_have_an_order() {
+        let term = |lease: &str, number| Term {
+            lease: lease.into(),
+            number,
+        };
+        for (one, other, before) in [
+            (term("u-1", 4), term("u-1", 5), true),
+            (term("u-1", 9), term("u-1", 10), true),
+            (term("u-1", 5), term("u-1", 5), false),
+            (term("u-1", 5), term("u-1", 4), false),
+            // The Lease was deleted and created anew meanwhile.
+            (term("u-1", 5), term("u-2", 0), false),
+            (term("u-2", 0), term("u-1", 5), false),
+        ] {
+            assert_eq!(one.is_before(&other), before, "{one:?} {other:?}");
+        }
+        assert_eq!(term("u-1", 5).to_text(), "5/u-1");
+        assert_eq!(Term::from_text("5/u-1"), Some(term("u-1", 5)));
+        for text in ["", "5", "x/u-1", "op-0_a1"] {
+            assert_eq!(Term::from_text(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub fn ledger_line(line: &str) {
                 assert!(!part.contains(['%', '\\', '\0', '\n']));
             }
         }
-        Err(fault) => assert!(!fault.trim().is_empty()),
+        Err(fault) => assert!(!fault.to_string().trim().is_empty()),
     }
 }
 

@@ -3,8 +3,11 @@
 //! A document enters before its first write and leaves only when its delete is confirmed, so that a
 //! crash between any two calls loses nothing. An entry never holds a value.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
+use super::annotations::is_object_name;
 use super::document::DocumentId;
 use super::settings::DeletionPolicy;
 use super::source::{Kind, SourceKey};
@@ -68,7 +71,7 @@ pub struct LedgerEntry {
 
 /// One line of the ledger as it is stored.
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Line {
     mount: String,
     path: String,
@@ -124,16 +127,20 @@ impl LedgerEntry {
     }
 
     /// Reads a stored line. Whoever can write our ConfigMaps could have put anything there, so that
-    /// nothing is taken on trust: a document that no annotation could name is garbage too.
-    pub fn from_line(line: &str) -> Result<(DocumentId, Self), String> {
-        let line: Line = serde_json::from_str(line).map_err(|error| error.to_string())?;
-        for path in [&line.mount, &line.path] {
-            super::path::check_stored(path).map_err(|fault| fault.to_string())?;
-        }
-        let id = DocumentId {
-            mount: line.mount,
-            path: line.path,
+    /// nothing is taken on trust: a document that no annotation could name is garbage too, and so is a source
+    /// that cannot exist in Kubernetes.
+    pub fn from_line(line: &str) -> Result<(DocumentId, Self), BadLine> {
+        let line: Line = match serde_json::from_str(line) {
+            Ok(line) => line,
+            Err(error) => return Err(Known::blame(line, &error.to_string())),
         };
+        let id = document(line.mount, line.path)?;
+        if !is_label(&line.namespace) {
+            return Err(BadLine::Garbage("its namespace is no name of one".to_owned()));
+        }
+        if !is_object_name(&line.name) {
+            return Err(BadLine::Garbage("its name is none of an object".to_owned()));
+        }
         let holder = SourceKey {
             kind: line.kind,
             namespace: line.namespace,
@@ -151,6 +158,64 @@ impl LedgerEntry {
         };
         Ok((id, entry))
     }
+}
+
+/// A stored line that is no entry.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum BadLine {
+    /// It is an entry for this document, with a word or a field that this version does not know. It must be
+    /// kept as it is, since what it asks for is not known either.
+    Newer(DocumentId, String),
+    /// It is no entry of any version.
+    Garbage(String),
+}
+
+impl fmt::Display for BadLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Newer(_, why) | Self::Garbage(why)) = self;
+        f.write_str(why)
+    }
+}
+
+/// What every version writes into a line.
+#[derive(Deserialize)]
+struct Known {
+    mount: String,
+    path: String,
+    #[serde(rename = "kind")]
+    _kind: String,
+    #[serde(rename = "namespace")]
+    _namespace: String,
+    #[serde(rename = "name")]
+    _name: String,
+    #[serde(rename = "state")]
+    _state: String,
+}
+
+impl Known {
+    /// Tells a newer version's line from garbage.
+    fn blame(line: &str, why: &str) -> BadLine {
+        let Ok(Self { mount, path, .. }) = serde_json::from_str(line) else {
+            return BadLine::Garbage(why.to_owned());
+        };
+        match document(mount, path) {
+            Ok(id) => BadLine::Newer(id, why.to_owned()),
+            Err(garbage) => garbage,
+        }
+    }
+}
+
+fn document(mount: String, path: String) -> Result<DocumentId, BadLine> {
+    for path in [&mount, &path] {
+        super::path::check_stored(path).map_err(|fault| BadLine::Garbage(fault.to_string()))?;
+    }
+    Ok(DocumentId { mount, path })
+}
+
+/// DNS label: what a namespace's name is.
+/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#names>
+fn is_label(name: &str) -> bool {
+    name.len() <= 63 && !name.contains('.') && is_object_name(name)
 }
 
 #[cfg(test)]
@@ -193,6 +258,71 @@ mod tests {
             r#"{"mount":"secret","path":"x","kind":"Pod","namespace":"a","name":"b","uid":"","state":"written","since":1,"deletion":"soft"}"#,
         ] {
             assert!(LedgerEntry::from_line(line).is_err(), "{line}");
+        }
+    }
+
+    /// An entry of this version, with one field set to this JSON.
+    fn with(field: &str, value: serde_json::Value) -> String {
+        let mut line = serde_json::json!({
+            "mount": "secret", "path": "app", "kind": "Deployment", "namespace": "shop", "name": "web",
+            "uid": "u-1", "state": "written", "since": 1, "deletion": "soft",
+        });
+        line[field] = value;
+        line.to_string()
+    }
+
+    #[test]
+    fn a_line_of_a_newer_version_is_told_from_garbage() {
+        for (field, value, newer) in [
+            ("state", "archived".into(), true),
+            ("kind", "Job".into(), true),
+            ("deletion", "archive".into(), true),
+            ("version", 2.into(), true),
+            ("since", "2026-01-01".into(), true),
+            ("path", "../sys".into(), false),
+            ("mount", "".into(), false),
+            ("state", 7.into(), false),
+            ("name", serde_json::Value::Null, false),
+        ] {
+            let line = with(field, value);
+            let found = LedgerEntry::from_line(&line).unwrap_err();
+            match found {
+                BadLine::Newer(id, _) => {
+                    assert!(newer, "{line}");
+                    assert_eq!(id, DocumentId::new("secret", "app"));
+                }
+                BadLine::Garbage(_) => assert!(!newer, "{line}"),
+            }
+        }
+        let mut two = with("state", "archived".into());
+        two.insert_str(1, r#""path":"../sys","#);
+        assert!(LedgerEntry::from_line(&two).is_err(), "{two}");
+    }
+
+    #[test]
+    fn a_source_that_cannot_exist_is_garbage() {
+        let long = "a".repeat(64);
+        for (field, value, fits) in [
+            ("namespace", "shop", true),
+            ("namespace", "a/secrets/x?y=", false),
+            ("namespace", "..", false),
+            ("namespace", "", false),
+            ("namespace", "Shop", false),
+            ("namespace", "a.b", false),
+            ("namespace", "-a", false),
+            ("namespace", &long, false),
+            ("name", "web", true),
+            ("name", "web.v1", true),
+            ("name", &long, true),
+            ("name", "../kube-system", false),
+            ("name", "a..b", false),
+            ("name", "web?dryRun=All", false),
+            ("name", "web/status", false),
+            ("name", "", false),
+        ] {
+            let found = LedgerEntry::from_line(&with(field, value.into()));
+            assert_eq!(found.is_ok(), fits, "{field} {value}");
+            assert!(!matches!(found, Err(BadLine::Newer(..))), "{field} {value}");
         }
     }
 

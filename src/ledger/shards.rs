@@ -7,7 +7,7 @@ use tracing::{error, warn};
 
 use super::CommitError;
 use crate::domain::document::DocumentId;
-use crate::domain::ledger::LedgerEntry;
+use crate::domain::ledger::{BadLine, LedgerEntry};
 use crate::domain::source::SourceKey;
 
 const NAME: &str = "vault-sync-operator-ledger";
@@ -21,6 +21,8 @@ pub(super) struct Store {
     /// Which shard holds a document.
     pub(super) places: HashMap<DocumentId, usize>,
     pub(super) shards: Vec<Shard>,
+    /// Documents whose line only a newer version understands. Their lines are kept, and nothing is done about them.
+    pub(super) newer: HashSet<DocumentId>,
     pub(super) waiters: Vec<oneshot::Sender<Result<(), CommitError>>>,
 }
 
@@ -36,6 +38,8 @@ pub(super) struct Shard {
     /// Sizes of the lines that are, or shall be, in it.
     pub(super) sizes: HashMap<String, usize>,
     pub(super) bytes: usize,
+    /// Lines that only a newer version understands, by key.
+    pub(super) kept: BTreeMap<String, String>,
     /// Lines to write (`None`: to remove), by key.
     pub(super) pending: BTreeMap<String, Option<String>>,
 }
@@ -49,6 +53,7 @@ impl Shard {
             touch: true,
             sizes: HashMap::new(),
             bytes: 0,
+            kept: BTreeMap::new(),
             pending: BTreeMap::new(),
         }
     }
@@ -67,7 +72,7 @@ impl Shard {
 
 /// A document's key in its ConfigMap, whose keys know neither slashes nor great length.
 /// <https://kubernetes.io/docs/concepts/configuration/configmap/>
-fn data_key(id: &DocumentId) -> String {
+pub(super) fn data_key(id: &DocumentId) -> String {
     use std::fmt::Write as _;
     let digest = ring::digest::digest(
         &ring::digest::SHA256,
@@ -154,7 +159,8 @@ impl Store {
                     if self.places.get(&id).is_none_or(|place| *place == at) {
                         let size = key.len() + line.len();
                         let old = self.shards[at].sizes.insert(key, size);
-                        self.shards[at].bytes += size - old.unwrap_or(0);
+                        let bytes = self.shards[at].bytes;
+                        self.shards[at].bytes = bytes + size - old.unwrap_or(0);
                         self.places.insert(id.clone(), at);
                         self.remove_entry(&id);
                         self.insert(id, entry);
@@ -165,10 +171,19 @@ impl Store {
                 Ok((id, _)) => {
                     error!(configmap, key, document = %id, "the ledger has an entry under another document's key; it is dropped");
                 }
+                Err(BadLine::Newer(id, _)) if data_key(&id) == key && !self.places.contains_key(&id) => {
+                    let size = key.len() + line.len();
+                    let shard = &mut self.shards[at];
+                    let old = shard.sizes.insert(key.clone(), size);
+                    shard.bytes = shard.bytes + size - old.unwrap_or(0);
+                    shard.kept.insert(key, line);
+                    self.newer.insert(id);
+                    continue;
+                }
                 Err(fault) => {
                     error!(
                         configmap,
-                        key, fault, "the ledger has an entry that cannot be read; it is dropped"
+                        key, %fault, "the ledger has an entry that cannot be read; it is dropped"
                     );
                 }
             }
@@ -206,6 +221,14 @@ impl Store {
             there.keys().map(|key| (key.clone(), None)).collect();
         for (id, _) in self.places.iter().filter(|(_, place)| **place == at) {
             lines.insert(data_key(id), self.entries.get(id).map(|entry| entry.to_line(id)));
+        }
+        for (key, line) in &self.shards[at].kept {
+            let same = there.get(key) == Some(line);
+            if same {
+                lines.remove(key);
+            } else {
+                lines.insert(key.clone(), Some(line.clone()));
+            }
         }
         self.shards[at].pending = lines;
         // Even with no line in it, it carries the epoch.

@@ -21,7 +21,7 @@ fn lines(registry: &Registry) -> Vec<String> {
 }
 
 /// What stands from the start.
-const ZEROES: [&str; 12] = [
+const ZEROES: [&str; 14] = [
     r#"vault_sync_operator_auth_attempts_total{result="failed"} 0"#,
     r#"vault_sync_operator_auth_attempts_total{result="success"} 0"#,
     "vault_sync_operator_claims_unavailable 0",
@@ -31,9 +31,11 @@ const ZEROES: [&str; 12] = [
     r#"vault_sync_operator_ledger_documents{state="deleting"} 0"#,
     r#"vault_sync_operator_ledger_documents{state="outcome-unknown"} 0"#,
     r#"vault_sync_operator_ledger_documents{state="written"} 0"#,
+    "vault_sync_operator_ledger_newer_entries 0",
     "vault_sync_operator_ledger_pending_deletes 0",
     "vault_sync_operator_queue_depth 0",
     "vault_sync_operator_vault_up 0",
+    "vault_sync_operator_watches_behind 0",
 ];
 
 #[test]
@@ -57,11 +59,13 @@ fn every_name_and_label_is_the_contracts() {
     metrics.auth_attempt(true);
     metrics.ledger_documents(State::Written, 7);
     metrics.ledger_pending_deletes(2);
+    metrics.ledger_newer_entries(3);
     metrics.claims_unavailable(1);
     metrics.event_dropped();
     metrics.vault_up(true);
     metrics.leader(true);
     metrics.queue_depth(5);
+    metrics.watches_behind(2);
     metrics.runtime_info(4, Some(1024));
 
     let mut expected: Vec<String> = [
@@ -78,6 +82,7 @@ fn every_name_and_label_is_the_contracts() {
         r#"vault_sync_operator_ledger_documents{state="deleting"} 0"#,
         r#"vault_sync_operator_ledger_documents{state="outcome-unknown"} 0"#,
         r#"vault_sync_operator_ledger_documents{state="written"} 7"#,
+        "vault_sync_operator_ledger_newer_entries 3",
         "vault_sync_operator_ledger_pending_deletes 2",
         r#"vault_sync_operator_ownership_conflicts{namespace="shop",resource="web"} 1"#,
         "vault_sync_operator_queue_depth 5",
@@ -92,6 +97,7 @@ fn every_name_and_label_is_the_contracts() {
         r#"vault_sync_operator_sync_duration_seconds_count{namespace="shop",resource="web"} 2"#,
         r#"vault_sync_operator_sync_duration_seconds_sum{namespace="shop",resource="web"} 0.5"#,
         "vault_sync_operator_vault_up 1",
+        "vault_sync_operator_watches_behind 2",
                     r#"vault_sync_operator_vault_errors_total{kind="denied"} 1"#,
         r#"vault_sync_operator_vault_write_errors_total{error_type="permission_denied"} 1"#,
         ]

@@ -459,7 +459,7 @@ impl Run<'_> {
                 self.has_finalizer = true;
                 Ok(Ok(()))
             }
-            Err(error @ crate::kube::Error::Conflict(_)) => {
+            Err(error @ (crate::kube::Error::Conflict(_) | crate::kube::Error::NotFound { .. })) => {
                 tracing::debug!(source = %source.key, %error, "the source has changed");
                 Err(Moved)
             }

@@ -38,6 +38,8 @@ pub enum ErrorKind {
     NotFound,
     /// A reply that fits nothing: not Vault's, or not for the request.
     Bug,
+    /// Not sent: this process may not change anything now.
+    NotLeading,
 }
 
 /// What follows from a kind of error.
@@ -60,7 +62,7 @@ struct Rule {
 
 /// All that is done and said about errors of Vault, a line a kind, in the order of [`ErrorKind`].
 #[rustfmt::skip]
-const RULES: [Rule; 10] = [
+const RULES: [Rule; 11] = [
     Rule {
         kind: ErrorKind::Unreachable, label: "unreachable", error_type: "connection_failed", retry: Retry::Backoff, down: true,
         begins: ["Vault failed to ", "cannot reach Vault to "],
@@ -112,6 +114,11 @@ const RULES: [Rule; 10] = [
         kind: ErrorKind::Bug, label: "bug", error_type: "unknown", retry: Retry::Backoff, down: false,
         begins: ["Vault's reply does not fit when asked to ", "Vault's reply does not fit when asked to "],
         hint: "check that --vault-addr names Vault itself and not another server",
+    },
+    Rule {
+        kind: ErrorKind::NotLeading, label: "not_leading", error_type: "unknown", retry: Retry::Backoff, down: false,
+        begins: ["cannot ", "cannot "],
+        hint: "another replica takes over; see whether the API server answers",
     },
 ];
 
@@ -202,6 +209,11 @@ impl Operation {
         )
     }
 
+    /// Whether its target is a document.
+    pub(super) fn is_of_a_document(self) -> bool {
+        self == Self::Read || self.writes()
+    }
+
     /// Whether it changes a document.
     pub fn writes(self) -> bool {
         matches!(self, Self::Write | Self::Mark | Self::Delete | Self::Purge)
@@ -285,7 +297,7 @@ impl Error {
         body: &[u8],
         quotes: bool,
     ) -> Self {
-        let said = words(body);
+        let said = words(body).or_else(|| says_it_speaks_tls(status, body));
         let kind = match classify(call.operation, status, said.as_deref().unwrap_or_default()) {
             // Vault's have its form: this is another server's page, which passes.
             ErrorKind::NotFound | ErrorKind::Invalid if !is_vaults(body) => ErrorKind::Bug,
@@ -335,6 +347,15 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// What to do about a server that speaks TLS and was asked without it. Go's servers say so, Vault among
+/// them, and nginx.
+fn says_it_speaks_tls(status: u16, body: &[u8]) -> Option<String> {
+    let said = std::str::from_utf8(body).ok().filter(|_| status == 400)?;
+    let speaks_tls = said.contains("HTTP request to an HTTPS server")
+        || said.contains("plain HTTP request was sent to HTTPS port");
+    speaks_tls.then(|| "the port speaks TLS: give https:// in --vault-addr (VAULT_ADDR)".to_owned())
+}
 
 /// Whether the text of a refusal says that the token itself is dead. Older Vaults do not say so.
 pub(super) fn says_dead_token(body: &[u8]) -> bool {

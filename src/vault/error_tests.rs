@@ -221,9 +221,30 @@ fn what_quotes_the_request_is_told_from_what_does_not() {
 }
 
 #[test]
+fn a_server_that_speaks_tls_is_told_from_others() {
+    for (status, body, message) in [
+        (
+            400,
+            "Client sent an HTTP request to an HTTPS server.\n",
+            "the port speaks TLS: give https:// in --vault-addr (VAULT_ADDR)",
+        ),
+        (
+            400,
+            "<center>The plain HTTP request was sent to HTTPS port</center>",
+            "the port speaks TLS: give https:// in --vault-addr (VAULT_ADDR)",
+        ),
+        (400, "<html>", "no reason given"),
+    ] {
+        let call = Call::new(Operation::Health, "");
+        let error = Error::answered(&call, status, None, body.as_bytes(), false);
+        assert_eq!((error.kind, error.message.as_str()), (ErrorKind::Bug, message));
+    }
+}
+
+#[test]
 fn each_kind_has_its_rule() {
     use ErrorKind::{
-        Auth, Bug, Denied, Invalid, Mismatch, NotFound, Sealed, Throttled, TooLarge, Unreachable,
+        Auth, Bug, Denied, Invalid, Mismatch, NotFound, NotLeading, Sealed, Throttled, TooLarge, Unreachable,
     };
     for (kind, label, error_type, retry, down) in [
         (
@@ -242,6 +263,7 @@ fn each_kind_has_its_rule() {
         (Mismatch, "mismatch", "unknown", Retry::AtOnce, false),
         (NotFound, "not_found", "invalid_path", Retry::Slowly, false),
         (Bug, "bug", "unknown", Retry::Backoff, false),
+        (NotLeading, "not_leading", "unknown", Retry::Backoff, false),
     ] {
         assert_eq!(kind.labels(), (label, error_type));
         assert_eq!((kind.retry(), kind.is_down()), (retry, down), "{kind:?}");

@@ -1,20 +1,21 @@
 //! The login: who holds a token, when it is renewed, and when it is replaced. Owns the token;
 //! knows nothing of documents.
 //!
-//! There is at most one login in flight, however many calls find their token dead. A refusal
-//! (403) means that the token is dead or that the path is denied; which of them, Vault says or
-//! one lookup tells, so that a true denial never logs in.
+//! Only the session's own task logs in: a caller that finds its token dead asks for a newer one and waits.
+//! So there is at most one login in flight, and a caller that gives up waiting cuts off none. A refusal (403)
+//! means that the token is dead or that the path is denied; which of them, Vault says or one lookup
+//! tells, so that a true denial does not log in.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustify::endpoint::Endpoint;
 use tokio::sync::{Mutex, watch};
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
-use vaultrs::api::token::requests::LookupTokenSelfRequest;
 
 use super::error::{Call, Error, ErrorKind, Operation, says_dead_token};
+use super::mounts;
 use super::pulse::{Pulse, REST};
 use super::token::{self, Lease, Token, next_renewal};
 use super::transport::{Reply, Transport};
@@ -22,32 +23,35 @@ use crate::backoff::{Backoff, fraction, lengthened};
 
 /// Least time between two lookups that settle refusals.
 const LOOKUP_SPACING: Duration = Duration::from_millis(50);
-/// Age under which a token is not held for dead only because it may not look itself up (a role
-/// without the policy `default`): it would be replaced at every refusal.
-const YOUNG: Duration = Duration::from_secs(10);
+/// Waits between two logins on a mere suspicion, from the first to the longest.
+const SUSPICION: [Duration; 2] = [Duration::from_mins(1), Duration::from_hours(1)];
 /// How long the end may take.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How long a login that is under way at the end is waited for. Its token would live on until its TTL.
+const LAST_LOGIN: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 struct State {
     token: Option<Arc<Token>>,
-    /// Why the last login failed, while there is no token or a dead one.
+    /// A token newer than this generation is wanted.
+    wanted: u64,
+    /// Why the last login failed, while there is no token or one that is to be replaced.
     failure: Option<Error>,
-    /// No login any more.
-    closed: bool,
 }
 
-/// When a login may be tried, after others have failed.
-struct Patience {
+/// When a token may be replaced on suspicion: it is refused, it may not look itself up, and Vault
+/// does not say which of both a refusal means (OpenBao never does).
+struct Suspicion {
     backoff: Backoff,
     until: Instant,
+    /// The generation of the token that is suspected.
+    of: Option<u64>,
 }
 
 pub(super) struct Session {
     pub(super) transport: Transport,
     state: watch::Sender<State>,
-    /// Held during a login: there is one at a time.
-    login: Mutex<Patience>,
+    suspicion: Mutex<Suspicion>,
     /// Held during a lookup; when the last good one began, and of which generation.
     proof: Mutex<Option<(u64, Instant)>>,
     /// Whether Vault is up, as far as anybody has asked.
@@ -61,9 +65,10 @@ impl Session {
         Self {
             transport,
             state: watch::Sender::default(),
-            login: Mutex::new(Patience {
-                backoff: impatient(),
+            suspicion: Mutex::new(Suspicion {
+                backoff: Backoff::new(SUSPICION[0], SUSPICION[1]),
                 until: Instant::now(),
+                of: None,
             }),
             proof: Mutex::new(None),
             health: Pulse::default(),
@@ -75,7 +80,7 @@ impl Session {
     /// Vault that was away it sends nothing before that has said that it is back.
     pub(super) async fn call<E: Endpoint>(&self, call: &Call, endpoint: &E) -> Result<Reply, Error> {
         if self.health.is_bad() {
-            let answer = self.health(Instant::now()).await;
+            let answer = Box::pin(self.health(Instant::now())).await;
             answer.map_err(|away| Error {
                 operation: call.operation,
                 target: call.target.clone(),
@@ -84,14 +89,34 @@ impl Session {
         }
         let token = self.token(call).await?;
         let reply = self.transport.send(call, endpoint, Some(&token.header)).await?;
-        if reply.status != 403 || self.lives(&token, &reply).await? {
+        if reply.status != 403 {
             return Ok(reply);
         }
-        let token = self.login_after(token.generation).await?;
-        self.transport.send(call, endpoint, Some(&token.header)).await
+        // Rare, so that it takes no room in each call.
+        Box::pin(self.refused(call, endpoint, &token, reply)).await
     }
 
-    /// Whether there is a token and Vault knows it.
+    /// Settles a refusal: the reply stays, or there is another one to a newer token.
+    async fn refused<E: Endpoint>(
+        &self,
+        call: &Call,
+        endpoint: &E,
+        token: &Token,
+        refusal: Reply,
+    ) -> Result<Reply, Error> {
+        if self.lives(token, call, &refusal).await? {
+            return Ok(refusal);
+        }
+        let newer = self.newer_than(token.generation).await?;
+        let reply = self.transport.send(call, endpoint, Some(&newer.header)).await;
+        if reply.as_ref().is_ok_and(|reply| reply.status != 403) {
+            self.confirm_suspicion_of(token.generation).await;
+        }
+        reply
+    }
+
+    /// Whether there is a token and Vault knows it. A token that may not look itself up is a good one
+    /// until a call proves the opposite.
     pub(super) async fn check(&self, since: Instant) -> Result<(), Error> {
         let call = token::lookup();
         if self.current().is_none() {
@@ -99,8 +124,16 @@ impl Session {
         }
         self.health(since).await?;
         let question = async {
-            let reply = self.call(&call, &LookupTokenSelfRequest {}).await?;
-            reply.ok(&call).map(drop)
+            let token = self.token(&call).await?;
+            let reply = token::look_up(&self.transport, &token).await?;
+            if reply.status != 403 {
+                return reply.ok(&call).map(drop);
+            }
+            if says_dead_token(&reply.body) || token.has_seen_itself() {
+                self.want_newer_than(token.generation);
+                self.newer_than(token.generation).await?;
+            }
+            Ok(())
         };
         self.token_health.feel(since, &call, question).await
     }
@@ -142,16 +175,12 @@ impl Session {
 
     /// Keeps a good token until told to stop, then gives it back.
     pub(super) async fn maintain(&self, stop: CancellationToken) {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = self.keep() => {}
-        }
+        self.keep(&stop).await;
         let login = Call::new(Operation::Login, token::login_path(&self.transport.settings));
         let gone = Error::new(ErrorKind::Auth, &login, "the session has ended");
         let state = self.state.send_replace(State {
-            token: None,
             failure: Some(gone),
-            closed: true,
+            ..State::default()
         });
         let Some(token) = state.token else { return };
         match timeout(FAREWELL, token::revoke(&self.transport, &token)).await {
@@ -162,17 +191,39 @@ impl Session {
         }
     }
 
-    /// Logs in, tends the token, logs in again; never returns.
-    async fn keep(&self) {
-        let mut generation = 0;
+    /// Logs in, tends the token, logs in again, until `stop`.
+    async fn keep(&self, stop: &CancellationToken) {
+        let mut backoff = impatient();
         loop {
-            self.not_away().await;
-            if let Ok(token) = self.login_after(generation).await {
-                generation = token.generation;
-                self.tend(&token).await;
-            } else {
-                let until = self.login.lock().await.until;
-                sleep_until(until).await;
+            if stop.run_until_cancelled(self.not_away()).await.is_none() {
+                return;
+            }
+            // Not cut off by `stop`: Vault may have made the token already, and it has to be revoked.
+            let too_late = async {
+                stop.cancelled().await;
+                sleep(LAST_LOGIN).await;
+            };
+            let outcome = tokio::select! {
+                outcome = self.log_in() => outcome,
+                () = too_late => {
+                    tracing::info!("a login is still under way at the end; its token ends with its TTL");
+                    return;
+                }
+            };
+            let next = async {
+                match &outcome {
+                    Ok(token) => {
+                        backoff.reset();
+                        self.tend(token).await;
+                    }
+                    Err(error) => {
+                        let asked = lengthened(error.retry_after.unwrap_or_default());
+                        sleep(backoff.next().max(asked)).await;
+                    }
+                }
+            };
+            if stop.run_until_cancelled(next).await.is_none() {
+                return;
             }
         }
     }
@@ -184,7 +235,7 @@ impl Session {
         let mut next = next_renewal(lease.ttl, fraction()).map(|wait| lease.since + wait);
         loop {
             tokio::select! {
-                () = self.replaced(token.generation) => return,
+                () = self.is_to_be_replaced(token.generation) => return,
                 () = at(next) => {}
             }
             if !lease.renewable {
@@ -194,7 +245,11 @@ impl Session {
             if timeout_at(end, self.not_away()).await.is_err() {
                 return;
             }
-            match token::renew(&self.transport, token).await {
+            let renewal = tokio::select! {
+                () = self.is_to_be_replaced(token.generation) => return,
+                renewal = token::renew(&self.transport, token) => renewal,
+            };
+            match renewal {
                 // Nearer to its greatest TTL than to the one that was asked for.
                 Ok(renewed) if renewed.ttl.is_zero() => return,
                 Ok(renewed) => {
@@ -222,81 +277,127 @@ impl Session {
         }
     }
 
-    /// A token newer than the given generation: one that another has fetched meanwhile, or a
-    /// login's. While logins fail, it gives the last failure's error until it is time for another.
-    async fn login_after(&self, generation: u64) -> Result<Arc<Token>, Error> {
-        let mut patience = self.login.lock().await;
-        {
-            let state = self.state.borrow();
-            if let Some(token) = state.token.as_ref().filter(|token| token.generation > generation) {
-                return Ok(token.clone());
-            }
-            if let Some(failure) = state
-                .failure
-                .as_ref()
-                .filter(|_| state.closed || Instant::now() < patience.until)
-            {
-                return Err(failure.clone());
-            }
-        }
+    /// One login, by the session's task. The token is in use when this returns.
+    async fn log_in(&self) -> Result<Arc<Token>, Error> {
+        let before = self.current();
+        let generation = before.as_ref().map_or(0, |token| token.generation);
         let outcome = token::log_in(&self.transport, generation + 1).await;
         self.transport.observer.auth_attempt(outcome.is_ok());
         match outcome {
             Ok(token) => {
-                patience.backoff.reset();
                 let token = Arc::new(token);
                 tracing::info!(ttl_seconds = token.lease.ttl.as_secs(), "logged in to Vault");
                 self.state.send_modify(|state| {
-                    if !state.closed {
-                        state.token = Some(token.clone());
-                        state.failure = None;
-                    }
+                    state.token = Some(token.clone());
+                    state.failure = None;
                 });
+                let suspected = self.suspicion.lock().await.of;
+                if let Some(old) = before.filter(|old| suspected == Some(old.generation)) {
+                    // It may be good all the same, and nobody needs it any more.
+                    let _ = timeout(FAREWELL, token::revoke(&self.transport, &old)).await;
+                }
                 Ok(token)
             }
             Err(error) => {
-                let asked = lengthened(error.retry_after.unwrap_or_default());
-                let wait = patience.backoff.next().max(asked);
-                patience.until = Instant::now() + wait;
                 tracing::warn!(%error, hint = error.kind.hint(), "login to Vault failed");
-                self.state.send_modify(|state| {
-                    if !state.closed {
-                        state.failure = Some(error.clone());
-                    }
-                });
+                self.state
+                    .send_modify(|state| state.failure = Some(error.clone()));
                 Err(error)
             }
         }
     }
 
-    /// Whether a refused token is good all the same. Proven by a lookup that began after the
-    /// refusal; all refusals that wait share it.
-    async fn lives(&self, token: &Token, refusal: &Reply) -> Result<bool, Error> {
-        if says_dead_token(&refusal.body) {
-            return Ok(false);
-        }
+    /// Asks the session's task for a token newer than the given generation.
+    fn want_newer_than(&self, generation: u64) {
+        self.state
+            .send_modify(|state| state.wanted = state.wanted.max(generation));
+    }
+
+    /// Waits for a token newer than the given generation, which was asked for; or gives the error of a
+    /// login that failed since then.
+    async fn newer_than(&self, generation: u64) -> Result<Arc<Token>, Error> {
+        let newer = |state: &State| {
+            let token = state.token.as_ref();
+            token.filter(|token| token.generation > generation).cloned()
+        };
+        let mut state = self.state.subscribe();
+        let known = state.wait_for(|state| newer(state).is_some() || state.failure.is_some());
+        let _ = timeout(self.transport.settings.timeout, known).await;
+        let state = self.state.borrow();
+        newer(&state).ok_or_else(|| {
+            let login = Call::new(Operation::Login, token::login_path(&self.transport.settings));
+            let slow = || Error::new(ErrorKind::Auth, &login, "a login is still under way");
+            state.failure.clone().unwrap_or_else(slow)
+        })
+    }
+
+    /// Whether a refused token is good all the same; one that is not is to be replaced from now on. Proven by
+    /// a lookup that began after the refusal; all refusals that wait share it.
+    async fn lives(&self, token: &Token, call: &Call, refusal: &Reply) -> Result<bool, Error> {
         let refused = Instant::now();
         let mut proof = self.proof.lock().await;
-        if self
-            .current()
-            .is_none_or(|current| current.generation != token.generation)
         {
-            return Ok(false);
+            let state = self.state.borrow();
+            let current = state.token.as_ref().map(|token| token.generation);
+            if current != Some(token.generation) || state.wanted >= token.generation {
+                return Ok(false);
+            }
         }
         if let Some((_, began)) = proof.filter(|(generation, _)| *generation == token.generation) {
             if began >= refused {
                 return Ok(true);
             }
-            sleep_until(began + LOOKUP_SPACING).await;
+            if !says_dead_token(&refusal.body) {
+                sleep_until(began + LOOKUP_SPACING).await;
+            }
         }
         let began = Instant::now();
-        let reply = token::look_up(&self.transport, token).await?;
-        let lives = match reply.status {
-            403 => !says_dead_token(&reply.body) && token.lease.since.elapsed() < YOUNG,
-            _ => reply.ok(&token::lookup()).map(|_| true)?,
-        };
+        let lives = !says_dead_token(&refusal.body) && self.is_known(token, call).await?;
+        if !lives {
+            self.want_newer_than(token.generation);
+        }
         *proof = lives.then_some((token.generation, began));
         Ok(lives)
+    }
+
+    /// Whether Vault knows a token that it has refused for this call.
+    async fn is_known(&self, token: &Token, call: &Call) -> Result<bool, Error> {
+        let reply = token::look_up(&self.transport, token).await?;
+        if reply.status != 403 {
+            return reply.ok(&token::lookup()).map(|_| true);
+        }
+        if says_dead_token(&reply.body) || token.has_seen_itself() {
+            return Ok(false);
+        }
+        // It is dead, or may not look itself up. A token that has any right in a mount may ask for the mount.
+        if call.operation.is_of_a_document() {
+            let question = mounts::question(&call.target);
+            let mount = Call::new(Operation::Mount, call.target.clone());
+            let reply = self
+                .transport
+                .send(&mount, &question, Some(&token.header))
+                .await?;
+            if reply.ok(&mount).is_ok() {
+                return Ok(true);
+            }
+        }
+        // Only a new token can tell now. It is had at once, but not again and again where paths are denied.
+        let mut suspicion = self.suspicion.lock().await;
+        if Instant::now() < suspicion.until {
+            return Ok(true);
+        }
+        suspicion.until = Instant::now() + suspicion.backoff.next();
+        suspicion.of = Some(token.generation);
+        Ok(false)
+    }
+
+    /// A call that a token was refused has succeeded with its successor.
+    async fn confirm_suspicion_of(&self, generation: u64) {
+        let mut suspicion = self.suspicion.lock().await;
+        if suspicion.of == Some(generation) {
+            suspicion.backoff.reset();
+            suspicion.until = Instant::now();
+        }
     }
 
     /// The token, once there is one; or why there is none.
@@ -316,14 +417,13 @@ impl Session {
         failure.unwrap_or_else(|| Error::new(ErrorKind::Auth, call, "not logged in yet"))
     }
 
-    async fn replaced(&self, generation: u64) {
-        let newer = |state: &State| {
-            state
-                .token
-                .as_ref()
-                .is_some_and(|token| token.generation > generation)
-        };
-        let _ = self.state.subscribe().wait_for(newer).await;
+    async fn is_to_be_replaced(&self, generation: u64) {
+        // It cannot be closed: `self` holds the sender.
+        let _ = self
+            .state
+            .subscribe()
+            .wait_for(|state| state.wanted >= generation)
+            .await;
     }
 }
 

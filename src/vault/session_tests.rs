@@ -3,8 +3,10 @@
 use std::sync::Mutex as Lock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
+use tokio::sync::Notify;
+
 use super::super::setup::tests::settings;
-use super::super::test_server::{Asked, Count, Told, read, server, told};
+use super::super::test_server::{Asked, Count, Told, read, server, slow_server, told};
 use super::super::transport::Plain;
 use super::*;
 
@@ -21,10 +23,13 @@ struct Bed {
 }
 
 async fn bed(name: &str, tell: impl Fn(&Asked) -> Told + Send + Sync + 'static) -> Bed {
-    let address = server(tell).await;
+    bed_at(name, &server(tell).await)
+}
+
+fn bed_at(name: &str, address: &str) -> Bed {
     let file = std::env::temp_dir().join(format!("vault-session-{name}-{}", std::process::id()));
     std::fs::write(&file, "eyJh.eyJz.c2ln\n").unwrap();
-    let mut settings = settings(&address);
+    let mut settings = settings(address);
     settings.token_file = file.clone();
     let logins = Arc::new(Count::default());
     let session = Arc::new(Session::new(Transport::new(settings, logins.clone()).unwrap()));
@@ -56,23 +61,6 @@ impl Bed {
             });
         }
         running.join_all().await
-    }
-
-    /// Makes the token older than what counts as young.
-    fn age(&self) {
-        let token = self.session.current().unwrap();
-        let lease = Lease {
-            since: token.lease.since.checked_sub(YOUNG).unwrap(),
-            ..token.lease
-        };
-        let older = Token {
-            header: token.header.clone(),
-            generation: token.generation,
-            lease,
-        };
-        self.session
-            .state
-            .send_modify(|state| state.token = Some(Arc::new(older)));
     }
 
     fn logins(&self) -> usize {
@@ -111,17 +99,139 @@ async fn dead_tokens_are_replaced_by_one_login() {
         })
         .await;
         bed.session.ready().await;
-        if refusal == DENIED {
-            // Without a word about the token, a young one counts as good.
-            assert_eq!(bed.calls(3).await, [Ok(403); 3]);
-            assert_eq!(bed.logins(), 1);
-            bed.age();
-        }
+        // However young it is.
         assert_eq!(bed.calls(30).await, [Ok(200); 30]);
         assert_eq!(bed.logins(), 2);
         assert!(bed.session.check(Instant::now()).await.is_ok());
         bed.end().await;
     }
+}
+
+#[tokio::test]
+async fn a_token_that_has_looked_itself_up_and_may_not_any_more_is_dead_however_often() {
+    let (login, dead) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+    let until = dead.clone();
+    let bed = bed("openbao", move |asked| match asked.line.as_str() {
+        "POST /v1/auth/kubernetes/login" => granted(login.fetch_add(1, SeqCst) + 1, 3600),
+        "GET /v1/sys/health?standbyok=true&perfstandbyok=true" => told(200, r#"{"sealed":false}"#),
+        _ => {
+            let token = asked.token.as_deref().unwrap_or_default();
+            let number: usize = token.trim_start_matches('t').parse().unwrap();
+            if number <= until.load(SeqCst) {
+                told(403, DENIED)
+            } else {
+                told(200, "{}")
+            }
+        }
+    })
+    .await;
+    bed.session.ready().await;
+    for deaths in 1..4 {
+        bed.session.check(Instant::now()).await.unwrap();
+        dead.store(deaths, SeqCst);
+        assert_eq!(bed.calls(5).await, [Ok(200); 5]);
+        assert_eq!(bed.logins(), deaths + 1);
+    }
+    bed.end().await;
+}
+
+/// A role without the policy `default`, at a Vault that gives no reason for a refusal.
+#[tokio::test]
+async fn a_token_that_may_not_look_itself_up_is_a_good_one() {
+    let (login, revoked) = (AtomicUsize::new(0), Arc::new(Lock::new(Vec::new())));
+    let seen = revoked.clone();
+    let bed = bed("blind", move |asked| match asked.line.as_str() {
+        "POST /v1/auth/kubernetes/login" => granted(login.fetch_add(1, SeqCst) + 1, 3600),
+        "GET /v1/secret/data/app" | "GET /v1/auth/token/lookup-self" => told(403, DENIED),
+        "GET /v1/sys/internal/ui/mounts/secret/app" => told(200, "{}"),
+        "POST /v1/auth/token/revoke-self" => {
+            seen.lock().unwrap().push(asked.token.clone().unwrap());
+            told(204, "")
+        }
+        line if line.starts_with("GET /v1/sys/internal/ui/mounts/") => told(403, DENIED),
+        _ => told(200, r#"{"sealed":false}"#),
+    })
+    .await;
+    bed.session.ready().await;
+    for _ in 0..20 {
+        assert_eq!(bed.session.check(Instant::now()).await, Ok(()));
+    }
+    // The mount's answer shows that the token is good, so the path is denied.
+    assert_eq!(bed.calls(20).await, [Ok(403); 20]);
+    assert_eq!(bed.logins(), 1);
+    // Where it has no right in the whole mount, a second token tells, and then no third.
+    let foreign = Call::new(Operation::Read, "other/app");
+    for _ in 0..20 {
+        let endpoint = Plain::get("secret/data/app".to_owned());
+        let reply = bed.session.call(&foreign, &endpoint).await.unwrap();
+        assert_eq!(reply.status, 403);
+    }
+    assert_eq!(bed.logins(), 2);
+    // The first one was good, and is given back.
+    assert_eq!(*revoked.lock().unwrap(), ["t1"]);
+    bed.end().await;
+    assert_eq!(*revoked.lock().unwrap(), ["t1", "t2"]);
+}
+
+/// A server that takes as long for a second login as the test wants; what lets it answer, how often it was
+/// asked for a login, and the tokens that were revoked.
+async fn slow_logins(from: usize) -> (String, Arc<Notify>, Arc<AtomicUsize>, Arc<Lock<Vec<String>>>) {
+    let (go, asked_for) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+    let revoked = Arc::new(Lock::new(Vec::new()));
+    let (gate, logins, seen) = (go.clone(), asked_for.clone(), revoked.clone());
+    let number = asked_for.clone();
+    let address = slow_server(
+        move |asked| match asked.line.as_str() {
+            "POST /v1/auth/kubernetes/login" => granted(logins.fetch_add(1, SeqCst) + 1, 3600),
+            "POST /v1/auth/token/revoke-self" => {
+                seen.lock().unwrap().push(asked.token.clone().unwrap());
+                told(204, "")
+            }
+            _ if asked.token.as_deref() == Some("t1") => told(403, DEAD),
+            _ => told(200, r#"{"sealed":false}"#),
+        },
+        move |asked| {
+            let slow = asked.line.ends_with("/login") && number.load(SeqCst) >= from;
+            let gate = gate.clone();
+            async move {
+                if slow {
+                    gate.notified().await;
+                }
+            }
+        },
+    )
+    .await;
+    (address, go, asked_for, revoked)
+}
+
+#[tokio::test]
+async fn a_caller_that_gives_up_does_not_cut_off_the_login() {
+    let (address, go, asked_for, _) = slow_logins(2).await;
+    let bed = bed_at("impatient", &address);
+    bed.session.ready().await;
+    for _ in 0..10 {
+        let check = bed.session.check(Instant::now());
+        assert!(timeout(Duration::from_millis(50), check).await.is_err());
+    }
+    assert_eq!(asked_for.load(SeqCst), 2, "one for each token");
+    go.notify_one();
+    assert_eq!(bed.calls(3).await, [Ok(200); 3]);
+    assert_eq!(asked_for.load(SeqCst), 2);
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn a_login_that_is_under_way_at_the_end_is_finished_and_revoked() {
+    let (address, go, asked_for, revoked) = slow_logins(1).await;
+    let bed = bed_at("last", &address);
+    while asked_for.load(SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    bed.stop.cancel();
+    tokio::task::yield_now().await;
+    go.notify_one();
+    bed.end().await;
+    assert_eq!(*revoked.lock().unwrap(), ["t1"]);
 }
 
 #[tokio::test]

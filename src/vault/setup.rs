@@ -15,6 +15,13 @@ use reqwest::header::HeaderValue;
 use reqwest::{Certificate, Client, Identity, Proxy, Url, redirect};
 use zeroize::Zeroizing;
 
+/// A connection that was not used for so long is not used again.
+const IDLE: Duration = Duration::from_secs(15);
+/// How often the kernel asks whether the other side of a quiet connection is there.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+/// A connection on which bytes are not acknowledged for so long is broken.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
+
 /// How Vault is reached, and who logs in there.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -153,6 +160,12 @@ pub(super) fn client(settings: &Settings) -> Result<Client, SetupError> {
         .retry(reqwest::retry::never())
         .http1_only()
         .tcp_nodelay(true)
+        // The other side may be gone without a word. Probes of readiness, every ten seconds, keep one in use.
+        .pool_idle_timeout(IDLE)
+        .tcp_keepalive(KEEPALIVE)
+        .tcp_keepalive_interval(KEEPALIVE)
+        .tcp_keepalive_retries(3)
+        .tcp_user_timeout(UNACKNOWLEDGED)
         .pool_max_idle_per_host(16)
         .tls_danger_accept_invalid_certs(settings.skip_verify);
     if let Some(roots) = roots(settings)? {
@@ -201,6 +214,16 @@ pub(super) fn innermost(error: &dyn std::error::Error) -> String {
         error = source;
     }
     error.to_string()
+}
+
+/// What a connection broke on, in words for people: of a TLS error at the wrong port, what to do.
+pub(super) fn in_words(error: &dyn std::error::Error) -> String {
+    let innermost = innermost(error);
+    if innermost.contains("InvalidContentType") {
+        return "the port does not speak TLS: give http:// in --vault-addr (VAULT_ADDR), or the port that speaks TLS"
+            .to_owned();
+    }
+    innermost
 }
 
 /// Standbys answer 307 or 308. Any other redirect turns a write into a read, so it is not

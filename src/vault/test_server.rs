@@ -30,9 +30,17 @@ pub(super) fn told(status: u16, body: &str) -> Told {
 
 /// A server that answers by a function of the request; its address.
 pub(super) async fn server(tell: impl Fn(&Asked) -> Told + Send + Sync + 'static) -> String {
+    slow_server(tell, |_| std::future::ready(())).await
+}
+
+/// A server that waits for a future before it answers; its address.
+pub(super) async fn slow_server<F: Future<Output = ()> + Send>(
+    tell: impl Fn(&Asked) -> Told + Send + Sync + 'static,
+    wait: impl Fn(&Asked) -> F + Send + Sync + 'static,
+) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    let tell = Arc::new(tell);
+    let tell = Arc::new((tell, wait));
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let tell = tell.clone();
@@ -48,7 +56,10 @@ pub(super) async fn server(tell: impl Fn(&Asked) -> Told + Send + Sync + 'static
                     };
                     let body = request.into_body().collect().await.unwrap().to_bytes();
                     asked.body = String::from_utf8(body.to_vec()).unwrap();
-                    let (status, headers, body) = tell(&asked).ok_or(std::io::Error::other("hang up"))?;
+                    let (tell, wait) = &*tell;
+                    let answer = tell(&asked);
+                    wait(&asked).await;
+                    let (status, headers, body) = answer.ok_or(std::io::Error::other("hang up"))?;
                     let mut response = hyper::Response::builder().status(status);
                     for (name, value) in headers {
                         response = response.header(name, value);

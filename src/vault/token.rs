@@ -3,6 +3,7 @@
 //! <https://developer.hashicorp.com/vault/api-docs/auth/kubernetes#login>
 //! <https://developer.hashicorp.com/vault/api-docs/auth/token>
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use reqwest::header::HeaderValue;
@@ -24,6 +25,14 @@ pub(super) struct Token {
     /// Counts the logins.
     pub(super) generation: u64,
     pub(super) lease: Lease,
+    /// Whether it has looked itself up: where that is refused later, it is dead.
+    pub(super) seen_itself: AtomicBool,
+}
+
+impl Token {
+    pub(super) fn has_seen_itself(&self) -> bool {
+        self.seen_itself.load(Ordering::Relaxed)
+    }
 }
 
 /// How long a token lives.
@@ -56,12 +65,20 @@ pub(super) async fn log_in(transport: &Transport, generation: u64) -> Result<Tok
         .map(Zeroizing::new)
         .map_err(|error| {
             let why = format!(
-                "the service-account token {} cannot be read: {error}",
+                "the service-account token file {} cannot be read ({error}): mount a projected token into the pod, \
+                 and give its file in --vault-token-file",
                 settings.token_file.display()
             );
             Error::new(ErrorKind::Auth, &call, why)
         })?;
     let jwt = file.trim();
+    if jwt.is_empty() {
+        let why = format!(
+            "the service-account token file {} is empty: give the file of a projected token in --vault-token-file",
+            settings.token_file.display()
+        );
+        return Err(Error::new(ErrorKind::Auth, &call, why));
+    }
     let since = Instant::now();
     let request = Plain::new(
         RequestMethod::POST,
@@ -88,6 +105,7 @@ pub(super) async fn log_in(transport: &Transport, generation: u64) -> Result<Tok
         header,
         generation,
         lease,
+        seen_itself: AtomicBool::new(false),
     })
 }
 
@@ -105,9 +123,13 @@ pub(super) async fn renew(transport: &Transport, token: &Token) -> Result<Lease,
 
 /// Asks what Vault knows of it.
 pub(super) async fn look_up(transport: &Transport, token: &Token) -> Result<Reply, Error> {
-    transport
+    let reply = transport
         .send(&lookup(), &LookupTokenSelfRequest {}, Some(&token.header))
-        .await
+        .await?;
+    if reply.ok(&lookup()).is_ok() {
+        token.seen_itself.store(true, Ordering::Relaxed);
+    }
+    Ok(reply)
 }
 
 /// Asks whether Vault is up; a standby that forwards is, as long as there is somebody to forward to.

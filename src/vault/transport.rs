@@ -6,7 +6,7 @@
 //! document, and logs each failure itself.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use rustify::errors::ClientError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::Observer;
@@ -32,6 +33,11 @@ const REPLY_LIMIT: usize = 16 << 20;
 /// Longest reply that is read beside others, in bytes. Of longer ones there is one at a time in memory; and
 /// of a refusal no more than this is read.
 const SMALL_REPLY: usize = 64 << 10;
+/// A read that has no answer after this time goes out once more on a new connection, since its own may be dead:
+/// a connection whose other side is silently gone looks like a slow one.
+const FIRST_TRY: Duration = Duration::from_secs(10);
+/// A caller that has given up after this time has met a connection that may be dead.
+const SUSPECT_AFTER: Duration = Duration::from_secs(3);
 /// Longest wait that a reply can ask for.
 const RETRY_AFTER_LIMIT: u64 = 300;
 
@@ -42,9 +48,39 @@ pub(super) struct Transport {
     namespace: Option<HeaderValue>,
     pace: Pace,
     large: Arc<Semaphore>,
-    client: RwLock<(Client, Vec<Option<SystemTime>>)>,
+    client: RwLock<Built>,
+    /// How much longer something may be changed; `None`: for ever.
+    left: OnceLock<Left>,
     /// The latest time that a reply told, in seconds since 1970; 0: none has.
     clock: AtomicI64,
+}
+
+/// How much longer something may be changed; `None`: for ever.
+pub type Left = Arc<dyn Fn() -> Option<Duration> + Send + Sync>;
+
+/// A client with its connections.
+struct Built {
+    client: Client,
+    /// When its files were changed.
+    stamp: Vec<Option<SystemTime>>,
+    /// Counts the clients, so that many who find their connections dead replace them once.
+    number: u64,
+}
+
+/// A request that has no answer yet. Its caller may lose patience, and just drop it.
+struct Waiting<'a> {
+    transport: &'a Transport,
+    number: u64,
+    began: Instant,
+    answered: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.answered && self.began.elapsed() >= SUSPECT_AFTER {
+            self.transport.reconnect(self.number);
+        }
+    }
 }
 
 impl Transport {
@@ -55,7 +91,12 @@ impl Transport {
             namespace: setup::namespace(&settings)?,
             pace: Pace::new(settings.max_rps),
             large: Arc::new(Semaphore::new(1)),
-            client: RwLock::new((setup::client(&settings)?, stamp)),
+            client: RwLock::new(Built {
+                client: setup::client(&settings)?,
+                stamp,
+                number: 0,
+            }),
+            left: OnceLock::new(),
             settings,
             observer,
             clock: AtomicI64::new(0),
@@ -65,6 +106,12 @@ impl Transport {
     /// See [`super::Vault::clock`].
     pub(super) fn clock(&self) -> Option<i64> {
         Some(self.clock.load(Ordering::Relaxed)).filter(|&seconds| seconds != 0)
+    }
+
+    /// See [`super::Vault::change_while`].
+    pub(super) fn change_while(&self, left: Left) {
+        // Whoever leads says so once.
+        let _ = self.left.set(left);
     }
 
     /// Sends a request, and brings the reply whatever its status. Reads are tried again a few
@@ -84,17 +131,24 @@ impl Transport {
             if call.operation.is_paced() {
                 self.pace.turn().await;
             }
-            let (outcome, timed_out) = self.once(call, endpoint, token).await;
+            let whole = self.settings.timeout;
+            let patience = if tried < retries {
+                whole.min(FIRST_TRY)
+            } else {
+                whole
+            };
+            let (outcome, timed_out) = self.once(call, endpoint, token, patience).await;
             let failed = match &outcome {
                 Ok(reply) => matches!(reply.status, 500 | 502..),
                 Err(error) => error.kind == ErrorKind::Unreachable,
             };
-            // A sealed Vault stays so for a while, and a timeout has been long enough.
-            let hopeless = timed_out || outcome.as_ref().is_ok_and(|reply| reply.status == 503);
+            // A sealed Vault stays so for a while, and a whole timeout has been long enough.
+            let hopeless =
+                timed_out && patience == whole || outcome.as_ref().is_ok_and(|reply| reply.status == 503);
             if !failed || hopeless || tried == retries {
                 return outcome;
             }
-            tried += 1;
+            tried = if timed_out { retries } else { tried + 1 };
             tokio::time::sleep(Duration::from_millis(50) + Duration::from_millis(450).mul_f64(fraction()))
                 .await;
         }
@@ -106,42 +160,94 @@ impl Transport {
         call: &Call,
         endpoint: &E,
         token: Option<&HeaderValue>,
+        patience: Duration,
     ) -> (Result<Reply, Error>, bool) {
+        let (number, client) = {
+            let built = self.client.read().unwrap_or_else(PoisonError::into_inner);
+            (built.number, built.client.clone())
+        };
         let (request, body) = match self.request(call, endpoint, token) {
             Ok(request) => request,
             Err(error) => return (Err(error), false),
         };
-        let token = token.map(HeaderValue::as_bytes).unwrap_or_default();
-        let lost = |error: &reqwest::Error| {
-            let message = if error.is_timeout() {
-                "timed out".to_owned()
-            } else {
-                setup::innermost(error)
-            };
-            Error {
-                outcome_unknown: call.operation.writes() && !error.is_connect() && !error.is_builder(),
-                ..Error::new(ErrorKind::Unreachable, call, one_line(&message))
+        // Nothing is waited for between this question and the request.
+        let patience = match self.left(call) {
+            None => patience,
+            Some(left) if left.is_zero() => {
+                let why = "the lease has not been renewed in time";
+                return (Err(Error::new(ErrorKind::NotLeading, call, why)), false);
             }
+            Some(left) => patience.min(left),
         };
-        match request.send().await {
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let mut waiting = Waiting {
+            transport: self,
+            number,
+            began: Instant::now(),
+            answered: false,
+        };
+        let outcome = self.exchange(call, &client, request, patience).await;
+        let timed_out = outcome.as_ref().is_err_and(reqwest::Error::is_timeout);
+        waiting.answered = !timed_out;
+        let ms = u64::try_from(waiting.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        drop(waiting);
+        match outcome {
+            Ok(reply) => {
+                let status = reply
+                    .as_ref()
+                    .map_or_else(|error| error.status, |reply| Some(reply.status));
+                tracing::debug!(%method, path, status, ms, "called Vault");
+                let token = token.map(HeaderValue::as_bytes).unwrap_or_default();
+                let reply = reply.map(|reply| reply.watched_for([token, confidential(call, &body)]));
+                (reply, false)
+            }
             Err(error) => {
+                let message = if timed_out {
+                    "timed out".to_owned()
+                } else {
+                    setup::in_words(&error)
+                };
+                // A server that speaks TLS breaks the connection, often before its complaint can be read.
+                let message = if self.base.scheme() == "http"
+                    && self.clock().is_none()
+                    && !timed_out
+                    && !error.is_connect()
+                {
+                    format!("{message}; if the port speaks TLS, give https:// in --vault-addr (VAULT_ADDR)")
+                } else {
+                    message
+                };
+                let lost = Error {
+                    outcome_unknown: call.operation.writes() && !error.is_connect() && !error.is_builder(),
+                    ..Error::new(ErrorKind::Unreachable, call, one_line(&message))
+                };
+                tracing::debug!(%method, path, ms, error = lost.message, "called Vault without an answer");
                 // Not only when it cannot connect: in TLS 1.3, a client certificate is refused after that.
                 self.refresh();
-                (Err(lost(&error)), error.is_timeout())
-            }
-            Ok(response) => {
-                if let Some(date) = date(&response) {
-                    self.clock.store(date, Ordering::Relaxed);
-                }
-                match self.read(call, response).await {
-                    Ok(reply) => {
-                        let reply = reply.map(|reply| reply.watched_for([token, confidential(call, &body)]));
-                        (reply, false)
-                    }
-                    Err(error) => (Err(lost(&error)), error.is_timeout()),
-                }
+                (Err(lost), timed_out)
             }
         }
+    }
+
+    /// How much longer the call may take, if it changes something.
+    fn left(&self, call: &Call) -> Option<Duration> {
+        let left = self.left.get().filter(|_| call.operation.writes());
+        left.and_then(|left| left())
+    }
+
+    async fn exchange(
+        &self,
+        call: &Call,
+        client: &Client,
+        mut request: reqwest::Request,
+        patience: Duration,
+    ) -> Result<Result<Reply, Error>, reqwest::Error> {
+        *request.timeout_mut() = Some(patience);
+        let response = client.execute(request).await?;
+        if let Some(date) = date(&response) {
+            self.clock.store(date, Ordering::Relaxed);
+        }
+        self.read(call, response).await
     }
 
     fn request<E: Endpoint>(
@@ -149,7 +255,7 @@ impl Transport {
         call: &Call,
         endpoint: &E,
         token: Option<&HeaderValue>,
-    ) -> Result<(reqwest::RequestBuilder, Bytes), Error> {
+    ) -> Result<(reqwest::Request, Bytes), Error> {
         let method: Method = endpoint.method().into();
         let unfit = |why: &str| Error::new(ErrorKind::Invalid, call, why);
         let body = endpoint
@@ -162,22 +268,16 @@ impl Transport {
             .query()
             .map_err(|_| unfit("its query cannot be written"))?;
 
-        let client = self
-            .client
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .0
-            .clone();
         let content_type = if method == Method::PATCH {
             "application/merge-patch+json"
         } else {
             "application/json"
         };
-        let mut request = client
-            .request(method, with_query(url, query.as_deref()))
-            .header("X-Vault-Request", HeaderValue::from_static("true"));
+        let mut request = reqwest::Request::new(method, with_query(url, query.as_deref()));
+        let headers = request.headers_mut();
+        headers.insert("X-Vault-Request", HeaderValue::from_static("true"));
         if let Some(token) = token {
-            request = request.header("X-Vault-Token", token);
+            headers.insert("X-Vault-Token", token.clone());
         }
         // Health is told in the root namespace only.
         if let Some(namespace) = self
@@ -185,16 +285,15 @@ impl Transport {
             .as_ref()
             .filter(|_| call.operation != Operation::Health)
         {
-            request = request.header("X-Vault-Namespace", namespace);
+            headers.insert("X-Vault-Namespace", namespace.clone());
         }
         let Some(body) = body else {
             return Ok((request, Bytes::new()));
         };
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         // Wiped when the last reader of the body is done.
         let body = Bytes::from_owner(Zeroizing::new(body));
-        request = request
-            .header(CONTENT_TYPE, HeaderValue::from_static(content_type))
-            .body(body.clone());
+        *request.body_mut() = Some(body.clone().into());
         Ok((request, body))
     }
 
@@ -263,18 +362,43 @@ impl Transport {
     /// usable (half written), the old one goes on.
     pub(super) fn refresh(&self) {
         let stamp = setup::stamp(&self.settings);
-        if self.client.read().unwrap_or_else(PoisonError::into_inner).1 == stamp {
-            return;
-        }
-        match setup::client(&self.settings) {
-            Ok(client) => {
-                *self.client.write().unwrap_or_else(PoisonError::into_inner) = (client, stamp);
-                tracing::info!("certificates for Vault have changed and are in use");
+        let number = {
+            let built = self.client.read().unwrap_or_else(PoisonError::into_inner);
+            if built.stamp == stamp {
+                return;
             }
+            built.number
+        };
+        match self.rebuild(number, stamp) {
+            Ok(()) => tracing::info!("certificates for Vault have changed and are in use"),
             Err(error) => {
                 tracing::warn!(%error, "certificates for Vault have changed and are not usable yet");
             }
         }
+    }
+
+    /// From now on requests go out on new connections. Those under way stay where they are.
+    fn reconnect(&self, number: u64) {
+        // Files that are not usable now are complained about elsewhere.
+        let _ = self.rebuild(number, setup::stamp(&self.settings));
+    }
+
+    /// Puts a new client in the place of the one with this number, if it still has it.
+    fn rebuild(&self, number: u64, stamp: Vec<Option<SystemTime>>) -> Result<(), SetupError> {
+        let current = || self.client.read().unwrap_or_else(PoisonError::into_inner).number;
+        if current() != number {
+            return Ok(());
+        }
+        let client = setup::client(&self.settings)?;
+        let mut built = self.client.write().unwrap_or_else(PoisonError::into_inner);
+        if built.number == number {
+            *built = Built {
+                client,
+                stamp,
+                number: number + 1,
+            };
+        }
+        Ok(())
     }
 }
 

@@ -4,7 +4,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use super::super::setup::tests::settings;
-use super::super::test_server::{Count, read, server, told};
+use tokio::time::timeout;
+
+use super::super::test_server::{Count, read, server, slow_server, told};
 use super::*;
 
 fn transport(address: &str) -> Transport {
@@ -167,4 +169,84 @@ async fn replies_are_bounded_and_waits_are_heard() {
         .await
         .unwrap();
     assert_eq!(reply.error(&read()).retry_after, Some(Duration::from_secs(7)));
+}
+
+/// A tenure that ends after this time.
+fn ends_after(time: Duration) -> Left {
+    let end = Instant::now() + time;
+    Arc::new(move || Some(end.saturating_duration_since(Instant::now())))
+}
+
+#[tokio::test]
+async fn a_change_whose_turn_comes_after_the_tenure_does_not_leave() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = asked.clone();
+    let address = server(move |_| {
+        counter.fetch_add(1, SeqCst);
+        told(200, "{}")
+    })
+    .await;
+    let mut settings = settings(&address);
+    settings.max_rps = Some(1.try_into().unwrap());
+    let transport = Transport::new(settings, Arc::new(Count::default())).unwrap();
+    transport.change_while(ends_after(Duration::from_millis(500)));
+    let (call, request) = write();
+    assert!(transport.send(&call, &request, None).await.is_ok());
+    // Its turn is a second after the first one's.
+    let late = transport.send(&call, &request, None).await.err().unwrap();
+    assert_eq!(
+        late.to_string(),
+        "cannot write secret/app: the lease has not been renewed in time"
+    );
+    assert_eq!((late.kind, late.outcome_unknown), (ErrorKind::NotLeading, false));
+    assert_eq!(asked.load(SeqCst), 1);
+    // Who does not lead may read.
+    let read = transport.send(&read(), &Plain::get("x".to_owned()), None).await;
+    assert!(read.is_ok());
+}
+
+#[tokio::test]
+async fn a_change_is_not_waited_for_longer_than_the_tenure_lasts() {
+    let address = slow_server(|_| told(200, "{}"), |_| std::future::pending()).await;
+    let mut settings = settings(&address);
+    settings.timeout = Duration::from_mins(10);
+    let transport = Transport::new(settings, Arc::new(Count::default())).unwrap();
+    transport.change_while(ends_after(Duration::from_millis(200)));
+    let (call, request) = write();
+    let sending = transport.send(&call, &request, None);
+    let error = timeout(Duration::from_mins(1), sending)
+        .await
+        .unwrap()
+        .err()
+        .unwrap();
+    assert_eq!(
+        (error.kind, error.outcome_unknown),
+        (ErrorKind::Unreachable, true)
+    );
+}
+
+/// The first connection is silent. It is not used again, and a read is not lost with it.
+#[tokio::test]
+async fn a_read_on_a_silent_connection_goes_out_once_more_on_a_new_one() {
+    let first = Arc::new(AtomicUsize::new(0));
+    let counter = first.clone();
+    let address = slow_server(
+        |_| told(200, "{}"),
+        move |_| {
+            let silent = counter.fetch_add(1, SeqCst) == 0;
+            async move {
+                if silent {
+                    std::future::pending::<()>().await;
+                }
+            }
+        },
+    )
+    .await;
+    let mut settings = settings(&address);
+    settings.timeout = Duration::from_mins(10);
+    let transport = Transport::new(settings, Arc::new(Count::default())).unwrap();
+    let (call, endpoint) = (read(), Plain::get("x".to_owned()));
+    let reading = transport.send(&call, &endpoint, None);
+    let reply = timeout(Duration::from_mins(1), reading).await.unwrap().unwrap();
+    assert_eq!((reply.status, first.load(SeqCst)), (200, 2));
 }

@@ -42,3 +42,4 @@ mod vault_replies;
 mod vault_session;
 mod vault_tls;
 mod wall;
+mod wires;

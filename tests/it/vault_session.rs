@@ -308,3 +308,59 @@ fn the_auth_path_and_vaults_namespace_are_sent_as_set() {
     let heard = scene.vault.heard().join("\n").to_lowercase();
     assert!(heard.contains("x-vault-namespace: team-a"), "{heard}");
 }
+
+/// Rights to the scene's documents, and to nothing else.
+fn documents_only(scene: &Scene) -> String {
+    ["data", "metadata", "delete"]
+        .map(|part| {
+            let rights = r#""create", "read", "update", "patch", "list", "delete""#;
+            format!(
+                "path \"secret/{part}/{}/*\" {{ capabilities = [{rights}] }}\n",
+                scene.ns
+            )
+        })
+        .concat()
+}
+
+#[test]
+fn a_token_that_may_not_look_itself_up_is_a_good_one_and_stays() {
+    let scene = Scene::new();
+    scene.set_policy(&documents_only(&scene));
+    scene.set_role(json!({"token_no_default_policy": true}));
+    synced(&scene);
+    let operator = scene.start();
+    scene.doc("db").becomes(json!({"k": "one"}));
+    operator.ready();
+    let began = std::time::Instant::now();
+    eventually("it is older than ten seconds, and probed", || {
+        let reply = operator.health.try_send("GET", "/readyz", None)?;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        check(began.elapsed().as_secs() >= 12, began.elapsed().as_secs())
+    });
+    assert_eq!(logins(&scene), 1);
+    // One that is dead is replaced all the same.
+    scene.revoke_logins();
+    scene.set_key("db", "k", "two");
+    scene.doc("db").becomes(json!({"k": "two"}));
+    assert_eq!(logins(&scene), 2);
+}
+
+#[test]
+fn with_the_policy_of_the_example_a_token_looks_itself_up_and_is_revoked() {
+    let scene = Scene::new();
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/operator/vault-policy.hcl");
+    scene.set_policy(&fs::read_to_string(example).unwrap());
+    scene.set_role(json!({"token_no_default_policy": true, "token_ttl": "9s", "token_max_ttl": "1h"}));
+    synced(&scene);
+    let operator = scene.start();
+    scene.doc("db").becomes(json!({"k": "one"}));
+    operator.ready();
+    eventually("it is renewed", || {
+        let renewals = scene.vault.requests();
+        let renewals = renewals.iter().filter(|r| r.ends_with("/renew-self")).count();
+        check(renewals >= 2, renewals)
+    });
+    assert_eq!(logins(&scene), 1);
+    operator.stop();
+    assert!(scene.logins().is_empty());
+}

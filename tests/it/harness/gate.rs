@@ -33,6 +33,8 @@ struct Wire {
     held: Mutex<Vec<Vec<u8>>>,
     /// Nothing gets through, and nobody is told.
     stalled: watch::Sender<bool>,
+    /// Nothing gets through on the first so many connections, and nobody is told.
+    silent: watch::Sender<usize>,
     /// When requests came that were answered in the server's place.
     answered: Mutex<Vec<Instant>>,
     /// Bytes that were taken of floods.
@@ -52,9 +54,10 @@ enum Trick {
 }
 
 impl Wire {
-    /// Waits while the wire is stalled.
-    async fn flow(&self) {
-        // It cannot be closed: we hold the sender.
+    /// Waits while the wire is stalled, and for ever on a connection that is silent.
+    async fn flow(&self, index: usize) {
+        // They cannot be closed: we hold the senders.
+        let _ = self.silent.subscribe().wait_for(|silent| index >= *silent).await;
         let _ = self.stalled.subscribe().wait_for(|stalled| !stalled).await;
     }
 
@@ -115,6 +118,12 @@ impl Gate {
     /// From now on nothing gets through, and no connection breaks: a network that swallows packets.
     pub fn stall(&self) {
         self.wire.stalled.send_replace(true);
+    }
+
+    /// From now on nothing gets through on the connections that exist, and none breaks; new ones are good.
+    pub fn go_silent(&self) {
+        let connections = self.wire.heard.lock().unwrap().len();
+        self.wire.silent.send_replace(connections);
     }
 
     /// What was swallowed arrives.
@@ -246,7 +255,7 @@ async fn forward(client: TcpStream, target: u16, wire: Arc<Wire>) -> std::io::Re
                 return to_server.shutdown().await;
             }
             wire.heard.lock().unwrap()[index].extend_from_slice(&buffer[..n]);
-            wire.flow().await;
+            wire.flow(index).await;
             match wire.trick_on(&buffer[..n]) {
                 None => {}
                 Some(Trick::LoseReply) => lost.store(true, Ordering::SeqCst),
@@ -281,7 +290,7 @@ async fn forward(client: TcpStream, target: u16, wire: Arc<Wire>) -> std::io::Re
         let mut buffer = vec![0; 16 * 1024];
         loop {
             let n = from_server.read(&mut buffer).await?;
-            wire.flow().await;
+            wire.flow(index).await;
             if lost.load(Ordering::SeqCst) {
                 return Err(std::io::Error::other("the reply is lost"));
             }

@@ -49,13 +49,19 @@ const STEP: Duration = Duration::from_millis(10);
 /// Waits until `probe` succeeds. Its error says what was seen instead; the last one is shown when
 /// patience ends. The one place where tests wait.
 #[track_caller]
-pub fn eventually<T>(what: impl Display, mut probe: impl FnMut() -> Result<T, String>) -> T {
+pub fn eventually<T>(what: impl Display, probe: impl FnMut() -> Result<T, String>) -> T {
+    within(PATIENCE, what, probe)
+}
+
+/// The same, for what takes longer.
+#[track_caller]
+pub fn within<T>(patience: Duration, what: impl Display, mut probe: impl FnMut() -> Result<T, String>) -> T {
     let started = Instant::now();
     loop {
         match probe() {
             Ok(value) => return value,
-            Err(seen) if started.elapsed() > PATIENCE => {
-                panic!("waited {PATIENCE:?} in vain for: {what}\nlast seen: {seen}")
+            Err(seen) if started.elapsed() > patience => {
+                panic!("waited {patience:?} in vain for: {what}\nlast seen: {seen}")
             }
             Err(_) => std::thread::sleep(STEP),
         }

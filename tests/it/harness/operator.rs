@@ -72,6 +72,17 @@ impl<'a> Run<'a> {
         self.flag("kubeconfig", &kubeconfig).flag("vault-addr", &vault)
     }
 
+    /// On a wire to Kubernetes that can be read: it speaks HTTP to the [`Gate`](super::Gate), which leads to
+    /// [`Wires`](super::Wires).
+    pub fn over_http(self, kube: &Gate) -> Self {
+        let kubeconfig = self.kubeconfig(kube.port);
+        let config = fs::read_to_string(&kubeconfig).unwrap();
+        let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+        config["clusters"][0]["cluster"] = json!({"server": format!("http://127.0.0.1:{}", kube.port)});
+        fs::write(&kubeconfig, config.to_string()).unwrap();
+        self.flag("kubeconfig", &kubeconfig)
+    }
+
     /// Trusting any certificate of Kubernetes': to a clock that is slow, the testbed's is of the future.
     pub fn trusting(self) -> Self {
         let file = self.flags["kubeconfig"].clone();

@@ -1,0 +1,311 @@
+//! The wire to Kubernetes: every wait on it ends, every call is logged at level debug.
+//!
+//! A connection whose other side is silently gone looks like a slow one. So a reply must begin within a time,
+//! and a reply that has begun must go on within a time. When one does not, the whole pool of
+//! connections is replaced: the others were opened on the same way, and the next call would meet one of them.
+//!
+//! Must not know what is asked. Of a request nothing is logged but method and path.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Method, Request, Response};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use kube::client::Body;
+use kube::{Client, Config};
+use tokio::time::{Instant, Sleep, sleep, timeout};
+use tower::{BoxError, Service};
+
+/// The server ends a watch after so many seconds, and the watch is opened again: so a silent one is known to be
+/// dead soon after.
+pub const WATCH_SECONDS: u32 = 60;
+/// A reply goes on within this time: a watch's server says something at its end at the latest.
+const SILENCE: Duration = Duration::from_secs(63);
+/// A reply begins within this time. Less than any caller of [`super::call`] waits.
+const BEGINS_WITHIN: Duration = Duration::from_secs(15);
+/// A caller that has given up after this time has met a connection that may be dead.
+const SUSPECT_AFTER: Duration = Duration::from_secs(3);
+/// A connection is there within this time, TLS included.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+
+/// A client whose waits end.
+pub(super) fn client(mut config: Config) -> Result<Client, kube::Error> {
+    config.connect_timeout = Some(CONNECT_WITHIN);
+    let namespace = config.default_namespace.clone();
+    let pool = Client::try_from(config.clone())?;
+    let wire = Wire(Arc::new(Pool {
+        config,
+        now: Mutex::new((0, pool)),
+    }));
+    Ok(Client::new(wire, namespace))
+}
+
+/// The connections in use.
+struct Pool {
+    config: Config,
+    /// Counts the pools, so that many who find one dead replace it once.
+    now: Mutex<(u64, Client)>,
+}
+
+impl Pool {
+    fn now(&self) -> MutexGuard<'_, (u64, Client)> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces the pool, if it is still this one. Calls under way stay on their connections.
+    fn replace(&self, number: u64) {
+        let mut now = self.now();
+        if now.0 != number {
+            return;
+        }
+        match Client::try_from(self.config.clone()) {
+            Ok(client) => *now = (number + 1, client),
+            Err(error) => {
+                tracing::warn!(%error, "cannot build a new client for Kubernetes; the old one stays");
+            }
+        }
+    }
+}
+
+/// The service below every client.
+struct Wire(Arc<Pool>);
+
+impl Service<Request<Body>> for Wire {
+    type Response = Response<Going>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let pool = Arc::clone(&self.0);
+        Box::pin(async move {
+            let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+            let watch = asks_for_a_watch(&request);
+            let (number, client) = pool.now().clone();
+            let began = Instant::now();
+            let mut waiting = Waiting {
+                pool: &pool,
+                number,
+                began,
+                answered: false,
+            };
+            let outcome = timeout(BEGINS_WITHIN, client.send(request)).await;
+            waiting.answered = outcome.is_ok();
+            drop(waiting);
+            let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            match outcome {
+                Ok(Ok(response)) => {
+                    let status = response.status().as_u16();
+                    tracing::debug!(%method, path, watch, status, ms, "called Kubernetes");
+                    Ok(response.map(|body| Going::new(body, pool, number)))
+                }
+                Ok(Err(error)) => {
+                    tracing::debug!(%method, path, watch, ms, "called Kubernetes without an answer");
+                    Err(error.into())
+                }
+                Err(_) => {
+                    tracing::debug!(%method, path, watch, ms, "called Kubernetes without an answer");
+                    Err(format!("no answer within {}s", BEGINS_WITHIN.as_secs()).into())
+                }
+            }
+        })
+    }
+}
+
+fn asks_for_a_watch(request: &Request<Body>) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    query.split('&').any(|pair| pair == "watch=true")
+}
+
+/// A call without an answer. Many callers have less patience than the wire, and just drop it.
+struct Waiting<'a> {
+    pool: &'a Pool,
+    number: u64,
+    began: Instant,
+    answered: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.answered && self.began.elapsed() >= SUSPECT_AFTER {
+            self.pool.replace(self.number);
+        }
+    }
+}
+
+/// A reply's body, which goes on within [`SILENCE`] or ends with an error.
+struct Going {
+    body: Body,
+    silence: Pin<Box<Sleep>>,
+    ended: bool,
+    pool: Arc<Pool>,
+    number: u64,
+}
+
+impl Going {
+    fn new(body: Body, pool: Arc<Pool>, number: u64) -> Self {
+        Self {
+            body,
+            silence: Box::pin(sleep(SILENCE)),
+            ended: false,
+            pool,
+            number,
+        }
+    }
+}
+
+impl HttpBody for Going {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
+            this.silence.as_mut().reset(Instant::now() + SILENCE);
+            return Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)));
+        }
+        ready!(this.silence.as_mut().poll(context));
+        this.ended = true;
+        this.pool.replace(this.number);
+        let why = format!("nothing was heard for {}s", SILENCE.as_secs());
+        Poll::Ready(Some(Err(why.into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// When something was heard last on a watch: a reply that began well, or more of one.
+#[derive(Clone)]
+pub struct Life(Arc<Mutex<Instant>>);
+
+impl Default for Life {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+}
+
+impl Life {
+    /// When something was heard last; at first, when this was made.
+    pub fn last(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_heard(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+}
+
+/// How much longer changes may be made; `None`: for ever.
+pub type Left = Arc<dyn Fn() -> Option<Duration> + Send + Sync>;
+
+/// A client on the same wire that notes when something is heard.
+pub fn listening(client: &Client, life: Life) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let tap = Tap {
+        client: client.clone(),
+        life: Some(life),
+        left: None,
+    };
+    Client::new(tap, namespace)
+}
+
+/// A client on the same wire that changes something only as long as it may, and waits for no answer longer than
+/// that. Asked right before the request leaves.
+pub fn limited(client: &Client, left: Left) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let tap = Tap {
+        client: client.clone(),
+        life: None,
+        left: Some(left),
+    };
+    Client::new(tap, namespace)
+}
+
+/// What one part of the program wants of its calls.
+struct Tap {
+    client: Client,
+    life: Option<Life>,
+    left: Option<Left>,
+}
+
+impl Service<Request<Body>> for Tap {
+    type Response = Response<Heard>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (client, life, left) = (self.client.clone(), self.life.clone(), self.left.clone());
+        Box::pin(async move {
+            let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
+            let left = left.filter(|_| changes).and_then(|left| left());
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err("the lease has not been renewed in time; nothing is changed".into());
+            }
+            let sending = client.send(request);
+            let response = match left {
+                None => sending.await?,
+                Some(left) => timeout(left, sending)
+                    .await
+                    .map_err(|_| "no answer before the end of the lease")??,
+            };
+            if let Some(life) = life.as_ref().filter(|_| response.status().is_success()) {
+                life.is_heard();
+            }
+            Ok(response.map(|body| Heard { body, life }))
+        })
+    }
+}
+
+/// A reply's body that is listened to.
+struct Heard {
+    body: Body,
+    life: Option<Life>,
+}
+
+impl HttpBody for Heard {
+    type Data = Bytes;
+    type Error = kube::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, kube::Error>>> {
+        let this = self.get_mut();
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
+        if let (Some(Ok(_)), Some(life)) = (&frame, &this.life) {
+            life.is_heard();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
