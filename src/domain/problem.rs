@@ -154,6 +154,18 @@ pub enum Problem {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// The document takes more memory than there is for payload.
+    #[error(
+        "{document} would take {size} bytes of memory while it is sent, more than the {limit} that there are"
+    )]
+    NoMemory {
+        /// The document.
+        document: DocumentId,
+        /// What it takes at least, in bytes.
+        size: usize,
+        /// What there is, in bytes.
+        limit: usize,
+    },
     /// The document is somebody else's.
     #[error("{document} {owner}")]
     Conflict {
@@ -354,6 +366,9 @@ impl Problem {
             Self::Empty { .. } => "add a key to the Secret, or use a KV v2 mount",
             Self::TooLarge { .. } => {
                 "choose fewer keys, split the Secret, or raise --max-document-size and the memory limit (GOMEMLIMIT)"
+            }
+            Self::NoMemory { .. } => {
+                "choose fewer keys, split the Secret, or raise the memory limit (GOMEMLIMIT)"
             }
             Self::Conflict {
                 owner: Owner::Nobody, ..
