@@ -6,6 +6,7 @@ mod watch;
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,8 @@ pub struct Controller {
     metrics: Metrics,
     readiness: Readiness,
     outage: outage::Outage,
+    /// Whether somebody empties the queue. A standby fills none: it would keep whatever came and went meanwhile.
+    works: AtomicBool,
 }
 
 impl Controller {
@@ -59,6 +62,7 @@ impl Controller {
             metrics,
             readiness,
             outage: outage::Outage::default(),
+            works: AtomicBool::new(false),
         }
     }
 
@@ -87,7 +91,16 @@ impl Controller {
         // What is watched no longer is left as it is: nothing would tell us what it wants.
         let mut holders = reconciler.ledger.holders();
         holders.retain(|holder| self.index().watches(holder));
-        self.enqueue(holders);
+        // Before the index is asked who is there: what it learns later is queued as it comes.
+        self.works.store(true, Ordering::SeqCst);
+        let mut all: Vec<SourceKey> = {
+            let mut index = self.index();
+            index.lead(&holders);
+            index.keys().cloned().collect()
+        };
+        all.append(&mut holders);
+        all.sort();
+        self.enqueue(all);
         let running = TaskTracker::new();
         let prober = self.outage.probe(&self, &reconciler.vault, &reconciler.mounts);
         let dispatch = async {
@@ -132,6 +145,11 @@ impl Controller {
         let deleting = self.index().get(&key).is_some_and(|tracked| tracked.deleting);
         // One that is being deleted has a deadline to keep; when Vault is back it is seen to with the others.
         if self.outage.park(&key, recheck) && !deleting {
+            // However long Vault is away, sources come and go.
+            if reconciler.is_done_with(&key) {
+                self.outage.forget(&key);
+                reconciler.bury(&key);
+            }
             self.queue().done(&key);
             self.wake.notify_one();
             return;
@@ -173,7 +191,7 @@ impl Controller {
     }
 
     fn enqueue(&self, keys: Vec<SourceKey>) {
-        if keys.is_empty() {
+        if keys.is_empty() || !self.works.load(Ordering::SeqCst) {
             return;
         }
         let mut queue = self.queue();

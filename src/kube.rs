@@ -399,7 +399,7 @@ impl Kube {
             if chunk.is_empty() {
                 return Ok(Some(text));
             }
-            let quotes = chunk.iter().filter(|&&byte| byte == b'"').count();
+            let quotes = chunk.split(|&byte| byte == b'"').count();
             if !charge(2 * chunk.len() + PER_QUOTE * quotes) {
                 return Ok(None);
             }

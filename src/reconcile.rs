@@ -167,6 +167,8 @@ impl Notes {
 struct Open<'a> {
     notes: &'a Notes,
     id: &'a DocumentId,
+    /// For how long it may still land.
+    window: Duration,
     answered: bool,
 }
 
@@ -181,7 +183,10 @@ impl Open<'_> {
 impl Drop for Open<'_> {
     fn drop(&mut self) {
         if !self.answered {
-            self.notes.late().insert(self.id.clone(), Instant::now());
+            let mut late = self.notes.late();
+            // One that can land no more is of no use.
+            late.retain(|_, since| since.elapsed() < self.window);
+            late.insert(self.id.clone(), Instant::now());
         }
     }
 }
@@ -228,6 +233,19 @@ impl Reconciler {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a source is gone and nothing is left to be done for it, by all that this process knows.
+    pub fn is_done_with(&self, key: &SourceKey) -> bool {
+        self.index().get(key).is_none() && self.ledger.of(key).is_empty()
+    }
+
+    /// Forgets all about a source for which nothing is left to be done.
+    pub fn bury(&self, key: &SourceKey) {
+        self.metrics.forget(key);
+        self.notes.seen_gone(key);
+        self.notes.count_failure(key, false);
+        self.index().bury(key);
+    }
+
     fn forget_memory(&self, key: &SourceKey) {
         let mut index = self.index();
         let Some(tracked) = index.get(key) else { return };
@@ -244,7 +262,7 @@ impl Reconciler {
         id: &DocumentId,
         holders: &[&SourceKey],
     ) -> Vec<Contender> {
-        self.index().rivals(me, id, holders, |key, hint| {
+        self.index().rivals(me, mount, id, holders, |key, hint| {
             path::check(&hint.path)?;
             // No mount lies in another: a path outside this one names no document of it.
             if !path::is_within(&path::mount_query(&hint.path, &self.settings), &mount.path) {
@@ -290,6 +308,7 @@ impl Reconciler {
         Open {
             notes: &self.notes,
             id,
+            window: self.late_window,
             answered: false,
         }
     }

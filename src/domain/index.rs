@@ -3,12 +3,15 @@
 //! It keeps for each source what a reconcile needs before it has fetched anything, and no more.
 //! Secrets that no source names leave no trace in it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::annotations::Ask;
 use super::desired::Hint;
-use super::document::DocumentId;
+use super::document::{DocumentId, Mount};
 use super::path::Place;
 use super::plan::Contender;
 use super::problem::PathFault;
@@ -43,6 +46,17 @@ pub struct Tracked {
     pub hint: Option<Hint>,
     /// What the last reconcile learnt.
     pub memory: Memory,
+    /// Its documents in one mount, since somebody asked who wants one of them.
+    resolved: RefCell<Option<Arc<Resolved>>>,
+}
+
+/// Where the documents of a source are, if its path lies in this mount.
+#[derive(Debug)]
+struct Resolved {
+    mount: Mount,
+    /// The documents by a hash of their paths, each with its place in [`Hint::secrets`]; `None`: they cannot
+    /// be told.
+    places: Option<HashMap<u64, usize>>,
 }
 
 /// What a source says about the end of its documents.
@@ -116,7 +130,13 @@ pub struct Index {
     secrets: HashMap<(String, String), SecretSlot>,
     /// By [`Index::loose`] path.
     neighbours: HashMap<String, Vec<SourceKey>>,
+    hasher: RandomState,
+    /// Whether this process reconciles. One that stands by keeps little of what is gone.
+    leads: bool,
 }
+
+/// Last words that a standby keeps: those of the sources that went just before it took over may matter.
+const MOST_LAST_WORDS: usize = 1000;
 
 impl Index {
     /// An empty one.
@@ -129,6 +149,8 @@ impl Index {
             last_words: HashMap::new(),
             secrets: HashMap::new(),
             neighbours: HashMap::new(),
+            hasher: RandomState::new(),
+            leads: false,
         }
     }
 
@@ -169,6 +191,7 @@ impl Index {
             }),
             hint,
             memory,
+            resolved: RefCell::default(),
         };
         self.link(&source.key, tracked.hint.as_ref());
         for (secret, sight) in sights {
@@ -176,8 +199,20 @@ impl Index {
                 slot.sight = sight;
             }
         }
-        self.sources.insert(source.key.clone(), tracked);
+        // A standby does nothing for what asks for nothing, so nothing would ever end its place here.
+        if !self.leads && tracked.hint.is_none() && !source.finalizer {
+            self.sources.remove(&source.key);
+        } else {
+            self.sources.insert(source.key.clone(), tracked);
+        }
         wake
+    }
+
+    /// This process reconciles from now on. What the ledger gives to nobody needs no last word.
+    pub fn lead(&mut self, holders: &[SourceKey]) {
+        self.leads = true;
+        let holders: HashSet<&SourceKey> = holders.iter().collect();
+        self.last_words.retain(|key, _| holders.contains(key));
     }
 
     /// Forgets a source that is no more, but for its last word. The sources to reconcile: itself, for
@@ -185,6 +220,10 @@ impl Index {
     pub fn forget(&mut self, key: &SourceKey) -> Vec<SourceKey> {
         let mut wake = self.unlink(key);
         if let Some(word) = self.sources.remove(key).and_then(|tracked| tracked.last_word) {
+            if !self.leads && self.last_words.len() >= MOST_LAST_WORDS {
+                let any = self.last_words.keys().next().cloned();
+                any.map(|any| self.last_words.remove(&any));
+            }
             self.last_words.insert(key.clone(), word);
         }
         wake.push(key.clone());
@@ -359,12 +398,15 @@ impl Index {
         })
     }
 
-    /// The other live sources that want the document `id`, which `me` wants or leaves. `holders` are
+    /// The other live sources that want the document `id` of this mount, which `me` wants or leaves. `places` says
+    /// where in the mount a source's documents are; it is asked once for each source and mount, as long as the
+    /// source stays as it is, so that a question costs no more than there are sharers. `holders` are
     /// those that the ledger and the claim name: one of these whose path or list cannot be read now
     /// still wants what it holds, since a source with a problem loses nothing.
     pub fn rivals(
         &self,
         me: &SourceKey,
+        mount: &Mount,
         id: &DocumentId,
         holders: &[&SourceKey],
         places: impl Fn(&SourceKey, &Hint) -> Result<Vec<Place>, PathFault>,
@@ -384,17 +426,56 @@ impl Index {
                 let contender = self.contender(key)?;
                 let tracked = self.sources.get(key)?;
                 let hint = tracked.hint.as_ref()?;
-                let (wants, unclear) = match places(key, hint) {
-                    Ok(places) => {
+                let resolved = self.resolve(key, tracked, hint, mount, &places);
+                let (wants, unclear) = match &resolved.places {
+                    Some(places) => {
                         let wants = |at: usize| !hint.each || !self.is_dropped(key, &hint.secrets[at]);
-                        let at = places.iter().position(|place| place.id == *id);
+                        let at = places.get(&self.hashed(&id.path)).copied();
                         (at.is_some_and(wants), tracked.unclear)
                     }
-                    Err(_) => (false, true),
+                    None => (false, true),
                 };
                 (wants || (unclear && holders.contains(&key))).then_some(contender)
             })
             .collect()
+    }
+
+    /// A source's documents in a mount, from what was resolved before if that was for this mount.
+    fn resolve(
+        &self,
+        key: &SourceKey,
+        tracked: &Tracked,
+        hint: &Hint,
+        mount: &Mount,
+        places: impl Fn(&SourceKey, &Hint) -> Result<Vec<Place>, PathFault>,
+    ) -> Arc<Resolved> {
+        let known = tracked.resolved.borrow().clone();
+        if let Some(known) = known.filter(|known| known.mount == *mount) {
+            return known;
+        }
+        let places = places(key, hint).ok();
+        // That its path lies in another mount is found out fast, and must not displace what was resolved there.
+        let elsewhere = places.as_ref().is_some_and(Vec::is_empty);
+        let by_path = |places: Vec<Place>| {
+            let mut by_path = HashMap::with_capacity(places.len());
+            for (at, place) in places.into_iter().enumerate() {
+                by_path.entry(self.hashed(&place.id.path)).or_insert(at);
+            }
+            by_path
+        };
+        let resolved = Arc::new(Resolved {
+            mount: mount.clone(),
+            places: places.map(by_path),
+        });
+        if !elsewhere {
+            tracked.resolved.replace(Some(Arc::clone(&resolved)));
+        }
+        resolved
+    }
+
+    /// Keyed at random, so that nobody can make two paths that are taken for one.
+    fn hashed(&self, path: &str) -> u64 {
+        self.hasher.hash_one(path)
     }
 
     /// Whether a source that discovers its Secrets has no document for this one now.
@@ -500,16 +581,26 @@ impl Index {
                 }
             }
         }
-        let mut sharers = Vec::new();
+        // Each once, however many paths it shares.
+        let mut sharers = HashSet::new();
         for loose in self.loose_paths(key, &hint) {
             if let Some(keys) = self.neighbours.get_mut(&loose) {
                 keys.retain(|other| other != key);
-                sharers.extend(keys.iter().cloned());
+                for other in keys
+                    .iter()
+                    .filter(|other| !sharers.contains(*other))
+                    .cloned()
+                    .collect::<Vec<_>>()
+                {
+                    sharers.insert(other);
+                }
                 if keys.is_empty() {
                     self.neighbours.remove(&loose);
                 }
             }
         }
+        let mut sharers: Vec<_> = sharers.into_iter().collect();
+        sharers.sort();
         sharers
     }
 
@@ -520,7 +611,8 @@ impl Index {
             .iter()
             .filter_map(|loose| self.neighbours.get(loose))
             .flatten();
-        keys.filter(|key| *key != me).cloned().collect()
+        let others: HashSet<&SourceKey> = keys.filter(|key| *key != me).collect();
+        others.into_iter().cloned().collect()
     }
 }
 

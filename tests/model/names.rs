@@ -176,7 +176,7 @@ fn answer(sights: Sights, question: Question) -> Answer {
         Question::Forget(who) => index.forget(&keys[who]),
         Question::Sharers(me, id) => index.sharers(&keys[me], &NAMES.ids[id]),
         Question::Rivals(me, id) => {
-            rivals = index.rivals(&keys[me], &NAMES.ids[id], &[], |key, hint| {
+            rivals = index.rivals(&keys[me], &NAMES.mount, &NAMES.ids[id], &[], |key, hint| {
                 hint.places(key, &NAMES.mount, &NAMES.settings)
             });
             Vec::new()
