@@ -95,7 +95,8 @@ impl Controller {
         self.works.store(true, Ordering::SeqCst);
         let mut all: Vec<SourceKey> = {
             let mut index = self.index();
-            index.lead(&holders);
+            let held = |key: &SourceKey| (key.clone(), reconciler.ledger.of(key).len());
+            index.lead(&holders.iter().map(held).collect());
             index.keys().cloned().collect()
         };
         all.append(&mut holders);

@@ -46,6 +46,10 @@ pub struct Tracked {
     pub hint: Option<Hint>,
     /// What the last reconcile learnt.
     pub memory: Memory,
+    /// Documents that count for it in its namespace.
+    documents: usize,
+    /// How many documents it asks for, if its namespace has no room for them: what it asks for is not kept.
+    pub refused: Option<usize>,
     /// Its documents in one mount, since somebody asked who wants one of them.
     resolved: RefCell<Option<Arc<Resolved>>>,
 }
@@ -131,6 +135,9 @@ pub struct Index {
     /// By [`Index::loose`] path.
     neighbours: HashMap<String, Vec<SourceKey>>,
     hasher: RandomState,
+    /// Most documents of one namespace, and how many each has.
+    most: usize,
+    documents: HashMap<String, usize>,
     /// Whether this process reconciles. One that stands by keeps little of what is gone.
     leads: bool,
 }
@@ -150,18 +157,41 @@ impl Index {
             secrets: HashMap::new(),
             neighbours: HashMap::new(),
             hasher: RandomState::new(),
+            most: usize::MAX,
+            documents: HashMap::new(),
             leads: false,
         }
+    }
+
+    /// Lets no namespace have more documents than this.
+    #[must_use]
+    pub fn with_most_documents(self, most: usize) -> Self {
+        Self { most, ..self }
+    }
+
+    /// Most documents of one namespace.
+    pub fn most_documents(&self) -> usize {
+        self.most
     }
 
     /// Notes a source as the watch shows it. The sources to reconcile: itself, when anything that
     /// decides has changed, and those that may want what it has given up.
     pub fn observe(&mut self, source: &Source, ask: &Ask, fingerprint: Digest) -> Vec<SourceKey> {
         let old = self.sources.get(&source.key);
-        if old.is_some_and(|tracked| tracked.fingerprint == fingerprint) {
+        if old.is_some_and(|old| {
+            let room = |asks| self.fits(&source.key.namespace, old.documents, asks);
+            old.fingerprint == fingerprint && !old.refused.is_some_and(room)
+        }) {
             return Vec::new();
         }
-        let hint = Hint::of(source, ask);
+        let mut hint = Hint::of(source, ask);
+        // What it has already it keeps, also while it asks for more.
+        let own = old.map_or(0, |old| old.documents);
+        let asks = hint.as_ref().map_or(0, Hint::documents);
+        let refused = (!self.fits(&source.key.namespace, own, asks)).then_some(asks);
+        if refused.is_some() {
+            hint = Some(Hint::unknown());
+        }
         let mut wake = vec![source.key.clone()];
         self.last_words.remove(&source.key);
         // An object made anew under the same name is another source: nothing is remembered for it.
@@ -191,8 +221,12 @@ impl Index {
             }),
             hint,
             memory,
+            documents: if refused.is_some() { own } else { asks },
+            refused,
             resolved: RefCell::default(),
         };
+        self.count(&source.key.namespace, own, tracked.documents);
+        let given_up = tracked.documents < own;
         self.link(&source.key, tracked.hint.as_ref());
         for (secret, sight) in sights {
             if let Some(slot) = self.secrets.get_mut(&secret) {
@@ -205,21 +239,97 @@ impl Index {
         } else {
             self.sources.insert(source.key.clone(), tracked);
         }
+        if given_up {
+            wake.extend(self.next_in(&source.key.namespace));
+        }
         wake
     }
 
-    /// This process reconciles from now on. What the ledger gives to nobody needs no last word.
-    pub fn lead(&mut self, holders: &[SourceKey]) {
+    /// Whether a namespace has room for a source to have so many documents, and not only `own`.
+    fn fits(&self, namespace: &str, own: usize, asks: usize) -> bool {
+        let used = self.documents.get(namespace).copied().unwrap_or(0);
+        asks <= own || used - own.min(used) + asks <= self.most
+    }
+
+    fn count(&mut self, namespace: &str, before: usize, after: usize) {
+        let used = self.documents.entry(namespace.to_owned()).or_default();
+        *used = (*used + after).saturating_sub(before);
+        if *used == 0 {
+            self.documents.remove(namespace);
+        }
+    }
+
+    /// Refused sources of a namespace that has room again, as many as fit.
+    fn next_in(&self, namespace: &str) -> Vec<SourceKey> {
+        let of_it = |(key, tracked): (&SourceKey, &Tracked)| {
+            let asks = tracked.refused.filter(|_| key.namespace == *namespace)?;
+            Some((tracked.created, key.clone(), asks, tracked.documents))
+        };
+        let mut refused: Vec<_> = self.sources.iter().filter_map(of_it).collect();
+        refused.sort();
+        let mut more = 0;
+        refused.retain(|(_, _, asks, own)| {
+            let fits = self.fits(namespace, *own, asks + more);
+            more += if fits { asks - asks.min(own) } else { 0 };
+            fits
+        });
+        refused.into_iter().map(|(_, key, ..)| key).collect()
+    }
+
+    /// Where a namespace has no room for all, those that hold documents by the ledger keep their place, and the
+    /// others ask for theirs again: which of them the watch has shown first says nothing.
+    fn seat(&mut self, holders: &HashMap<SourceKey, usize>) {
+        let full: HashSet<String> = self
+            .sources
+            .iter()
+            .filter(|(_, tracked)| tracked.refused.is_some())
+            .map(|(key, _)| key.namespace.clone())
+            .collect();
+        let keys: Vec<SourceKey> = self.sources.keys().cloned().collect();
+        for key in keys.into_iter().filter(|key| full.contains(&key.namespace)) {
+            let held = holders.get(&key).copied().unwrap_or(0);
+            let Some(tracked) = self.sources.get(&key) else {
+                continue;
+            };
+            let before = tracked.documents;
+            let refused = tracked.refused.or((before > held).then_some(before));
+            if refused.is_some() && tracked.refused.is_none() {
+                self.unlink(&key);
+            }
+            let Some(tracked) = self.sources.get_mut(&key) else {
+                continue;
+            };
+            if refused.is_some() {
+                tracked.refused = refused;
+                tracked.documents = held;
+                tracked.hint = Some(Hint::unknown());
+                tracked.memory.documents.clear();
+                self.count(&key.namespace, before, held);
+            }
+        }
+    }
+
+    /// This process reconciles from now on. `holders` have so many documents by the ledger. What the ledger gives to nobody needs no last word.
+    pub fn lead(&mut self, holders: &HashMap<SourceKey, usize>) {
         self.leads = true;
-        let holders: HashSet<&SourceKey> = holders.iter().collect();
-        self.last_words.retain(|key, _| holders.contains(key));
+        self.last_words.retain(|key, _| holders.contains_key(key));
+        self.seat(holders);
     }
 
     /// Forgets a source that is no more, but for its last word. The sources to reconcile: itself, for
     /// what the ledger still holds for it, and those that may want what it leaves.
     pub fn forget(&mut self, key: &SourceKey) -> Vec<SourceKey> {
         let mut wake = self.unlink(key);
-        if let Some(word) = self.sources.remove(key).and_then(|tracked| tracked.last_word) {
+        let gone = self.sources.remove(key);
+        if let Some(given_up) = gone
+            .as_ref()
+            .map(|gone| gone.documents)
+            .filter(|given_up| *given_up > 0)
+        {
+            self.count(&key.namespace, given_up, 0);
+            wake.extend(self.next_in(&key.namespace));
+        }
+        if let Some(word) = gone.and_then(|gone| gone.last_word) {
             if !self.leads && self.last_words.len() >= MOST_LAST_WORDS {
                 let any = self.last_words.keys().next().cloned();
                 any.map(|any| self.last_words.remove(&any));

@@ -220,7 +220,7 @@ fn a_standby_keeps_nothing_of_sources_that_are_gone_but_some_last_words() {
     assert_eq!(index.last_words.len(), 1000);
     listing(&mut index, "last", r#"[{"name": "db"}]"#);
     index.forget(&key("last"));
-    index.lead(&[key("last")]);
+    index.lead(&[(key("last"), 1)].into());
     assert_eq!(index.last_words.keys().collect::<Vec<_>>(), [&key("last")]);
     // A leader ends each last word itself, and may need any of them until then.
     for number in 0..3000 {
@@ -229,4 +229,76 @@ fn a_standby_keeps_nothing_of_sources_that_are_gone_but_some_last_words() {
         index.forget(&key(&name));
     }
     assert_eq!(index.last_words.len(), 3001);
+}
+
+/// A namespace of at most ten documents, and Deployments that use so many Secrets.
+fn app(index: &mut Index, name: &str, secrets: usize) -> Vec<SourceKey> {
+    let source = Source {
+        key: key(name),
+        uid: name.into(),
+        created: 1,
+        deleting: None,
+        finalizer: false,
+        annotations: [("path".to_owned(), format!("secret/{name}"))].into(),
+        references: (0..secrets)
+            .map(|at| Reference {
+                secret: format!("s{at}"),
+                optional: false,
+            })
+            .collect(),
+    };
+    let ask = annotations::parse(&source.annotations);
+    let print = DIGESTER.fields([name.as_bytes(), &secrets.to_le_bytes()].into_iter());
+    index.observe(&source, &ask, print)
+}
+
+fn refused(index: &Index) -> Vec<(&str, usize)> {
+    let mut refused: Vec<_> = index
+        .sources
+        .iter()
+        .filter_map(|(key, tracked)| Some((key.name.as_str(), tracked.refused?)))
+        .collect();
+    refused.sort_unstable();
+    refused
+}
+
+#[test]
+fn a_namespace_has_its_share_and_those_that_come_last_wait_for_room() {
+    let mut index = index().with_most_documents(10);
+    for (name, secrets) in [("a", 6), ("b", 4), ("c", 3), ("d", 2)] {
+        app(&mut index, name, secrets);
+    }
+    assert_eq!(refused(&index), [("c", 3), ("d", 2)]);
+    assert_eq!(app(&mut index, "c", 3), [], "no news while there is no room");
+    app(&mut index, "b", 5);
+    assert_eq!(
+        refused(&index),
+        [("b", 5), ("c", 3), ("d", 2)],
+        "it keeps its four"
+    );
+    assert_eq!(index.documents["shop"], 10);
+    let woken = app(&mut index, "a", 3);
+    assert_eq!(woken, [key("a"), key("b"), key("d")], "as many as fit");
+    app(&mut index, "b", 5);
+    app(&mut index, "d", 2);
+    assert_eq!(refused(&index), [("c", 3)]);
+    for name in ["a", "b", "c", "d"] {
+        index.forget(&key(name));
+    }
+    assert!(index.documents.is_empty());
+}
+
+#[test]
+fn those_that_hold_documents_keep_them_in_whatever_order_the_watch_shows_them() {
+    let mut index = index().with_most_documents(10);
+    for (name, secrets) in [("new", 6), ("other", 4), ("old", 5)] {
+        app(&mut index, name, secrets);
+    }
+    assert_eq!(refused(&index), [("old", 5)]);
+    index.lead(&[(key("old"), 5)].into());
+    for (name, secrets) in [("new", 6), ("other", 4), ("old", 5)] {
+        app(&mut index, name, secrets);
+    }
+    assert_eq!(refused(&index), [("new", 6)]);
+    assert_eq!(index.documents["shop"], 9);
 }

@@ -90,6 +90,18 @@ pub enum Problem {
         /// How many may be.
         limit: usize,
     },
+    /// The namespace has as many documents as it may.
+    #[error(
+        "namespace {namespace:?} may have {limit} documents; there is no room for the {count} of this source"
+    )]
+    NamespaceFull {
+        /// The namespace.
+        namespace: String,
+        /// How many the source asks for.
+        count: usize,
+        /// How many the namespace may have.
+        limit: usize,
+    },
     /// An annotation's value is none of those it can have.
     #[error("vault-sync.io/{annotation}: {value:?} is not allowed; use {allowed}")]
     Value {
@@ -351,6 +363,9 @@ impl Problem {
             } => "correct the value; until then the documents are retained",
             Self::TooMany { .. } => {
                 "name those that are needed in vault-sync.io/secrets; nothing in Vault was changed"
+            }
+            Self::NamespaceFull { .. } => {
+                "have other sources of the namespace ask for less, or raise --max-documents-per-namespace; nothing in Vault was changed"
             }
             Self::Value { .. } => "correct the value, or remove the annotation",
             Self::Collision { .. } => {

@@ -164,11 +164,19 @@ impl Reconciler {
         let news = self.index().observe(source, &gathered.ask, print);
         let changed = !news.is_empty();
         wake.extend(news.into_iter().filter(|other| other != key));
-        let now = source
-            .deleting
-            .is_none()
-            .then(|| Hint::of(source, &gathered.ask))
-            .flatten();
+        // Where the namespace has no room for what it asks for, the index says so.
+        let (now, refused) = {
+            let index = self.index();
+            let tracked = index.get(key).filter(|_| source.deleting.is_none());
+            let now = tracked.and_then(|tracked| tracked.hint.clone());
+            let refused = tracked.and_then(|tracked| tracked.refused);
+            let full = refused.map(|count| Problem::NamespaceFull {
+                namespace: key.namespace.clone(),
+                count,
+                limit: index.most_documents(),
+            });
+            (now, full)
+        };
         let force = gathered.ask.force;
         let unforeseen = force.is_some() && force != gathered.memory.force && !forced;
         if now != hint
@@ -179,7 +187,10 @@ impl Reconciler {
         }
         if now.is_some() {
             gathered.problems.clone_from(&gathered.ask.problems);
-            self.compile(&mut gathered, mount);
+            match refused {
+                Some(full) => gathered.problems.push(full),
+                None => self.compile(&mut gathered, mount),
+            }
         }
         Ok(gathered)
     }

@@ -228,3 +228,27 @@ fn lists_that_need_most_of_the_memory_are_all_synced_in_the_end() {
             .is_at_version(1);
     }
 }
+
+#[test]
+fn a_namespace_with_too_many_documents_keeps_those_that_it_has() {
+    let scene = Scene::new();
+    for secret in ["a", "b", "c"] {
+        scene.secret(secret, &[("k", "1")]);
+    }
+    let run = || scene.run().flag("max-documents-per-namespace", "3");
+    let operator = run().start();
+    scene.app("second", &["a", "b"]);
+    scene.doc("second/b").becomes(json!({"k": "1"}));
+    // In the order of names it comes first; what is there already stays.
+    scene.app("first", &["a", "b", "c"]);
+    let words = ["may have 3 documents", "--max-documents-per-namespace"];
+    scene.event("first", "SyncFailed", &words);
+    assert_eq!(operator.stop().code(), Some(0));
+    let _operator = run().start();
+    scene.set_key("a", "k", "2");
+    scene.doc("second/a").becomes(json!({"k": "2"}));
+    assert_eq!(scene.doc("first/a").data(), None);
+    scene.delete("Deployment", "second");
+    scene.doc("first/c").becomes(json!({"k": "1"}));
+    scene.doc("second/a").goes();
+}
