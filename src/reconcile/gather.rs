@@ -164,19 +164,7 @@ impl Reconciler {
         let news = self.index().observe(source, &gathered.ask, print);
         let changed = !news.is_empty();
         wake.extend(news.into_iter().filter(|other| other != key));
-        // Where the namespace has no room for what it asks for, the index says so.
-        let (now, refused) = {
-            let index = self.index();
-            let tracked = index.get(key).filter(|_| source.deleting.is_none());
-            let now = tracked.and_then(|tracked| tracked.hint.clone());
-            let refused = tracked.and_then(|tracked| tracked.refused);
-            let full = refused.map(|count| Problem::NamespaceFull {
-                namespace: key.namespace.clone(),
-                count,
-                limit: index.most_documents(),
-            });
-            (now, full)
-        };
+        let (now, full) = self.asked(source);
         let force = gathered.ask.force;
         let unforeseen = force.is_some() && force != gathered.memory.force && !forced;
         if now != hint
@@ -187,12 +175,27 @@ impl Reconciler {
         }
         if now.is_some() {
             gathered.problems.clone_from(&gathered.ask.problems);
-            match refused {
+            match full {
                 Some(full) => gathered.problems.push(full),
                 None => self.compile(&mut gathered, mount),
             }
         }
         Ok(gathered)
+    }
+
+    /// What a live source asks for by the index, and why nothing of it counts, should its namespace be full.
+    fn asked(&self, source: &Source) -> (Option<Hint>, Option<Problem>) {
+        let index = self.index();
+        let tracked = index.get(&source.key).filter(|_| source.deleting.is_none());
+        let full = |count| Problem::NamespaceFull {
+            namespace: source.key.namespace.clone(),
+            count,
+            limit: index.most_documents(),
+        };
+        (
+            tracked.and_then(|tracked| tracked.hint.clone()),
+            tracked.and_then(|tracked| tracked.refused).map(full),
+        )
     }
 
     /// What the source wants, or why that cannot be said.
