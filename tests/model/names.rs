@@ -151,6 +151,7 @@ fn answer(sights: Sights, question: Question) -> Answer {
         namespaces: Vec::new(),
     };
     let mut index = Index::new(NamespaceIsolation::Off, scope);
+    index.lead(&HashMap::new());
     let show = |index: &mut Index, who: usize, object: Object| {
         let source = source(who, object);
         let ask = annotations::parse(&source.annotations);
