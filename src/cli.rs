@@ -37,6 +37,8 @@ pub struct Config {
     pub path_policy: Option<PathBuf>,
     /// `--discover`: what auto-discovery reads beside env, envFrom and volumes.
     pub discover: Discover,
+    /// `--max-documents-per-namespace`.
+    pub max_documents: usize,
     /// `--cleanup-timeout`: how long a deleted source is held by its finalizer at most.
     pub cleanup_timeout: Duration,
     /// `--resync-interval`: every source is compared with Vault this often; `None`: never unasked.

@@ -7,6 +7,7 @@ mod watch;
 use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,8 @@ pub struct Controller {
     live: Mutex<HashMap<SourceKey, CancellationToken>>,
     /// The watches that may show what is old.
     behind: Mutex<BTreeSet<String>>,
+    /// Whether somebody empties the queue. A standby fills none: it would keep whatever came and went meanwhile.
+    works: AtomicBool,
 }
 
 impl Controller {
@@ -66,6 +69,7 @@ impl Controller {
             outage: outage::Outage::default(),
             live: Mutex::default(),
             behind: Mutex::default(),
+            works: AtomicBool::new(false),
         }
     }
 
@@ -94,7 +98,17 @@ impl Controller {
         // What is watched no longer is left as it is: nothing would tell us what it wants.
         let mut holders = reconciler.ledger.holders();
         holders.retain(|holder| self.index().watches(holder));
-        self.enqueue(holders);
+        // Before the index is asked who is there: what it learns later is queued as it comes.
+        self.works.store(true, Ordering::SeqCst);
+        let mut all: Vec<SourceKey> = {
+            let mut index = self.index();
+            let held = |key: &SourceKey| (key.clone(), reconciler.ledger.of(key).len());
+            index.lead(&holders.iter().map(held).collect());
+            index.keys().cloned().collect()
+        };
+        all.append(&mut holders);
+        all.sort();
+        self.enqueue(all);
         let running = TaskTracker::new();
         let prober = self.outage.probe(&self, &reconciler.vault, &reconciler.mounts);
         let dispatch = async {
@@ -140,9 +154,16 @@ impl Controller {
         let (deleting, departing) = self.departs(&key);
         // One that is being deleted has a deadline to keep; when Vault is back it is seen to with the others.
         if let Some(wait) = self.outage.park(&key, recheck).filter(|_| !deleting) {
-            let again = match wait {
-                outage::Wait::Patiently(left) => Some(left),
-                outage::Wait::Tell => reconciler.tell_waiting(&key, &self.outage.why()),
+            // However long Vault is away, sources come and go.
+            let again = if reconciler.is_done_with(&key) {
+                self.outage.forget(&key);
+                reconciler.bury(&key);
+                None
+            } else {
+                match wait {
+                    outage::Wait::Patiently(left) => Some(left),
+                    outage::Wait::Tell => reconciler.tell_waiting(&key, &self.outage.why()),
+                }
             };
             self.end_live(&key);
             let mut queue = self.queue();
@@ -157,7 +178,10 @@ impl Controller {
         let outcome = if departing {
             Some(watched.await)
         } else {
-            cut_off.run_until_cancelled(watched).await
+            tokio::select! {
+                outcome = watched => Some(outcome),
+                () = cut_off_after(&cut_off, reconciler.cleanup_timeout) => None,
+            }
         };
         self.end_live(&key);
         let outcome = match outcome {
@@ -232,7 +256,7 @@ impl Controller {
     }
 
     fn enqueue(&self, keys: Vec<SourceKey>) {
-        if keys.is_empty() {
+        if keys.is_empty() || !self.works.load(Ordering::SeqCst) {
             return;
         }
         let mut queue = self.queue();
@@ -271,4 +295,11 @@ impl Controller {
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Waits for the deletion of a source, and then as long as a pass that does not hang may take: what it cuts off has an
+/// unknown outcome, which is to be looked after for two client timeouts.
+async fn cut_off_after(deletion: &CancellationToken, cleanup_timeout: Duration) {
+    deletion.cancelled().await;
+    tokio::time::sleep(STALLED_AFTER.min(cleanup_timeout / 4)).await;
 }

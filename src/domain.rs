@@ -18,6 +18,7 @@ pub mod plan;
 pub mod policy;
 pub mod problem;
 pub mod queue;
+pub mod room;
 pub mod settings;
 pub mod source;
 pub mod value;

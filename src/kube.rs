@@ -9,12 +9,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::{AsyncBufReadExt as _, pin_mut};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ApiResource, Patch, PatchParams};
 use kube::core::{DynamicResourceScope, PartialObjectMeta};
 use kube::{Client, Resource};
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use crate::domain::annotations::{self, FINALIZER, OnTemplate, PREFIX, SECRET_VERSIONS};
 use crate::domain::discovery::{PodSpec, references};
@@ -330,6 +332,16 @@ struct SecretMeta {
     resource_version: String,
 }
 
+/// What a Secret is when it is fetched.
+pub enum Fetched {
+    /// It does not exist.
+    Absent,
+    /// Its data.
+    Found(Payload),
+    /// There is not enough memory for it now.
+    NoRoom,
+}
+
 /// The calls.
 #[derive(Clone)]
 pub struct Kube {
@@ -390,22 +402,64 @@ impl Kube {
         }
     }
 
-    /// A Secret's data as they are now; `None`: it does not exist.
-    pub async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Payload>, Error> {
+    /// A Secret's data as they are now. `charge` hears how many bytes of memory are needed more, before they are
+    /// taken; its answer says whether there are so many.
+    pub async fn secret(
+        &self,
+        namespace: &str,
+        name: &str,
+        charge: &mut (dyn FnMut(usize) -> bool + Send),
+    ) -> Result<Fetched, Error> {
         let what = format!("read Secret {namespace}/{name}");
+        let refused = |message: String| Error::Refused {
+            what: what.clone(),
+            message,
+        };
         let request = http::Request::get(format!("/api/v1/namespaces/{namespace}/secrets/{name}"))
             .body(Vec::new())
-            .map_err(|error| Error::Refused {
-                what: what.clone(),
-                message: error.to_string(),
-            })?;
-        match call(&what, self.client.request::<SecretWire>(request)).await {
-            Ok(wire) => Ok(Some(Payload {
-                resource_version: wire.metadata.resource_version,
-                data: wire.data.unwrap_or_default(),
-            })),
-            Err(Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error),
+            .map_err(|error| refused(error.to_string()))?;
+        let text = match call(&what, self.text(request, charge)).await {
+            Ok(Some(text)) => text,
+            Ok(None) => return Ok(Fetched::NoRoom),
+            Err(Error::NotFound { .. }) => return Ok(Fetched::Absent),
+            Err(error) => return Err(error),
+        };
+        // A parser's words may quote what it could not read.
+        let wire: SecretWire =
+            serde_json::from_slice(&text).map_err(|_| refused("the reply could not be read".into()))?;
+        Ok(Fetched::Found(Payload {
+            resource_version: wire.metadata.resource_version,
+            data: wire.data.unwrap_or_default(),
+        }))
+    }
+
+    /// The text of a reply; `None`: there is no room for it. It is charged twice, since what is parsed from it
+    /// is held beside it, and for each key and value.
+    async fn text(
+        &self,
+        request: http::Request<Vec<u8>>,
+        charge: &mut (dyn FnMut(usize) -> bool + Send),
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, kube::Error> {
+        /// A key and its value, with four quotes between them, take about four times as much.
+        const PER_QUOTE: usize = 64;
+        let reply = self.client.request_stream(request).await?;
+        pin_mut!(reply);
+        let mut text = Zeroizing::new(Vec::new());
+        loop {
+            let chunk = reply
+                .fill_buf()
+                .await
+                .map_err(|error| kube::Error::Service(error.into()))?;
+            if chunk.is_empty() {
+                return Ok(Some(text));
+            }
+            let quotes = chunk.split(|&byte| byte == b'"').count();
+            if !charge(2 * chunk.len() + PER_QUOTE * quotes) {
+                return Ok(None);
+            }
+            text.extend_from_slice(chunk);
+            let read = chunk.len();
+            reply.consume_unpin(read);
         }
     }
 

@@ -216,7 +216,7 @@ impl Metrics {
     pub fn forget(&self, source: &SourceKey) {
         let name = ByName::of(source);
         let mut sources = self.sources.lock();
-        let Some(shared) = sources.0.get_mut(&name) else {
+        let Some(shared) = sources.sources.get_mut(&name) else {
             return;
         };
         shared.kinds.remove(&source.kind);
@@ -242,7 +242,17 @@ impl Metrics {
                 error_type,
             });
         }
-        sources.0.remove(&name);
+        if let Some(namespace) = sources.remove(&name) {
+            let labels = ByNamespace { namespace };
+            for family in [
+                &self.secret_not_found,
+                &self.secret_key_missing,
+                &self.documents_written,
+                &self.documents_deleted,
+            ] {
+                family.remove(&labels);
+            }
+        }
         for result in [SUCCESS, FAILED] {
             let ByName { namespace, resource } = name.clone();
             self.sync_attempts.remove(&Attempt {

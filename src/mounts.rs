@@ -12,6 +12,9 @@ use crate::vault::{self, ErrorKind, MountAnswer, Vault};
 /// A re-check of a thousand sources asks about their mount once, not a thousand times.
 const FRESH: Duration = Duration::from_mins(1);
 
+/// Mounts that are remembered; what is asked of more is asked again. Mounts that are gone leave this way too.
+const MOST_REMEMBERED: usize = 1000;
+
 /// Why no mount can be named.
 #[derive(Debug)]
 pub enum Fault {
@@ -89,8 +92,15 @@ impl Mounts {
         };
         match answer {
             MountAnswer::Kv(mount) => {
-                self.lock()
-                    .insert(mount.path.clone(), (mount.clone(), Instant::now()));
+                let mut asked = self.lock();
+                if asked.len() >= MOST_REMEMBERED && !asked.contains_key(&mount.path) {
+                    let stalest = asked.iter().min_by_key(|(_, (_, asked))| *asked);
+                    let stalest = stalest.map(|(path, _)| path.clone());
+                    stalest.map(|path| asked.remove(&path));
+                    self.vouched().clear();
+                }
+                asked.insert(mount.path.clone(), (mount.clone(), Instant::now()));
+                drop(asked);
                 self.vouch(&mount);
                 Ok(mount)
             }

@@ -176,6 +176,8 @@ impl Notes {
 struct Open<'a> {
     on: &'a Reconciler,
     id: &'a DocumentId,
+    /// For how long it may still land.
+    window: Duration,
     answered: bool,
 }
 
@@ -192,8 +194,12 @@ impl Drop for Open<'_> {
         if self.answered {
             return;
         }
+        let mut late = self.on.notes.late();
+        // One that can land no more is of no use.
+        late.retain(|_, since| since.elapsed() < self.window);
+        late.insert(self.id.clone(), Instant::now());
+        drop(late);
         let ledger = &self.on.ledger;
-        self.on.notes.late().insert(self.id.clone(), Instant::now());
         if let Some(entry) = ledger.get(self.id).filter(|entry| entry.state == State::Creating) {
             let entry = LedgerEntry {
                 state: State::OutcomeUnknown,
@@ -251,6 +257,19 @@ impl Reconciler {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a source is gone and nothing is left to be done for it, by all that this process knows.
+    pub fn is_done_with(&self, key: &SourceKey) -> bool {
+        self.index().get(key).is_none() && self.ledger.of(key).is_empty()
+    }
+
+    /// Forgets all about a source for which nothing is left to be done.
+    pub fn bury(&self, key: &SourceKey) {
+        self.metrics.forget(key);
+        self.notes.seen_gone(key);
+        self.notes.count_failure(key, false);
+        self.index().bury(key);
+    }
+
     fn forget_memory(&self, key: &SourceKey) {
         let mut index = self.index();
         let Some(tracked) = index.get(key) else { return };
@@ -267,7 +286,7 @@ impl Reconciler {
         id: &DocumentId,
         holders: &[&SourceKey],
     ) -> Vec<Contender> {
-        self.index().rivals(me, id, holders, |key, hint| {
+        self.index().rivals(me, mount, id, holders, |key, hint| {
             path::check(&hint.path)?;
             // No mount lies in another: a path outside this one names no document of it.
             if !path::is_within(&path::mount_query(&hint.path, &self.settings), &mount.path) {
@@ -322,6 +341,7 @@ impl Reconciler {
         Open {
             on: self,
             id,
+            window: self.late_window,
             answered: false,
         }
     }

@@ -149,7 +149,7 @@ async fn operate(
         kinds: config.kinds.clone(),
         namespaces: config.watch_namespaces.clone(),
     };
-    let index = Index::new(config.settings.isolation, scope);
+    let index = Index::new(config.settings.isolation, scope).with_most_documents(config.max_documents);
     let controller = Arc::new(Controller::new(
         kube.clone(),
         index,

@@ -33,6 +33,7 @@ use crate::domain::document::{Cas, DocumentId, KvVersion, MetadataPatch, Mount, 
 use crate::domain::value::Content;
 use error::Call;
 pub use error::{Error, ErrorKind, LABELS, Operation};
+pub use kv::encoded_len;
 pub use mounts::MountAnswer;
 use session::Session;
 pub use setup::{Settings, SetupError};

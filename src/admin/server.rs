@@ -1,6 +1,7 @@
-//! A small HTTP/1 server whose every resource is bounded: connections, headers, time.
+//! A small HTTP/1 server whose every resource is bounded: connections, headers, time. When there is no room for a
+//! new connection, an idle one ends: clients that connect and send nothing cannot keep a probe out.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::IpAddr;
@@ -22,7 +23,7 @@ use super::{Reply, plain};
 
 /// Connections at a time: a few probes and scrapers, with room.
 pub(super) const MOST_CONNECTIONS: usize = 64;
-/// Connections of one address at a time: nobody can keep all others out.
+/// Connections of one address at a time.
 pub(super) const MOST_OF_ONE_PEER: usize = 16;
 const HEADERS_WITHIN: Duration = Duration::from_secs(5);
 const MOST_HEADERS: usize = 64;
@@ -43,16 +44,19 @@ where
     A: Fn(Request<()>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Reply> + Send,
 {
-    let places = Places::default();
+    let seats = Seats::default();
     let connections = TaskTracker::new();
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, peer)) => {
-                if let Some(place) = places.take(peer.ip().to_canonical()) {
+                if let Some(place) = seats.take(peer.ip().to_canonical()) {
                     let (answer, stop) = (answer.clone(), stop.clone());
                     connections.spawn(async move {
-                        connection(stream, answer, stop).await;
-                        drop(place);
+                        tokio::select! {
+                            () = connection(stream, &place, answer, stop) => {}
+                            // A newer connection has its place: the socket closes here.
+                            () = place.leave.cancelled() => {}
+                        }
                     });
                 } else {
                     refuse(&stream).await;
@@ -69,44 +73,110 @@ where
     connections.wait().await;
 }
 
-/// Who is connected, and how often.
+/// Who is connected.
 #[derive(Clone, Default)]
-struct Places(Arc<Mutex<HashMap<IpAddr, usize>>>);
+struct Seats(Arc<Mutex<Table>>);
 
-/// A connection's place, until it is dropped.
+/// One connection's place, until it is dropped.
 struct Place {
-    places: Places,
-    peer: IpAddr,
+    seats: Seats,
+    number: u64,
+    /// Another connection takes this place.
+    leave: CancellationToken,
 }
 
-impl Places {
-    /// One more connection of a peer, if there is room for it.
+impl Seats {
+    /// A place for one more connection of a peer; `None`: there is none.
     fn take(&self, peer: IpAddr) -> Option<Place> {
-        let mut taken = self.lock();
-        let of_peer = taken.get(&peer).copied().unwrap_or(0);
-        if of_peer >= MOST_OF_ONE_PEER || taken.values().sum::<usize>() >= MOST_CONNECTIONS {
-            return None;
+        let mut table = self.lock();
+        let leave = CancellationToken::new();
+        let (number, evicted) = table.take(peer, leave.clone())?;
+        drop(table);
+        if let Some(evicted) = evicted {
+            evicted.cancel();
         }
-        taken.insert(peer, of_peer + 1);
         Some(Place {
-            places: self.clone(),
-            peer,
+            seats: self.clone(),
+            number,
+            leave,
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        // It is whole after every statement, so a panic elsewhere leaves nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Notes that the connection has a whole request to answer, until the result is dropped.
+    fn busy(&self) -> Busy<'_> {
+        self.seats.lock().set_busy(self.number, true);
+        Busy(self)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = self.places.lock();
-        if let Some(count) = taken.get_mut(&self.peer) {
-            *count -= 1;
-            if *count == 0 {
-                taken.remove(&self.peer);
-            }
+        self.seats.lock().0.remove(&self.number);
+    }
+}
+
+struct Busy<'a>(&'a Place);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.seats.lock().set_busy(self.0.number, false);
+    }
+}
+
+/// The connections in the order in which they came, `E` being the means to end one.
+#[derive(Default)]
+struct Table<E = CancellationToken>(BTreeMap<u64, Seat<E>>);
+
+struct Seat<E> {
+    peer: IpAddr,
+    /// It has a whole request to answer. One that has not is idle, or its request is incomplete.
+    busy: bool,
+    end: E,
+}
+
+impl<E> Table<E> {
+    /// Adds a connection, and returns its number and the connection that has to end for it. An idle
+    /// one ends, the oldest first: a probe sends its request at once, so it is among the youngest. A peer
+    /// with too many connections loses one of its own. While all are busy, a peer that has the most
+    /// connections gives way to one that has fewer.
+    fn take(&mut self, peer: IpAddr, end: E) -> Option<(u64, Option<E>)> {
+        let of_peer = self.count(peer);
+        let evicted = if of_peer >= MOST_OF_ONE_PEER {
+            Some(self.oldest(|seat| seat.peer == peer && !seat.busy)?)
+        } else if self.0.len() >= MOST_CONNECTIONS {
+            let greedy = |seat: &Seat<E>| self.count(seat.peer) > of_peer + 1;
+            Some(self.oldest(|seat| !seat.busy).or_else(|| self.oldest(greedy))?)
+        } else {
+            None
+        };
+        let evicted = evicted.and_then(|number| self.0.remove(&number));
+        let number = self.0.last_key_value().map_or(0, |(last, _)| last + 1);
+        let busy = false;
+        self.0.insert(number, Seat { peer, busy, end });
+        Some((number, evicted.map(|seat| seat.end)))
+    }
+
+    fn count(&self, peer: IpAddr) -> usize {
+        self.0.values().filter(|seat| seat.peer == peer).count()
+    }
+
+    fn oldest(&self, such: impl Fn(&Seat<E>) -> bool) -> Option<u64> {
+        self.0
+            .iter()
+            .find(|(_, seat)| such(seat))
+            .map(|(number, _)| *number)
+    }
+
+    fn set_busy(&mut self, number: u64, busy: bool) {
+        if let Some(seat) = self.0.get_mut(&number) {
+            seat.busy = busy;
         }
     }
 }
@@ -119,14 +189,17 @@ async fn refuse(stream: &TcpStream) {
     }
 }
 
-async fn connection<A, F>(stream: TcpStream, answer: A, stop: CancellationToken)
+async fn connection<A, F>(stream: TcpStream, place: &Place, answer: A, stop: CancellationToken)
 where
     A: Fn(Request<()>) -> F + Clone,
     F: Future<Output = Reply>,
 {
     let service = service_fn(|request: Request<Incoming>| {
         let answer = answer.clone();
-        async move { Ok::<_, Infallible>(within_time(request, answer).await) }
+        async move {
+            let _busy = place.busy();
+            Ok::<_, Infallible>(within_time(request, answer).await)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -162,4 +235,67 @@ where
     timeout(REQUEST_WITHIN, answer)
         .await
         .unwrap_or_else(|_| plain(StatusCode::SERVICE_UNAVAILABLE, "no answer in time\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(number: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, number])
+    }
+
+    /// A table whose places are all taken: the connections of four peers, named by peer and order.
+    fn full() -> Table<(u8, usize)> {
+        let mut table = Table(BTreeMap::new());
+        for order in 0..MOST_OF_ONE_PEER {
+            for number in 1..=4 {
+                let taken = table.take(peer(number), (number, order));
+                assert!(matches!(taken, Some((_, None))));
+            }
+        }
+        assert_eq!(table.0.len(), MOST_CONNECTIONS);
+        table
+    }
+
+    fn evicted(taken: Option<(u64, Option<(u8, usize)>)>) -> Option<(u8, usize)> {
+        taken.and_then(|(_, evicted)| evicted)
+    }
+
+    #[test]
+    fn the_oldest_idle_connection_ends_for_a_new_one() {
+        let mut table = full();
+        assert_eq!(evicted(table.take(peer(5), (5, 0))), Some((1, 0)));
+        assert_eq!(evicted(table.take(peer(6), (6, 0))), Some((2, 0)));
+        assert_eq!(table.0.len(), MOST_CONNECTIONS);
+    }
+
+    #[test]
+    fn a_peer_with_too_many_connections_loses_its_own() {
+        let mut table = full();
+        assert_eq!(evicted(table.take(peer(3), (3, 16))), Some((3, 0)));
+        assert_eq!(evicted(table.take(peer(3), (3, 17))), Some((3, 1)));
+    }
+
+    #[test]
+    fn a_connection_that_has_a_request_to_answer_stays_before_idle_ones() {
+        let mut table = full();
+        table.set_busy(0, true);
+        assert_eq!(evicted(table.take(peer(5), (5, 0))), Some((2, 0)));
+        table.set_busy(0, false);
+        assert_eq!(evicted(table.take(peer(5), (5, 1))), Some((1, 0)));
+    }
+
+    #[test]
+    fn while_all_are_busy_the_peers_with_most_connections_make_room_for_others_only() {
+        let mut table = full();
+        for seat in table.0.values_mut() {
+            seat.busy = true;
+        }
+        assert!(table.take(peer(1), (1, 16)).is_none());
+        assert_eq!(evicted(table.take(peer(5), (5, 0))), Some((1, 0)));
+        let newest = table.0.last_key_value().map(|(number, _)| *number);
+        table.set_busy(newest.unwrap(), true);
+        assert_eq!(evicted(table.take(peer(5), (5, 1))), Some((2, 0)));
+    }
 }

@@ -201,6 +201,12 @@ async fn hears(x: u8, at: std::net::SocketAddr, request: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
+/// Whether the server has closed a connection on which nothing was sent.
+async fn is_closed(stream: &mut tokio::net::TcpStream) -> bool {
+    use tokio::io::AsyncReadExt as _;
+    matches!(stream.read(&mut [0]).await, Ok(0) | Err(_))
+}
+
 #[tokio::test]
 async fn connections_are_bounded_for_each_peer_and_for_all() {
     const SCRAPE: &str = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
@@ -209,18 +215,45 @@ async fn connections_are_bounded_for_each_peer_and_for_all() {
     for _ in 0..server::MOST_OF_ONE_PEER {
         idle.push(connect_from(2, at).await);
     }
-    assert_eq!(hears(2, at, "").await, "HTTP/1.1 503 Service Unavailable");
-    assert_eq!(hears(3, at, SCRAPE).await, "HTTP/1.1 200 OK");
-    for x in 3..6 {
+    assert_eq!(hears(2, at, SCRAPE).await, "HTTP/1.1 200 OK");
+    assert!(is_closed(&mut idle[0]).await, "its own oldest ends for it");
+    for x in 3..7 {
         for _ in 0..server::MOST_OF_ONE_PEER {
             idle.push(connect_from(x, at).await);
         }
     }
-    assert_eq!(idle.len(), server::MOST_CONNECTIONS);
-    assert_eq!(hears(6, at, "").await, "HTTP/1.1 503 Service Unavailable");
-    drop(idle);
-    for x in [2, 6] {
-        while hears(x, at, SCRAPE).await != "HTTP/1.1 200 OK" {}
+    assert_eq!(hears(7, at, SCRAPE).await, "HTTP/1.1 200 OK");
+    for stream in &mut idle[1..16] {
+        assert!(is_closed(stream).await, "the oldest of all end for it");
+    }
+    stop.cancel();
+}
+
+/// Strangers connect from six addresses, send half a request each, and do it again as soon as they can.
+#[tokio::test]
+async fn half_open_requests_of_strangers_keep_no_probe_out() {
+    use tokio::io::AsyncWriteExt as _;
+    const PROBE: &str = "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let listener = bind("--health-probe-bind-address", "127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let health = Health {
+        vault: Ok(()),
+        token: Ok(()),
+        kubernetes: Ok(()),
+        told: Mutex::default(),
+    };
+    let stop = CancellationToken::new();
+    tokio::spawn(serve_health(listener, Arc::new(health), stop.clone()));
+    let mut half_open = Vec::new();
+    for round in 0..30 {
+        for x in 2..8 {
+            for _ in 0..(if round == 0 { 16 } else { 1 }) {
+                let mut stream = connect_from(x, at).await;
+                stream.write_all(b"GET /livez HTTP/1.1\r\nHost:").await.unwrap();
+                half_open.push(stream);
+            }
+        }
+        assert_eq!(hears(9, at, PROBE).await, "HTTP/1.1 200 OK", "probe {round}");
     }
     stop.cancel();
 }

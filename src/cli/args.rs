@@ -115,6 +115,9 @@ struct OwnershipGroup {
     /// Largest document, such as 512KiB; 0: what Vault takes
     #[arg(long, value_name = "SIZE", default_value = "0", value_parser = values::size)]
     max_document_size: u64,
+    /// Most documents of all sources in a namespace, 1 to 1000000
+    #[arg(long, value_name = "N", default_value = "5000", value_parser = |text: &str| values::whole(text, 1, 1_000_000))]
+    max_documents_per_namespace: u32,
 }
 
 #[derive(Args)]
@@ -309,6 +312,7 @@ impl Cli {
                 image_pull_secrets: extras.contains(&Extra::ImagePullSecrets),
                 csi: extras.contains(&Extra::Csi),
             },
+            max_documents: usize::try_from(self.ownership.max_documents_per_namespace).unwrap_or(usize::MAX),
             cleanup_timeout: self.deletion.cleanup_timeout,
             resync_interval: self.tuning.resync_interval.0,
             kinds,

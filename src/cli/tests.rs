@@ -70,6 +70,7 @@ fn defaults_are_the_contract() {
             image_pull_secrets: false,
             csi: false,
         },
+        max_documents: 5000,
         cleanup_timeout: Duration::from_secs(30),
         resync_interval: Some(Duration::from_hours(1)),
         kinds: vec![Kind::Deployment, Kind::Secret],

@@ -72,6 +72,13 @@ impl Outage {
         self.words().clone()
     }
 
+    /// A source that is gone waits no more.
+    pub(super) fn forget(&self, key: &SourceKey) {
+        if let Some(parked) = &mut *self.parked() {
+            parked.remove(key);
+        }
+    }
+
     /// A source has found Vault away: nobody tries any more until the prober has found it there. The
     /// source itself tries again after its own backoff, so that an answer which only it gets keeps
     /// nobody else waiting, and cannot go round and round.

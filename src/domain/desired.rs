@@ -60,11 +60,7 @@ impl Hint {
     pub fn of(source: &Source, ask: &Ask) -> Option<Self> {
         let path = ask.path.as_ref()?;
         if path.len() > path::LONGEST || check_bounds(source, ask).is_err() {
-            return Some(Self {
-                path: String::new(),
-                secrets: Vec::new(),
-                each: false,
-            });
+            return Some(Self::unknown());
         }
         let path = path.clone();
         let reference = |secret: &str, optional| Reference {
@@ -82,6 +78,24 @@ impl Hint {
             None => (source.references.clone(), true),
         };
         Some(Self { path, secrets, each })
+    }
+
+    /// Of a source that asks for more than it may: all that is kept is that it asks.
+    pub fn unknown() -> Self {
+        Self {
+            path: String::new(),
+            secrets: Vec::new(),
+            each: false,
+        }
+    }
+
+    /// How many documents it asks for.
+    pub fn documents(&self) -> usize {
+        match (self.path.is_empty(), self.each) {
+            (true, _) => 0,
+            (false, true) => self.secrets.len(),
+            (false, false) => 1,
+        }
     }
 
     /// The documents, in the mount that holds the path.

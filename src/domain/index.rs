@@ -3,12 +3,15 @@
 //! It keeps for each source what a reconcile needs before it has fetched anything, and no more.
 //! Secrets that no source names leave no trace in it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::annotations::Ask;
 use super::desired::Hint;
-use super::document::DocumentId;
+use super::document::{DocumentId, Mount};
 use super::path::Place;
 use super::plan::Contender;
 use super::problem::PathFault;
@@ -43,6 +46,21 @@ pub struct Tracked {
     pub hint: Option<Hint>,
     /// What the last reconcile learnt.
     pub memory: Memory,
+    /// Documents that count for it in its namespace.
+    documents: usize,
+    /// How many documents it asks for, if its namespace has no room for them: what it asks for is not kept.
+    pub refused: Option<usize>,
+    /// Its documents in one mount, since somebody asked who wants one of them.
+    resolved: RefCell<Option<Arc<Resolved>>>,
+}
+
+/// Where the documents of a source are, if its path lies in this mount.
+#[derive(Debug)]
+struct Resolved {
+    mount: Mount,
+    /// The documents by a hash of their paths, each with its place in [`Hint::secrets`]; `None`: they cannot
+    /// be told.
+    places: Option<HashMap<u64, usize>>,
 }
 
 /// What a source says about the end of its documents.
@@ -120,7 +138,16 @@ pub struct Index {
     secrets: HashMap<(String, String), SecretSlot>,
     /// By [`Index::loose`] path.
     neighbours: HashMap<String, Vec<SourceKey>>,
+    hasher: RandomState,
+    /// Most documents of one namespace, and how many each has.
+    most: usize,
+    documents: HashMap<String, usize>,
+    /// Whether this process reconciles. One that stands by keeps little of what is gone.
+    leads: bool,
 }
+
+/// Last words that a standby keeps: those of the sources that went just before it took over may matter.
+const MOST_LAST_WORDS: usize = 1000;
 
 impl Index {
     /// An empty one.
@@ -134,17 +161,42 @@ impl Index {
             last_words: HashMap::new(),
             secrets: HashMap::new(),
             neighbours: HashMap::new(),
+            hasher: RandomState::new(),
+            most: usize::MAX,
+            documents: HashMap::new(),
+            leads: false,
         }
+    }
+
+    /// Lets no namespace have more documents than this.
+    #[must_use]
+    pub fn with_most_documents(self, most: usize) -> Self {
+        Self { most, ..self }
+    }
+
+    /// Most documents of one namespace.
+    pub fn most_documents(&self) -> usize {
+        self.most
     }
 
     /// Notes a source as the watch shows it. The sources to reconcile: itself, when anything that
     /// decides has changed, and those that may want what it has given up.
     pub fn observe(&mut self, source: &Source, ask: &Ask, fingerprint: Digest) -> Vec<SourceKey> {
         let old = self.sources.get(&source.key);
-        if old.is_some_and(|tracked| tracked.fingerprint == fingerprint) {
+        if old.is_some_and(|old| {
+            let room = |asks| self.fits(&source.key.namespace, old.documents, asks);
+            old.fingerprint == fingerprint && !old.refused.is_some_and(room)
+        }) {
             return Vec::new();
         }
-        let hint = Hint::of(source, ask);
+        let mut hint = Hint::of(source, ask);
+        // What it has already it keeps, also while it asks for more.
+        let own = old.map_or(0, |old| old.documents);
+        let asks = hint.as_ref().map_or(0, Hint::documents);
+        let refused = (!self.fits(&source.key.namespace, own, asks)).then_some(asks);
+        if refused.is_some() {
+            hint = Some(Hint::unknown());
+        }
         let mut wake = vec![source.key.clone()];
         self.last_words.remove(&source.key);
         // An object made anew under the same name is another source: nothing is remembered for it.
@@ -176,7 +228,12 @@ impl Index {
             }),
             hint,
             memory,
+            documents: if refused.is_some() { own } else { asks },
+            refused,
+            resolved: RefCell::default(),
         };
+        self.count(&source.key.namespace, own, tracked.documents);
+        let given_up = tracked.documents < own;
         self.link(&source.key, tracked.hint.as_ref());
         for (secret, sight) in sights {
             if let Some(slot) = self.secrets.get_mut(&secret) {
@@ -184,9 +241,90 @@ impl Index {
             }
         }
         let asks = tracked.hint.is_some();
-        let old = self.sources.insert(source.key.clone(), tracked);
-        self.count_askless(&source.key, old.as_ref(), !asks);
+        // A standby does nothing for what asks for nothing, so nothing would ever end its place here. What has a
+        // misspelt annotation is warned about by the next leader.
+        let kept = self.leads || asks || source.finalizer || !ask.warnings.is_empty();
+        let old = if kept {
+            self.sources.insert(source.key.clone(), tracked)
+        } else {
+            self.sources.remove(&source.key)
+        };
+        self.count_askless(&source.key, old.as_ref(), kept && !asks);
+        if given_up {
+            wake.extend(self.next_in(&source.key.namespace));
+        }
         wake
+    }
+
+    /// Whether a namespace has room for a source to have so many documents, and not only `own`.
+    fn fits(&self, namespace: &str, own: usize, asks: usize) -> bool {
+        let used = self.documents.get(namespace).copied().unwrap_or(0);
+        asks <= own || used - own.min(used) + asks <= self.most
+    }
+
+    fn count(&mut self, namespace: &str, before: usize, after: usize) {
+        let used = self.documents.entry(namespace.to_owned()).or_default();
+        *used = (*used + after).saturating_sub(before);
+        if *used == 0 {
+            self.documents.remove(namespace);
+        }
+    }
+
+    /// Refused sources of a namespace that has room again, as many as fit.
+    fn next_in(&self, namespace: &str) -> Vec<SourceKey> {
+        let of_it = |(key, tracked): (&SourceKey, &Tracked)| {
+            let asks = tracked.refused.filter(|_| key.namespace == *namespace)?;
+            Some((tracked.created, key.clone(), asks, tracked.documents))
+        };
+        let mut refused: Vec<_> = self.sources.iter().filter_map(of_it).collect();
+        refused.sort();
+        let mut more = 0;
+        refused.retain(|(_, _, asks, own)| {
+            let fits = self.fits(namespace, *own, asks + more);
+            more += if fits { asks - asks.min(own) } else { 0 };
+            fits
+        });
+        refused.into_iter().map(|(_, key, ..)| key).collect()
+    }
+
+    /// Where a namespace has no room for all, those that hold documents by the ledger keep their place, and the
+    /// others ask for theirs again: which of them the watch has shown first says nothing.
+    fn seat(&mut self, holders: &HashMap<SourceKey, usize>) {
+        let full: HashSet<String> = self
+            .sources
+            .iter()
+            .filter(|(_, tracked)| tracked.refused.is_some())
+            .map(|(key, _)| key.namespace.clone())
+            .collect();
+        let keys: Vec<SourceKey> = self.sources.keys().cloned().collect();
+        for key in keys.into_iter().filter(|key| full.contains(&key.namespace)) {
+            let held = holders.get(&key).copied().unwrap_or(0);
+            let Some(tracked) = self.sources.get(&key) else {
+                continue;
+            };
+            let before = tracked.documents;
+            let refused = tracked.refused.or((before > held).then_some(before));
+            if refused.is_some() && tracked.refused.is_none() {
+                self.unlink(&key);
+            }
+            let Some(tracked) = self.sources.get_mut(&key) else {
+                continue;
+            };
+            if refused.is_some() {
+                tracked.refused = refused;
+                tracked.documents = held;
+                tracked.hint = Some(Hint::unknown());
+                tracked.memory.documents.clear();
+                self.count(&key.namespace, before, held);
+            }
+        }
+    }
+
+    /// This process reconciles from now on. `holders` have so many documents by the ledger. What the ledger gives to nobody needs no last word.
+    pub fn lead(&mut self, holders: &HashMap<SourceKey, usize>) {
+        self.leads = true;
+        self.last_words.retain(|key, _| holders.contains_key(key));
+        self.seat(holders);
     }
 
     /// Keeps `askless` true when a source takes the place of what was known of it before.
@@ -213,9 +351,21 @@ impl Index {
     /// what the ledger still holds for it, and those that may want what it leaves.
     pub fn forget(&mut self, key: &SourceKey) -> Vec<SourceKey> {
         let mut wake = self.unlink(key);
-        let old = self.sources.remove(key);
-        self.count_askless(key, old.as_ref(), false);
-        if let Some(word) = old.and_then(|tracked| tracked.last_word) {
+        let gone = self.sources.remove(key);
+        self.count_askless(key, gone.as_ref(), false);
+        if let Some(given_up) = gone
+            .as_ref()
+            .map(|gone| gone.documents)
+            .filter(|given_up| *given_up > 0)
+        {
+            self.count(&key.namespace, given_up, 0);
+            wake.extend(self.next_in(&key.namespace));
+        }
+        if let Some(word) = gone.and_then(|gone| gone.last_word) {
+            if !self.leads && self.last_words.len() >= MOST_LAST_WORDS {
+                let any = self.last_words.keys().next().cloned();
+                any.map(|any| self.last_words.remove(&any));
+            }
             self.last_words.insert(key.clone(), word);
         }
         wake.push(key.clone());
@@ -390,12 +540,15 @@ impl Index {
         })
     }
 
-    /// The other live sources that want the document `id`, which `me` wants or leaves. `holders` are
+    /// The other live sources that want the document `id` of this mount, which `me` wants or leaves. `places` says
+    /// where in the mount a source's documents are; it is asked once for each source and mount, as long as the
+    /// source stays as it is, so that a question costs no more than there are sharers. `holders` are
     /// those that the ledger and the claim name: one of these whose path or list cannot be read now
     /// still wants what it holds, since a source with a problem loses nothing.
     pub fn rivals(
         &self,
         me: &SourceKey,
+        mount: &Mount,
         id: &DocumentId,
         holders: &[&SourceKey],
         places: impl Fn(&SourceKey, &Hint) -> Result<Vec<Place>, PathFault>,
@@ -415,17 +568,56 @@ impl Index {
                 let contender = self.contender(key)?;
                 let tracked = self.sources.get(key)?;
                 let hint = tracked.hint.as_ref()?;
-                let (wants, unclear) = match places(key, hint) {
-                    Ok(places) => {
+                let resolved = self.resolve(key, tracked, hint, mount, &places);
+                let (wants, unclear) = match &resolved.places {
+                    Some(places) => {
                         let wants = |at: usize| !hint.each || !self.is_dropped(key, &hint.secrets[at]);
-                        let at = places.iter().position(|place| place.id == *id);
+                        let at = places.get(&self.hashed(&id.path)).copied();
                         (at.is_some_and(wants), tracked.unclear)
                     }
-                    Err(_) => (false, true),
+                    None => (false, true),
                 };
                 (wants || (unclear && holders.contains(&key))).then_some(contender)
             })
             .collect()
+    }
+
+    /// A source's documents in a mount, from what was resolved before if that was for this mount.
+    fn resolve(
+        &self,
+        key: &SourceKey,
+        tracked: &Tracked,
+        hint: &Hint,
+        mount: &Mount,
+        places: impl Fn(&SourceKey, &Hint) -> Result<Vec<Place>, PathFault>,
+    ) -> Arc<Resolved> {
+        let known = tracked.resolved.borrow().clone();
+        if let Some(known) = known.filter(|known| known.mount == *mount) {
+            return known;
+        }
+        let places = places(key, hint).ok();
+        // That its path lies in another mount is found out fast, and must not displace what was resolved there.
+        let elsewhere = places.as_ref().is_some_and(Vec::is_empty);
+        let by_path = |places: Vec<Place>| {
+            let mut by_path = HashMap::with_capacity(places.len());
+            for (at, place) in places.into_iter().enumerate() {
+                by_path.entry(self.hashed(&place.id.path)).or_insert(at);
+            }
+            by_path
+        };
+        let resolved = Arc::new(Resolved {
+            mount: mount.clone(),
+            places: places.map(by_path),
+        });
+        if !elsewhere {
+            tracked.resolved.replace(Some(Arc::clone(&resolved)));
+        }
+        resolved
+    }
+
+    /// Keyed at random, so that nobody can make two paths that are taken for one.
+    fn hashed(&self, path: &str) -> u64 {
+        self.hasher.hash_one(path)
     }
 
     /// Whether a source that discovers its Secrets has no document for this one now.
@@ -531,16 +723,26 @@ impl Index {
                 }
             }
         }
-        let mut sharers = Vec::new();
+        // Each once, however many paths it shares.
+        let mut sharers = HashSet::new();
         for loose in self.loose_paths(key, &hint) {
             if let Some(keys) = self.neighbours.get_mut(&loose) {
                 keys.retain(|other| other != key);
-                sharers.extend(keys.iter().cloned());
+                for other in keys
+                    .iter()
+                    .filter(|other| !sharers.contains(*other))
+                    .cloned()
+                    .collect::<Vec<_>>()
+                {
+                    sharers.insert(other);
+                }
                 if keys.is_empty() {
                     self.neighbours.remove(&loose);
                 }
             }
         }
+        let mut sharers: Vec<_> = sharers.into_iter().collect();
+        sharers.sort();
         sharers
     }
 
@@ -551,7 +753,8 @@ impl Index {
             .iter()
             .filter_map(|loose| self.neighbours.get(loose))
             .flatten();
-        keys.filter(|key| *key != me).cloned().collect()
+        let others: HashSet<&SourceKey> = keys.filter(|key| *key != me).collect();
+        others.into_iter().cloned().collect()
     }
 }
 

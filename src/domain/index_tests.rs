@@ -129,7 +129,7 @@ fn a_source_whose_list_cannot_be_read_loses_nothing_to_another() {
         path: "secret".into(),
         version: KvVersion::V2,
     };
-    let rivals = index.rivals(&key("waits"), &id, &[&holder], |key, hint| {
+    let rivals = index.rivals(&key("waits"), &mount, &id, &[&holder], |key, hint| {
         hint.places(key, &mount, &settings)
     });
     assert_eq!(rivals.len(), 1);
@@ -149,7 +149,7 @@ fn a_source_that_asks_for_more_than_it_may_loses_nothing_to_another() {
         path: "secret".into(),
         version: KvVersion::V2,
     };
-    let rivals = index.rivals(&key("waits"), &id, &[&holder], |key, hint| {
+    let rivals = index.rivals(&key("waits"), &mount, &id, &[&holder], |key, hint| {
         hint.places(key, &mount, &settings)
     });
     assert_eq!(rivals.len(), 1);
@@ -206,4 +206,152 @@ fn a_source_that_asks_for_something_else_has_its_problems_reported_at_once() {
     set(&mut index, None);
     listing(&mut index, "web", r#"[{"name": "third"}]"#);
     assert_eq!(repeat_at(&index), None);
+}
+
+/// Twenty sources want the same five hundred documents. Each source is resolved once, not once for each document.
+#[test]
+fn who_wants_a_document_costs_no_more_than_its_sharers() {
+    let mut index = index();
+    for number in 0..20 {
+        let source = Source {
+            key: key(&format!("app{number:02}")),
+            uid: number.to_string(),
+            created: number,
+            deleting: None,
+            finalizer: false,
+            annotations: [("path".to_owned(), "secret/app".to_owned())].into(),
+            references: (0..500)
+                .map(|at| Reference {
+                    secret: format!("s{at}"),
+                    optional: false,
+                })
+                .collect(),
+        };
+        let ask = annotations::parse(&source.annotations);
+        let print = DIGESTER.fields([source.uid.as_bytes()].into_iter());
+        index.observe(&source, &ask, print);
+    }
+    let settings = settings();
+    let mount = Mount {
+        path: "secret".into(),
+        version: KvVersion::V2,
+    };
+    let resolved = std::cell::Cell::new(0);
+    let places = |key: &SourceKey, hint: &Hint| {
+        let places = hint.places(key, &mount, &settings)?;
+        resolved.set(resolved.get() + places.len());
+        Ok(places)
+    };
+    for at in 0..500 {
+        let id = DocumentId::new("secret", format!("app/s{at}"));
+        let rivals = index.rivals(&key("app00"), &mount, &id, &[], places);
+        assert_eq!(rivals.len(), 19);
+    }
+    assert_eq!(resolved.get(), 19 * 500);
+    // One that changes is resolved anew, and gives the others up with each of them named once.
+    let woken = observe(
+        &mut index,
+        "app07",
+        &[("path", "secret/other"), ("secrets", r#"[{"name": "s1"}]"#)],
+    );
+    assert_eq!(woken.len(), 20);
+    let id = DocumentId::new("secret", "app/s1");
+    assert_eq!(index.rivals(&key("app00"), &mount, &id, &[], places).len(), 18);
+}
+
+#[test]
+fn a_standby_keeps_nothing_of_sources_that_are_gone_but_some_last_words() {
+    let mut index = index();
+    for number in 0..3000 {
+        let name = format!("ghost{number}");
+        listing(&mut index, &name, r#"[{"name": "db"}]"#);
+        index.forget(&key(&name));
+    }
+    listing(&mut index, "plain", r#"[{"name": "db"}]"#);
+    observe(&mut index, "plain", &[]);
+    assert!(index.is_empty() && index.secrets.is_empty() && index.neighbours.is_empty());
+    assert_eq!(index.last_words.len(), 1000);
+    listing(&mut index, "last", r#"[{"name": "db"}]"#);
+    index.forget(&key("last"));
+    index.lead(&[(key("last"), 1)].into());
+    assert_eq!(index.last_words.keys().collect::<Vec<_>>(), [&key("last")]);
+    // A leader ends each last word itself, and may need any of them until then.
+    for number in 0..3000 {
+        let name = format!("ghost{number}");
+        listing(&mut index, &name, r#"[{"name": "db"}]"#);
+        index.forget(&key(&name));
+    }
+    assert_eq!(index.last_words.len(), 3001);
+}
+
+/// A namespace of at most ten documents, and Deployments that use so many Secrets.
+fn app(index: &mut Index, name: &str, secrets: usize) -> Vec<SourceKey> {
+    let source = Source {
+        key: key(name),
+        uid: name.into(),
+        created: 1,
+        deleting: None,
+        finalizer: false,
+        annotations: [("path".to_owned(), format!("secret/{name}"))].into(),
+        references: (0..secrets)
+            .map(|at| Reference {
+                secret: format!("s{at}"),
+                optional: false,
+            })
+            .collect(),
+    };
+    let ask = annotations::parse(&source.annotations);
+    let print = DIGESTER.fields([name.as_bytes(), &secrets.to_le_bytes()].into_iter());
+    index.observe(&source, &ask, print)
+}
+
+fn refused(index: &Index) -> Vec<(&str, usize)> {
+    let mut refused: Vec<_> = index
+        .sources
+        .iter()
+        .filter_map(|(key, tracked)| Some((key.name.as_str(), tracked.refused?)))
+        .collect();
+    refused.sort_unstable();
+    refused
+}
+
+#[test]
+fn a_namespace_has_its_share_and_those_that_come_last_wait_for_room() {
+    let mut index = index().with_most_documents(10);
+    for (name, secrets) in [("a", 6), ("b", 4), ("c", 3), ("d", 2)] {
+        app(&mut index, name, secrets);
+    }
+    assert_eq!(refused(&index), [("c", 3), ("d", 2)]);
+    assert_eq!(app(&mut index, "c", 3), [], "no news while there is no room");
+    app(&mut index, "b", 5);
+    assert_eq!(
+        refused(&index),
+        [("b", 5), ("c", 3), ("d", 2)],
+        "it keeps its four"
+    );
+    assert_eq!(index.documents["shop"], 10);
+    let woken = app(&mut index, "a", 3);
+    assert_eq!(woken, [key("a"), key("b"), key("d")], "as many as fit");
+    app(&mut index, "b", 5);
+    app(&mut index, "d", 2);
+    assert_eq!(refused(&index), [("c", 3)]);
+    for name in ["a", "b", "c", "d"] {
+        index.forget(&key(name));
+    }
+    assert!(index.documents.is_empty());
+}
+
+#[test]
+fn those_that_hold_documents_keep_them_in_whatever_order_the_watch_shows_them() {
+    let mut index = index().with_most_documents(10);
+    for (name, secrets) in [("new", 6), ("other", 4), ("old", 5)] {
+        app(&mut index, name, secrets);
+    }
+    assert_eq!(refused(&index), [("old", 5)]);
+    index.lead(&[(key("old"), 5)].into());
+    for (name, secrets) in [("new", 6), ("other", 4), ("old", 5)] {
+        app(&mut index, name, secrets);
+    }
+    assert_eq!(refused(&index), [("new", 6)]);
+    assert_eq!(index.documents["shop"], 9);
 }

@@ -92,6 +92,18 @@ pub enum Problem {
         /// How many may be.
         limit: usize,
     },
+    /// The namespace has as many documents as it may.
+    #[error(
+        "namespace {namespace:?} may have {limit} documents; there is no room for the {count} of this source"
+    )]
+    NamespaceFull {
+        /// The namespace.
+        namespace: String,
+        /// How many the source asks for.
+        count: usize,
+        /// How many the namespace may have.
+        limit: usize,
+    },
     /// An annotation's value is none of those it can have.
     #[error(
         "vault-sync.io/{annotation}: {value:?} is not allowed{}; use {allowed}",
@@ -157,6 +169,18 @@ pub enum Problem {
         /// Its size: keys and values, in bytes.
         size: usize,
         /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The document takes more memory than there is for payload.
+    #[error(
+        "{document} would take {size} bytes of memory while it is sent, more than the {limit} that there are"
+    )]
+    NoMemory {
+        /// The document.
+        document: DocumentId,
+        /// What it takes at least, in bytes.
+        size: usize,
+        /// What there is, in bytes.
         limit: usize,
     },
     /// The document is somebody else's.
@@ -351,6 +375,9 @@ impl Problem {
             Self::TooMany { .. } => {
                 "name those that are needed in vault-sync.io/secrets; nothing in Vault was changed"
             }
+            Self::NamespaceFull { .. } => {
+                "have other sources of the namespace ask for less, or raise --max-documents-per-namespace; nothing in Vault was changed"
+            }
             Self::Value { .. } => "correct the value, or remove the annotation",
             Self::Collision { .. } => {
                 r#"give one of them a prefix, or another name with {"from": …, "to": …}"#
@@ -365,6 +392,9 @@ impl Problem {
             Self::Empty { .. } => "add a key to the Secret, or use a KV v2 mount",
             Self::TooLarge { .. } => {
                 "choose fewer keys, split the Secret, or raise --max-document-size and the memory limit (GOMEMLIMIT)"
+            }
+            Self::NoMemory { .. } => {
+                "choose fewer keys, split the Secret, or raise the memory limit (GOMEMLIMIT)"
             }
             Self::Conflict {
                 owner: Owner::Nobody, ..

@@ -1,6 +1,6 @@
 //! The label sets, and who still has series.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -64,15 +64,49 @@ pub(super) struct Setting {
 #[derive(Clone, Default, Debug)]
 pub(super) struct Sources(pub(super) Arc<Mutex<ByNames>>);
 
+/// Namespaces without sources whose series are kept: the last numbers of each should still be scraped.
+pub(super) const MOST_EMPTY: usize = 100;
+
 #[derive(Default, Debug)]
-pub(super) struct ByNames(pub(super) HashMap<ByName, Shared>);
+pub(super) struct ByNames {
+    pub(super) sources: HashMap<ByName, Shared>,
+    /// How many names each namespace has.
+    counts: HashMap<String, usize>,
+    /// Namespaces whose last name has gone, in that order.
+    empty: VecDeque<String>,
+}
 
 impl ByNames {
     /// What the source shares, with itself in it.
     pub(super) fn shared(&mut self, source: &SourceKey) -> &mut Shared {
-        let shared = self.0.entry(ByName::of(source)).or_default();
+        let name = ByName::of(source);
+        if !self.sources.contains_key(&name) {
+            let count = self.counts.entry(name.namespace.clone()).or_default();
+            *count += 1;
+            if *count == 1 {
+                self.empty.retain(|empty| *empty != name.namespace);
+            }
+        }
+        let shared = self.sources.entry(name).or_default();
         shared.kinds.entry(source.kind).or_default();
         shared
+    }
+
+    /// Takes a name out. The namespace whose series go now, if there is one.
+    pub(super) fn remove(&mut self, name: &ByName) -> Option<String> {
+        self.sources.remove(name)?;
+        let count = self.counts.get_mut(&name.namespace)?;
+        *count -= 1;
+        if *count > 0 {
+            return None;
+        }
+        self.counts.remove(&name.namespace);
+        self.empty.push_back(name.namespace.clone());
+        if self.empty.len() > MOST_EMPTY {
+            self.empty.pop_front()
+        } else {
+            None
+        }
     }
 }
 

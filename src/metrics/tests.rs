@@ -148,3 +148,30 @@ fn two_kinds_of_one_name_share_their_series() {
     metrics.forget(&secret);
     assert_eq!(lines(&registry), ZEROES);
 }
+
+#[test]
+fn the_series_of_namespaces_without_sources_go_when_a_hundred_more_are_empty() {
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let in_namespace = |number: usize| SourceKey {
+        namespace: format!("ns{number}"),
+        ..source(Kind::Deployment, "web")
+    };
+    for number in 0..150 {
+        metrics.sync_succeeded(&in_namespace(number), Duration::from_millis(1));
+        metrics.document_written(&format!("ns{number}"));
+        metrics.document_deleted(&format!("ns{number}"));
+        metrics.secret_not_found(&format!("ns{number}"));
+        metrics.secret_key_missing(&format!("ns{number}"));
+        if number > 0 {
+            metrics.forget(&in_namespace(number));
+        }
+    }
+    let lines = lines(&registry);
+    let of = |number: usize| {
+        let label = format!("namespace=\"ns{number}\"");
+        lines.iter().filter(|line| line.contains(&label)).count()
+    };
+    assert_eq!(of(0), 4 + 3, "it has a source");
+    assert_eq!((of(1), of(49), of(50), of(149)), (0, 0, 4, 4));
+}

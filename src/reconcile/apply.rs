@@ -1,11 +1,10 @@
 //! Bringing wanted documents to Vault: ledger, finalizer, write, claim; in this order.
 
-use std::collections::BTreeMap;
-
+use super::inputs::Made;
 use super::report::{of_kubernetes, of_ledger};
 use super::{Moved, Reconciler, Run, now};
 use crate::domain::annotations::Ask;
-use crate::domain::desired::{Assembled, Wanted, assemble};
+use crate::domain::desired::{Assembled, Wanted};
 use crate::domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount, Observed};
 use crate::domain::index::Remembered;
 use crate::domain::ledger::{LedgerEntry, State};
@@ -91,23 +90,20 @@ impl Run<'_> {
             (None, None) => return Err(Moved),
         };
 
-        let mut share = on.budget.share(wanted.entries.len()).await;
-        let limit = self.largest();
-        let secrets = match self.fetch(source, wanted, on.budget.largest()).await {
-            Ok(secrets) => secrets,
+        let Made {
+            assembled,
+            mut versions,
+            share,
+        } = match self.make(source, wanted).await {
+            Ok(made) => made,
             Err(problems) => return Ok(Some(self.all_failed(id, problems))),
         };
-        share.shrink(secrets.values());
-        let mut versions: BTreeMap<String, String> = secrets
-            .iter()
-            .map(|(name, payload)| (name.clone(), payload.resource_version.clone()))
-            .collect();
         let itself = if source.key.kind == Kind::Secret {
             versions.get_mut(&source.key.name)
         } else {
             None
         };
-        let content = match assemble(wanted, &source.key.namespace, secrets, Some(limit)) {
+        let content = match assembled {
             Assembled::Nothing => return Ok(None),
             Assembled::Problems(problems) => return Ok(Some(self.all_failed(id, problems))),
             Assembled::Content { content, warnings } => {

@@ -1,109 +1,263 @@
-//! Bounds the payload in flight: how many bytes of Secrets may be in memory at once.
+//! Bounds the payload in flight: how many bytes of Secrets may be in memory at once. Decided by [`Room`].
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::domain::value::{Payload, Value};
+use crate::domain::room::{Room, Ticket};
 
-const KIB: usize = 1024;
-/// A Secret is at most 1 MiB. It is held up to four times for a moment: as the API server's reply in
-/// base64, decoded, and as the request to Vault, twice while that is sent.
-const WORST: usize = 4 * KIB;
+const MIB: usize = 1024 * 1024;
+/// A Secret is at most 1 MiB. JSON may write each byte of it as six, and both are held while that is sent.
+const LEAST: usize = 8 * MIB;
 /// Without a limit of memory: what the chart's default limit would give.
-const DEFAULT: usize = 64 * KIB;
+const DEFAULT: usize = 64 * MIB;
+/// Reads beside the one that each document always has: they share the API server with all other work.
+const SPARE_READS: usize = 16;
 
-/// The budget, in KiB.
+/// The budget, in bytes.
 #[derive(Clone)]
 pub struct Budget {
-    total: u32,
-    left: Arc<Semaphore>,
-    freed: Arc<Notify>,
+    inner: Arc<Mutex<Inner>>,
+    total: usize,
+    reads: Arc<Semaphore>,
 }
 
-/// A part of the budget, until it is dropped.
+struct Inner {
+    room: Room,
+    waiting: HashMap<Ticket, oneshot::Sender<()>>,
+}
+
+/// A document's part of the budget, until it is dropped.
 pub struct Share {
-    permit: Option<OwnedSemaphorePermit>,
-    freed: Arc<Notify>,
+    budget: Budget,
+    namespace: String,
+    part: Mutex<Part>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Part {
+    /// What is taken of the budget.
+    taken: usize,
+    /// What the document uses of that.
+    used: usize,
+    /// What was granted at the beginning. It stays until [`Share::settle`].
+    granted: usize,
 }
 
 impl Budget {
     /// Half of the memory limit (bytes), the other half being for everything else.
     pub fn new(limit: Option<u64>) -> Self {
-        let half = limit.map_or(DEFAULT, |bytes| {
-            usize::try_from(bytes / 2).unwrap_or(usize::MAX) / KIB
-        });
-        let total = u32::try_from(half.max(WORST))
-            .unwrap_or(u32::MAX / 2)
-            .min(u32::MAX / 2);
+        let half = limit.map_or(DEFAULT, |bytes| usize::try_from(bytes / 2).unwrap_or(usize::MAX));
+        let total = half.clamp(LEAST, usize::MAX / 8);
         Self {
+            inner: Arc::new(Mutex::new(Inner {
+                room: Room::new(total),
+                waiting: HashMap::new(),
+            })),
             total,
-            left: Arc::new(Semaphore::new(total as usize)),
-            freed: Arc::default(),
+            reads: Arc::new(Semaphore::new(SPARE_READS)),
         }
     }
 
-    /// The most bytes that one document may have without taking more than there is: beyond that it
-    /// would take the process down, and with it everybody else's documents.
+    /// The most bytes that one document may have: it is held several times for a moment.
     pub fn largest(&self) -> usize {
-        self.total as usize * KIB / 4
+        self.total / 4
     }
 
-    /// Waits for room for this many Secrets of the worst size. One document that needs more than
-    /// there is at all gets the whole, alone.
-    pub async fn share(&self, secrets: usize) -> Share {
-        let wanted = u32::try_from(secrets.saturating_mul(WORST))
-            .unwrap_or(u32::MAX)
-            .min(self.total);
-        let permit = if wanted > self.total / 2 {
-            self.when_there(wanted).await
-        } else {
-            self.left.clone().acquire_many_owned(wanted).await.ok()
+    /// The bytes that there are.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    /// The right to read one more Secret beside others of the same document, if there is one now.
+    pub fn spare_read(&self) -> Option<OwnedSemaphorePermit> {
+        self.reads.clone().try_acquire_owned().ok()
+    }
+
+    /// Waits for so many bytes, at most all. Whoever waits must hold no other share: see [`Room`].
+    pub async fn share(&self, namespace: &str, bytes: usize) -> Share {
+        let bytes = bytes.min(self.total);
+        let share = |bytes| Share {
+            budget: self.clone(),
+            namespace: namespace.to_owned(),
+            part: Mutex::new(Part {
+                taken: bytes,
+                used: 0,
+                granted: bytes,
+            }),
         };
-        match permit {
-            Some(permit) => Share {
-                permit: Some(permit),
-                freed: self.freed.clone(),
-            },
-            None => unreachable!("nobody ever closes the budget"),
+        let mut wait = {
+            let mut inner = self.lock();
+            if inner.room.take(namespace, bytes) {
+                return share(bytes);
+            }
+            let ticket = inner.room.wait(namespace, bytes);
+            let (granted, answer) = oneshot::channel();
+            inner.waiting.insert(ticket, granted);
+            Wait {
+                budget: self.clone(),
+                namespace: namespace.to_owned(),
+                ticket,
+                bytes,
+                answer: Some(answer),
+            }
+        };
+        if let Some(answer) = &mut wait.answer {
+            // The sender is dropped only after it has been used.
+            let _ = answer.await;
         }
+        wait.answer = None;
+        share(bytes)
     }
 
-    /// Who wants most of the budget stands in no line: what a write that hangs holds may not come back soon,
-    /// and all who come later would wait for it too.
-    async fn when_there(&self, wanted: u32) -> Option<OwnedSemaphorePermit> {
-        loop {
-            let freed = self.freed.notified();
-            tokio::pin!(freed);
-            // Listen before looking, or what is given back in between would go unheard.
-            freed.as_mut().enable();
-            match self.left.clone().try_acquire_many_owned(wanted) {
-                Ok(permit) => return Some(permit),
-                Err(TryAcquireError::Closed) => return None,
-                Err(TryAcquireError::NoPermits) => freed.await,
+    fn give_back(&self, namespace: &str, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        let mut inner = self.lock();
+        for ticket in inner.room.give_back(namespace, bytes) {
+            if let Some(granted) = inner.waiting.remove(&ticket) {
+                // A waiter that is cut off meanwhile gives it back itself.
+                let _ = granted.send(());
             }
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // It is whole after every statement, so a panic elsewhere leaves nothing half done.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody who waits, and may be cut off.
+struct Wait {
+    budget: Budget,
+    namespace: String,
+    ticket: Ticket,
+    bytes: usize,
+    /// `None`: it has been granted, and somebody has it.
+    answer: Option<oneshot::Receiver<()>>,
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        if self.answer.is_none() {
+            return;
+        }
+        let still_waits = {
+            let mut inner = self.budget.lock();
+            inner.waiting.remove(&self.ticket);
+            inner.room.withdraw(self.ticket)
+        };
+        if !still_waits {
+            self.budget.give_back(&self.namespace, self.bytes);
+        }
+    }
+}
+
+impl Share {
+    /// How much of it is used.
+    pub fn used(&self) -> usize {
+        self.part().used
+    }
+
+    /// Uses more of it, and makes it larger if it must be. Whether there was room at once.
+    #[must_use]
+    pub fn grow(&self, by: usize) -> bool {
+        let mut part = self.part();
+        let used = part.used.saturating_add(by);
+        let more = used.saturating_sub(part.taken);
+        let fits = self.budget.lock().room.take(&self.namespace, more);
+        if fits {
+            part.used = used;
+            part.taken += more;
+        }
+        fits
+    }
+
+    /// Uses less of it.
+    pub fn shrink(&self, by: usize) {
+        let mut part = self.part();
+        part.used = part.used.saturating_sub(by);
+        let surplus = part.taken - part.taken.min(part.used.max(part.granted));
+        part.taken -= surplus;
+        drop(part);
+        self.budget.give_back(&self.namespace, surplus);
+    }
+
+    /// Uses this much of it. Whether there was room at once.
+    #[must_use]
+    pub fn resize(&self, to: usize) -> bool {
+        let used = self.used();
+        if to > used {
+            return self.grow(to - used);
+        }
+        self.shrink(used - to);
+        true
+    }
+
+    /// Gives back what is not used.
+    pub fn settle(&self) {
+        self.part().granted = 0;
+        self.shrink(0);
+    }
+
+    fn part(&self) -> MutexGuard<'_, Part> {
+        self.part.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        drop(self.permit.take());
-        self.freed.notify_waiters();
+        let taken = self.part().taken;
+        self.budget.give_back(&self.namespace, taken);
     }
 }
 
-impl Share {
-    /// Gives back what the Secrets turned out not to need.
-    pub fn shrink<'a>(&mut self, payloads: impl Iterator<Item = &'a Payload>) {
-        let bytes: usize = payloads
-            .flat_map(|payload| payload.data.values())
-            .map(Value::len)
-            .sum();
-        let needed = (bytes * 4).div_ceil(KIB).max(1);
-        let Some(permit) = &mut self.permit else { return };
-        let surplus = permit.num_permits().saturating_sub(needed);
-        drop(permit.split(surplus));
-        self.freed.notify_waiters();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_uses_what_was_granted_before_it_takes_more() {
+        let budget = Budget::new(Some(16 << 20));
+        let taken = |share: &Share| share.part().taken;
+        let share = futures_util::FutureExt::now_or_never(budget.share("a", 100)).unwrap();
+        assert!(share.grow(60) && share.grow(40));
+        assert_eq!(taken(&share), 100);
+        assert!(share.grow(50));
+        assert_eq!((taken(&share), share.used()), (150, 150));
+        share.shrink(120);
+        assert_eq!((taken(&share), share.used()), (100, 30));
+        share.settle();
+        assert_eq!((taken(&share), share.used()), (30, 30));
+        assert!(share.resize(70) && share.resize(10));
+        assert_eq!((taken(&share), share.used()), (10, 10));
+        assert!(!share.grow(8 << 20));
+        assert_eq!((taken(&share), share.used()), (10, 10));
+    }
+
+    #[tokio::test]
+    async fn who_waits_gets_what_comes_back_and_who_is_cut_off_leaves_nothing_taken() {
+        let budget = Budget::new(Some(16 << 20));
+        let all = budget.share("a", usize::MAX).await;
+        assert!(all.grow(8 << 20) && !all.grow(1));
+        let asks = |namespace: &'static str| {
+            let budget = budget.clone();
+            tokio::spawn(async move { budget.share(namespace, 1 << 20).await })
+        };
+        let (waits, cut_off) = (asks("b"), asks("c"));
+        while budget.lock().waiting.len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        cut_off.abort();
+        assert!(cut_off.await.is_err());
+        assert_eq!(budget.lock().waiting.len(), 1);
+        all.settle();
+        all.shrink(2 << 20);
+        assert_eq!(waits.await.unwrap().part().taken, 1 << 20);
+        drop(all);
+        assert_eq!(budget.share("d", usize::MAX).await.part().taken, 8 << 20);
     }
 }

@@ -22,6 +22,7 @@ use crate::domain::plan::{Seen, may_trust};
 use crate::domain::problem::Problem;
 use crate::domain::source::{Source, SourceKey};
 use crate::domain::value::{Digest, Digester};
+use crate::kube;
 use crate::mounts::Fault;
 use crate::vault::ErrorKind;
 
@@ -134,13 +135,17 @@ impl Reconciler {
             .is_some_and(|t| t.force.is_some() && t.force != memory.force);
         let trust = tracked.as_ref().is_some_and(|t| t.trust) && !recheck && !forced;
 
+        let left = tracked
+            .as_ref()
+            .and_then(|tracked| self.time_left_of(key, tracked));
+        let named = tracked.as_ref().and_then(|tracked| tracked.hint.clone());
         let Locked {
             lock,
             held_up,
             mount,
             ids,
             lost,
-        } = self.lock(key, tracked.as_ref(), recheck || forced).await?;
+        } = self.lock(key, left, named.as_ref(), recheck || forced).await?;
 
         let unsettled = |id: &DocumentId| Some((id.clone(), self.unsettled_until(id)?));
         let unsettled = lock.ids().iter().filter_map(unsettled).collect();
@@ -178,17 +183,10 @@ impl Reconciler {
         if self.nothing_is_wanted {
             return Ok(gathered);
         }
-        // A write by what is remembered needs to know that the mount is the same still: see `ensure_versioned`.
-        let confirmed = async {
-            match &mount {
-                Some(Ok(mount)) if gathered.seen.is_empty() && mount.version == KvVersion::V2 => {
-                    // Whatever comes of it, the write asks whether it is vouched for.
-                    let _ = self.mounts.confirm(mount).await;
-                }
-                _ => {}
-            }
-        };
-        let (source, ()) = tokio::join!(self.kube.source(key), confirmed);
+        let remembered = mount.as_ref().filter(|_| gathered.seen.is_empty());
+        let source = self
+            .read(key, remembered.and_then(|mount| mount.as_ref().ok()))
+            .await;
         match source {
             Ok(source) => gathered.source = source,
             Err(error) => gathered.unreadable = Some(of_kubernetes(&error)),
@@ -204,11 +202,7 @@ impl Reconciler {
         let news = self.index().observe(source, &gathered.ask, print);
         let changed = !news.is_empty();
         wake.extend(news.into_iter().filter(|other| other != key));
-        let now = source
-            .deleting
-            .is_none()
-            .then(|| Hint::of(source, &gathered.ask))
-            .flatten();
+        let (now, full) = self.asked(source);
         let force = gathered.ask.force;
         let unforeseen = force.is_some() && force != gathered.memory.force && !forced;
         if now != hint
@@ -221,23 +215,34 @@ impl Reconciler {
         }
         if now.is_some() {
             gathered.problems.clone_from(&gathered.ask.problems);
-            self.compile(&mut gathered, mount);
+            match full {
+                Some(full) => gathered.problems.push(full),
+                None => self.compile(&mut gathered, mount),
+            }
         }
         Ok(gathered)
     }
 
+    /// Reads the source. A write by what is remembered of a mount needs to know that it is the same still (see
+    /// `ensure_versioned`): that is asked at the same time, and whatever comes of it, the write looks at that.
+    async fn read(&self, key: &SourceKey, remembered: Option<&Mount>) -> Result<Option<Source>, kube::Error> {
+        match remembered.filter(|mount| mount.version == KvVersion::V2) {
+            Some(mount) => tokio::join!(self.kube.source(key), self.mounts.confirm(mount)).0,
+            None => self.kube.source(key).await,
+        }
+    }
+
     /// Takes the locks of a pass, once and for all: of the documents that the source will want, as far as that can
-    /// be foreseen, and of those that the ledger gives to it.
+    /// be foreseen, and of those that the ledger gives to it. `left`: it is being deleted, and may wait so long.
     async fn lock(
         &self,
         key: &SourceKey,
-        tracked: Option<&Tracked>,
+        left: Option<Duration>,
+        hint: Option<&Hint>,
         recheck: bool,
     ) -> Result<Locked<'_>, Moved> {
         let held: Vec<DocumentId> = self.ledger.of(key).into_iter().map(|(id, _)| id).collect();
-        let departing = tracked.is_some_and(|tracked| tracked.deleting.is_some());
-        let left = tracked.and_then(|tracked| self.time_left_of(key, tracked));
-        let hint = tracked.and_then(|tracked| tracked.hint.as_ref());
+        let departing = left.is_some();
         // A source that is being deleted wants nothing. If the ledger knows nothing of it, it may have been lost.
         let foreseen = match hint.filter(|_| !departing || held.is_empty()) {
             Some(hint) => within(left, self.foresee(key, hint, recheck)).await,
@@ -297,6 +302,21 @@ impl Reconciler {
     pub(super) fn trusted(&self, key: &SourceKey, memory: &Memory, id: &DocumentId) -> Option<Remembered> {
         let known = memory.documents.get(id).copied()?;
         may_trust(key, self.ledger.get(id).as_ref()).then_some(known)
+    }
+
+    /// What a live source asks for by the index, and why nothing of it counts, should its namespace be full.
+    fn asked(&self, source: &Source) -> (Option<Hint>, Option<Problem>) {
+        let index = self.index();
+        let tracked = index.get(&source.key).filter(|_| source.deleting.is_none());
+        let full = |count| Problem::NamespaceFull {
+            namespace: source.key.namespace.clone(),
+            count,
+            limit: index.most_documents(),
+        };
+        (
+            tracked.and_then(|tracked| tracked.hint.clone()),
+            tracked.and_then(|tracked| tracked.refused).map(full),
+        )
     }
 
     /// What the source wants, or why that cannot be said.

@@ -1,61 +1,216 @@
 //! What a document is made of: its Secrets, fetched live and within bounds, and the fingerprint by which
 //! is told that they are still the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
 
 use super::Run;
+use super::budget::Share;
 use super::report::of_kubernetes;
-use crate::domain::desired::{MOST_TOLD, Wanted, keep_picked};
+use crate::domain::annotations::Entry;
+use crate::domain::desired::{Assembled, MOST_TOLD, Wanted, assemble, keep_picked};
 use crate::domain::problem::Problem;
 use crate::domain::source::Source;
-use crate::domain::value::{Digest, Payload, Value};
+use crate::domain::value::{Content, Digest, Payload, Value};
+use crate::kube::Fetched;
+use crate::vault::encoded_len;
+
+/// Secrets of one document that are read at a time.
+const READS: usize = 8;
+/// What is taken for a read before its first byte has come.
+const FIRST: usize = 64 * 1024;
+/// What a key takes beside its own bytes and its value's, while a document is made.
+const PER_KEY: usize = 256;
+
+/// A document that could be made, and the room that it takes.
+pub(super) struct Made {
+    pub assembled: Assembled,
+    /// The resourceVersions of the Secrets that it is made of.
+    pub versions: BTreeMap<String, String>,
+    pub share: Share,
+}
+
+/// Why a document was not made.
+enum Unmade {
+    Problems(Vec<Problem>),
+    /// There is not so much room now.
+    NoRoom(usize),
+}
 
 impl Run<'_> {
-    /// Fetches the Secrets of a document, and drops what it does not take of them; or says why that is
-    /// useless.
-    pub(super) async fn fetch(
+    /// Makes a document from its Secrets. The room that is returned with it is enough to send it.
+    ///
+    /// It holds room only while it reads; where there is not enough, it begins again with as much as it knows to
+    /// need, and waits for that with empty hands.
+    pub(super) async fn make(&self, source: &Source, wanted: &Wanted) -> Result<Made, Vec<Problem>> {
+        let budget = &self.on.budget;
+        let mut needs = FIRST;
+        loop {
+            let share = budget.share(&source.key.namespace, needs).await;
+            match self.try_to_make(source, wanted, &share).await {
+                Ok((assembled, versions)) => {
+                    share.settle();
+                    return Ok(Made {
+                        assembled,
+                        versions,
+                        share,
+                    });
+                }
+                Err(Unmade::Problems(problems)) => return Err(problems),
+                Err(Unmade::NoRoom(size)) if size > budget.total() => {
+                    return Err(vec![Problem::NoMemory {
+                        document: wanted.id.clone(),
+                        size,
+                        limit: budget.total(),
+                    }]);
+                }
+                Err(Unmade::NoRoom(size)) => needs = size.max(2 * needs),
+            }
+        }
+    }
+
+    async fn try_to_make(
         &self,
         source: &Source,
         wanted: &Wanted,
-        limit: usize,
-    ) -> Result<BTreeMap<String, Payload>, Vec<Problem>> {
+        share: &Share,
+    ) -> Result<(Assembled, BTreeMap<String, String>), Unmade> {
+        need(share, 0)?;
+        let limit = self.largest();
+        let secrets = self.fetch(source, wanted, share).await?;
+        // Values that several entries take are copied for each.
+        let sizes = wanted
+            .entries
+            .iter()
+            .map(|entry| secrets.get(&entry.name).map_or(0, weight));
+        let distinct: usize = secrets.values().map(weight).sum();
+        let copies = sizes.sum::<usize>().saturating_sub(distinct).min(limit);
+        need(share, distinct + copies)?;
+        let versions = secrets
+            .iter()
+            .map(|(name, payload)| (name.clone(), payload.resource_version.clone()))
+            .collect();
+        let assembled = assemble(wanted, &source.key.namespace, secrets, Some(limit));
+        if let Assembled::Content { content, .. } = &assembled {
+            need(share, content_weight(content) + encoded_len(content))?;
+        }
+        Ok((assembled, versions))
+    }
+
+    /// Fetches the Secrets of a document, some at a time, and drops what it does not take of them; or says why
+    /// that is useless. What it returns is covered by the share.
+    async fn fetch(
+        &self,
+        source: &Source,
+        wanted: &Wanted,
+        share: &Share,
+    ) -> Result<BTreeMap<String, Payload>, Unmade> {
+        let limit = self.on.budget.largest();
         let mut secrets = BTreeMap::new();
         let mut missing = Vec::new();
         let mut size = 0;
-        for entry in &wanted.entries {
-            if secrets.contains_key(&entry.name) {
-                continue;
+        let mut named = HashSet::new();
+        let mut entries: Vec<&Entry> = wanted.entries.iter().collect();
+        entries.retain(|entry| named.insert(entry.name.as_str()));
+        let mut entries = entries.into_iter().peekable();
+        // In the order of the list, so that the same problems are told each time.
+        let mut reading = FuturesOrdered::new();
+        loop {
+            while reading.len() < READS && entries.peek().is_some() {
+                // The first one needs neither more room nor a place: somebody always goes on.
+                let permit = if reading.is_empty() {
+                    None
+                } else {
+                    let Some(permit) = self.on.budget.spare_read() else {
+                        break;
+                    };
+                    if !share.grow(FIRST) {
+                        break;
+                    }
+                    Some(permit)
+                };
+                let Some(entry) = entries.next() else { break };
+                reading.push_back(async move {
+                    let extra = permit.is_some();
+                    let read = self.read(source, wanted, entry, share).await;
+                    if extra {
+                        share.shrink(FIRST);
+                    }
+                    drop(permit);
+                    (entry, read)
+                });
             }
-            let fetched = self.on.kube.secret(&source.key.namespace, &entry.name).await;
-            let mut payload = fetched.map_err(|error| vec![of_kubernetes(&error)])?;
-            let version = payload.as_ref().map(|payload| payload.resource_version.as_str());
-            self.on
-                .index()
-                .learn_secret(&source.key.namespace, &entry.name, version);
-            if let Some(payload) = &mut payload {
-                keep_picked(wanted, &entry.name, payload);
-                size += payload.data.values().map(Value::len).sum::<usize>();
+            let Some((entry, read)) = reading.next().await else {
+                break;
+            };
+            match read? {
+                Some(payload) => {
+                    size += payload.data.values().map(Value::len).sum::<usize>();
+                    secrets.insert(entry.name.clone(), payload);
+                }
+                None if !entry.optional => missing.push(Problem::MissingSecret {
+                    namespace: source.key.namespace.clone(),
+                    secret: entry.name.clone(),
+                }),
+                None => {}
             }
             if size > limit {
-                return Err(vec![Problem::TooLarge {
+                return Err(Unmade::Problems(vec![Problem::TooLarge {
                     document: wanted.id.clone(),
                     size,
                     limit,
-                }]);
-            }
-            if payload.is_none() && !entry.optional {
-                missing.push(Problem::MissingSecret {
-                    namespace: source.key.namespace.clone(),
-                    secret: entry.name.clone(),
-                });
+                }]));
             }
             // Nothing comes of it, and a list may name hundreds that do not exist.
             if missing.len() >= MOST_TOLD {
-                return Err(missing);
+                return Err(Unmade::Problems(missing));
             }
-            secrets.extend(payload.map(|payload| (entry.name.clone(), payload)));
         }
         Ok(secrets)
+    }
+
+    /// Reads one Secret; `None`: it does not exist. What the document takes of it is added to the share.
+    async fn read(
+        &self,
+        source: &Source,
+        wanted: &Wanted,
+        entry: &Entry,
+        share: &Share,
+    ) -> Result<Option<Payload>, Unmade> {
+        // The first bytes are covered already.
+        let (mut used, mut charged) = (0_usize, 0_usize);
+        let mut refused = 0;
+        let mut charge = |bytes: usize| {
+            used += bytes;
+            let more = used.saturating_sub(charged + FIRST);
+            if more > 0 && !share.grow(more) {
+                refused = more;
+                return false;
+            }
+            charged += more;
+            true
+        };
+        let namespace = &source.key.namespace;
+        let fetched = self.on.kube.secret(namespace, &entry.name, &mut charge).await;
+        let mut payload = match fetched {
+            Ok(Fetched::Found(payload)) => Some(payload),
+            Ok(Fetched::Absent) => None,
+            Ok(Fetched::NoRoom) => return Err(Unmade::NoRoom(share.used() + refused)),
+            Err(error) => return Err(Unmade::Problems(vec![of_kubernetes(&error)])),
+        };
+        let version = payload.as_ref().map(|payload| payload.resource_version.as_str());
+        self.on.index().learn_secret(namespace, &entry.name, version);
+        if let Some(payload) = &mut payload {
+            keep_picked(wanted, &entry.name, payload);
+        }
+        let keeps = payload.as_ref().map_or(0, weight);
+        if keeps > charged && !share.grow(keeps - charged) {
+            return Err(Unmade::NoRoom(share.used() + keeps - charged));
+        }
+        share.shrink(charged.saturating_sub(keeps));
+        Ok(payload)
     }
 
     /// Bytes that a document may have at most.
@@ -95,4 +250,23 @@ impl Run<'_> {
         let versions = index.secret_versions(&source.key.namespace, names)?;
         Some(self.inputs(wanted, versions.into_iter()))
     }
+}
+
+/// Makes sure that the share is as large as this, beside what the first read takes.
+fn need(share: &Share, bytes: usize) -> Result<(), Unmade> {
+    if share.resize(FIRST + bytes) {
+        Ok(())
+    } else {
+        Err(Unmade::NoRoom(FIRST + bytes))
+    }
+}
+
+/// What a Secret takes in memory.
+fn weight(payload: &Payload) -> usize {
+    content_weight(&payload.data)
+}
+
+fn content_weight(content: &Content) -> usize {
+    let bytes = |(key, value): (&String, &Value)| PER_KEY + key.len() + value.len();
+    content.iter().map(bytes).sum()
 }

@@ -177,9 +177,7 @@ impl Run<'_> {
             }
             // It is no source any more, or not there any more; nothing is left to be done for it.
             _ if idle => {
-                self.on.metrics.forget(&key);
-                self.on.notes.seen_gone(&key);
-                self.on.index().bury(&key);
+                self.on.bury(&key);
                 self.again = None;
             }
             _ => {}

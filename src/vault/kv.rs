@@ -15,7 +15,7 @@ use serde::ser::{Error as _, SerializeMap as _, Serializer};
 use serde::{Deserialize, Serialize};
 
 use super::error::{Call, Error, ErrorKind, says_nothing_here};
-use super::transport::{Plain, Reply};
+use super::transport::{Plain, Reply, json_len};
 use crate::domain::document::{Cas, DocumentId, KvVersion, Mark, MetadataPatch, Mount, Observed};
 use crate::domain::value::{Content, Held, Value};
 
@@ -81,6 +81,13 @@ impl Serialize for Texts<'_> {
         }
         map.end()
     }
+}
+
+/// The length of a write's body, in bytes.
+pub fn encoded_len(content: &Content) -> usize {
+    // What stands around the content in a KV v2 write.
+    const AROUND: usize = 64;
+    AROUND + json_len(&Texts(content)).unwrap_or(0)
 }
 
 /// What the reply to a read shows.

@@ -522,10 +522,30 @@ impl<B: Serialize + Send + Sync> Endpoint for Plain<B> {
         if matches!(self.method, RequestMethod::GET) {
             return Ok(None);
         }
-        let body = serde_json::to_vec(&self.body);
-        body.map(Some)
-            .map_err(|error| ClientError::DataParseError { source: error.into() })
+        // At once as large as it gets: growing would take more, and leave copies behind that are not wiped.
+        let encode = || {
+            let mut body = Vec::with_capacity(json_len(&self.body)?);
+            serde_json::to_writer(&mut body, &self.body).map(|()| body)
+        };
+        let body = encode().map(Some);
+        body.map_err(|error| ClientError::DataParseError { source: error.into() })
     }
+}
+
+/// How many bytes something takes as JSON.
+pub(super) fn json_len(value: &impl Serialize) -> serde_json::Result<usize> {
+    struct Length(usize);
+    impl std::io::Write for Length {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, value).map(|()| length.0)
 }
 
 #[cfg(test)]

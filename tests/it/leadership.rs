@@ -211,3 +211,31 @@ fn who_ends_with_work_still_under_way_lets_the_lease_lapse() {
     assert_eq!(operator.stop().code(), Some(0));
     assert!(scene.leader().starts_with("first"), "{}", scene.lease());
 }
+
+#[test]
+fn a_standby_asks_for_nothing_that_came_and_went_while_it_stood_by() {
+    let scene = Scene::new();
+    scene.own("db", "one");
+    let first = scene.run().candidate("first").start();
+    scene.leads("first");
+    let second = scene.run().candidate("second").start();
+    second.ready();
+    for number in 0..20 {
+        let ghost = format!("ghost{number}");
+        scene.own(&ghost, "v");
+        scene.doc(&ghost).becomes(json!({"k": "v"}));
+        scene.delete("Secret", &ghost);
+    }
+    for number in 0..20 {
+        scene.vanishes("Secret", &format!("ghost{number}"));
+    }
+    assert_eq!(first.stop().code(), Some(0));
+    let before = scene.audit().len();
+    takes_over(&scene, "second", "two", 2);
+    let asked: Vec<String> = scene.audit()[before..]
+        .iter()
+        .filter(|asked| asked.verb == "get" && asked.name.starts_with("ghost"))
+        .map(|asked| asked.name.clone())
+        .collect();
+    assert_eq!(asked, Vec::<String>::new());
+}

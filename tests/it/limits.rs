@@ -1,10 +1,11 @@
 //! How much at a time, and that nobody waits for another.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Answer, Scene, ours};
+use crate::harness::{Answer, Plan, Scene, Wires, check, eventually, ours};
 
 #[test]
 fn a_source_whose_write_hangs_delays_no_other_even_when_one_runs_at_a_time() {
@@ -154,4 +155,100 @@ fn a_large_document_that_waits_for_a_hung_one_delays_no_third() {
         scene.doc("other").becomes(json!({"k": value}));
     }
     assert_eq!(scene.doc("hung").data(), None);
+}
+
+/// Lists of many Secrets, whose reads hang: they hold next to nothing, so others have room.
+#[test]
+fn lists_whose_reads_hang_leave_memory_for_others() {
+    let scene = Scene::new();
+    let calm = scene.another_namespace("calm");
+    let path = format!("/api/v1/namespaces/{calm}/secrets");
+    let secret = json!({
+        "metadata": {"name": "calm", "annotations": ours(&[("path", &scene.path("calm"))])},
+        "stringData": {"k": "one"},
+    });
+    scene.bed.kube.post(&path, &secret).ok();
+    let names: Vec<String> = (0..20).map(|number| format!("slow{number}")).collect();
+    for name in &names {
+        scene.secret(name, &[(name, "v")]);
+    }
+    let plan = Arc::new(Plan::new(&scene.ns, None));
+    let wires = Wires::new(&scene.bed, &plan);
+    plan.hold(&format!("/namespaces/{}/secrets/slow", scene.ns));
+    let _operator = scene
+        .run()
+        .through(&wires)
+        .env("GOMEMLIMIT", "64MiB")
+        .flag("watch-namespaces", &format!("{},{calm}", scene.ns))
+        .start();
+    scene.doc("calm").becomes(json!({"k": "one"}));
+    let entries: Vec<_> = names.iter().map(|name| json!({"name": name})).collect();
+    for number in 0..4 {
+        scene.listing(&format!("list{number}"), &json!(entries).to_string());
+    }
+    let reads = |count: usize| {
+        eventually(format!("{count} reads hang"), || {
+            check(plan.waiting() >= count, plan.waiting())
+        });
+    };
+    reads(1);
+    for value in ["two", "three"] {
+        let change = json!({"stringData": {"k": value}});
+        scene.bed.kube.patch(&format!("{path}/calm"), &change).ok();
+        scene.doc("calm").becomes(json!({"k": value}));
+    }
+    // Each list reads several Secrets at a time.
+    reads(8);
+    plan.let_go();
+    let all: serde_json::Map<_, _> = names.iter().map(|name| (name.clone(), json!("v"))).collect();
+    for number in 0..4 {
+        scene.doc(&format!("list{number}")).becomes(json!(all));
+    }
+}
+
+/// A document that is too large to be synced beside others waits for its turn, and loses nothing by that.
+#[test]
+fn lists_that_need_most_of_the_memory_are_all_synced_in_the_end() {
+    let scene = Scene::new();
+    let names: Vec<String> = (0..4).map(|number| format!("part{number}")).collect();
+    let value = "x".repeat(900_000);
+    for name in &names {
+        scene.secret(name, &[(name, &value)]);
+    }
+    let entries: Vec<_> = names.iter().map(|name| json!({"name": name})).collect();
+    for number in 0..8 {
+        scene.listing(&format!("list{number}"), &json!(entries).to_string());
+    }
+    let _operator = scene.run().env("GOMEMLIMIT", "32MiB").start();
+    let all: serde_json::Map<_, _> = names.iter().map(|name| (name.clone(), json!(value))).collect();
+    for number in 0..8 {
+        scene
+            .doc(&format!("list{number}"))
+            .becomes(json!(all))
+            .is_at_version(1);
+    }
+}
+
+#[test]
+fn a_namespace_with_too_many_documents_keeps_those_that_it_has() {
+    let scene = Scene::new();
+    for secret in ["a", "b", "c"] {
+        scene.secret(secret, &[("k", "1")]);
+    }
+    let run = || scene.run().flag("max-documents-per-namespace", "3");
+    let operator = run().start();
+    scene.app("second", &["a", "b"]);
+    scene.doc("second/b").becomes(json!({"k": "1"}));
+    // In the order of names it comes first; what is there already stays.
+    scene.app("first", &["a", "b", "c"]);
+    let words = ["may have 3 documents", "--max-documents-per-namespace"];
+    scene.event("first", "SyncFailed", &words);
+    assert_eq!(operator.stop().code(), Some(0));
+    let _operator = run().start();
+    scene.set_key("a", "k", "2");
+    scene.doc("second/a").becomes(json!({"k": "2"}));
+    assert_eq!(scene.doc("first/a").data(), None);
+    scene.delete("Deployment", "second");
+    scene.doc("first/c").becomes(json!({"k": "1"}));
+    scene.doc("second/a").goes();
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Operator, Scene, check, eventually};
+use crate::harness::{Operator, Scene, check, eventually, ours};
 
 /// Far less than the payloads below, far more than an idle process varies by.
 const ALLOWED_GROWTH: f64 = 12e6;
@@ -47,4 +47,25 @@ fn documents_larger_together_than_gomemlimit_are_synced_one_after_the_other() {
         scene.doc(name).becomes(json!({"k": value})).is_at_version(1);
     }
     drop(operator);
+}
+
+/// JSON writes a control character as six bytes.
+#[test]
+fn secrets_whose_text_grows_when_it_is_sent_stay_within_the_memory_limit() {
+    let scene = Scene::new();
+    let names: Vec<String> = (0..48).map(|number| format!("control{number}")).collect();
+    let keys: Vec<String> = (0..10).map(|number| format!("k{number}")).collect();
+    let value = "\u{1}".repeat(100_000);
+    let data: Vec<(&str, &[u8])> = keys.iter().map(|k| (k.as_str(), value.as_bytes())).collect();
+    for name in &names {
+        scene.create_secret(name, ours(&[("path", &scene.path(name))]), &data);
+    }
+    let operator = scene.run().env("GOMEMLIMIT", "128MiB").start();
+    for name in &names {
+        eventually(format!("{name} is in Vault"), || {
+            check(scene.doc(name).version() == 1, "not yet")
+        });
+    }
+    let peak = operator.peak_memory();
+    assert!(peak < 128 << 20, "{peak} bytes at the peak");
 }

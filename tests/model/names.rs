@@ -154,6 +154,7 @@ fn answer(sights: Sights, question: Question) -> Answer {
         namespaces: Vec::new(),
     };
     let mut index = Index::new(NamespaceIsolation::Off, scope);
+    index.lead(&HashMap::new());
     let show = |index: &mut Index, who: usize, object: Object| {
         let source = source(who, object);
         let ask = annotations::parse(&source.annotations);
@@ -179,7 +180,7 @@ fn answer(sights: Sights, question: Question) -> Answer {
         Question::Forget(who) => index.forget(&keys[who]),
         Question::Sharers(me, id) => index.sharers(&keys[me], &NAMES.ids[id]),
         Question::Rivals(me, id) => {
-            rivals = index.rivals(&keys[me], &NAMES.ids[id], &[], |key, hint| {
+            rivals = index.rivals(&keys[me], &NAMES.mount, &NAMES.ids[id], &[], |key, hint| {
                 hint.places(key, &NAMES.mount, &NAMES.settings)
             });
             Vec::new()

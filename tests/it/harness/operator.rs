@@ -11,6 +11,7 @@ use serde_json::json;
 use super::gate::Gate;
 use super::http::{Http, Reply};
 use super::janitor::signal;
+use super::proxy::Wires;
 use super::scene::Scene;
 use super::{check, eventually, free_port};
 
@@ -81,6 +82,16 @@ impl<'a> Run<'a> {
         config["clusters"][0]["cluster"] = json!({"server": format!("http://127.0.0.1:{}", kube.port)});
         fs::write(&kubeconfig, config.to_string()).unwrap();
         self.flag("kubeconfig", &kubeconfig)
+    }
+
+    /// On wires that understand HTTP.
+    pub fn through(self, wires: &Wires) -> Self {
+        let file = self.kubeconfig(wires.kube_port);
+        let config = fs::read_to_string(&file).unwrap();
+        // These wires have no TLS.
+        fs::write(&file, config.replace("https://", "http://")).unwrap();
+        let vault = format!("http://127.0.0.1:{}", wires.vault_port);
+        self.flag("kubeconfig", &file).flag("vault-addr", &vault)
     }
 
     /// Trusting any certificate of Kubernetes': to a clock that is slow, the testbed's is of the future.

@@ -166,6 +166,7 @@ impl Wire {
         let step = Step::of_request(self.server, head.method.as_str(), &path);
         let watch = step.as_ref().is_some_and(|step| step.deed == Deed::Watch);
         let plan = Arc::clone(&self.process.plan);
+        plan.pass(&format!("{} {path}", head.method)).await;
         let counts = step.is_some();
         let fault = step.and_then(|step| plan.step(step));
         let method = head.method.clone();

@@ -1,10 +1,12 @@
 //! Which step of a run gets which fault. All wires of a run share one counter.
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::sync::watch;
 
 /// What can go wrong with one step.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -212,6 +214,9 @@ pub struct Plan {
     scene: String,
     fault: Option<Planned>,
     inner: Mutex<Inner>,
+    /// Requests whose first line contains these words wait.
+    gate: watch::Sender<Option<String>>,
+    waiting: AtomicUsize,
 }
 
 struct Inner {
@@ -234,7 +239,37 @@ impl Plan {
             scene: scene.to_owned(),
             fault,
             inner: Mutex::new(inner),
+            gate: watch::Sender::new(None),
+            waiting: AtomicUsize::new(0),
         }
+    }
+
+    /// From now on, requests wait whose method and path contain these words.
+    pub fn hold(&self, words: &str) {
+        self.gate.send_replace(Some(words.to_owned()));
+    }
+
+    /// Lets all requests through that wait.
+    pub fn let_go(&self) {
+        self.gate.send_replace(None);
+    }
+
+    /// How many requests wait now.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
+    /// Returns when the request may go on.
+    pub(super) async fn pass(&self, line: &str) {
+        let may_pass = |words: &Option<String>| words.as_ref().is_none_or(|words| !line.contains(words));
+        let mut gate = self.gate.subscribe();
+        if may_pass(&gate.borrow_and_update()) {
+            return;
+        }
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        // The gate cannot be closed: the plan owns its sender.
+        let _ = gate.wait_for(may_pass).await;
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// From here on steps count.
