@@ -272,6 +272,10 @@ fn a_namespace_where_all_is_denied_keeps_no_other_waiting_and_heals() {
     };
     grant();
     scene.doc("there").becomes(json!({"k": "1"}));
+    eventually("both watches work again", || {
+        let said = lines(&operator, &["the watch works again", &denied]).len();
+        check(said == 2, operator.log())
+    });
     scene
         .bed
         .kube

@@ -137,18 +137,12 @@ fn hundreds_of_idle_connections_are_bounded_and_keep_nobody_else_out() {
     let crowd: Vec<TcpStream> = (0..CROWD).map(|_| connect_from(2, address(&operator))).collect();
     for _ in 0..10 {
         assert_eq!(status(&says_to(3, &operator, SCRAPE.as_bytes())), "200");
-        let told = says_to(2, &operator, SCRAPE.as_bytes());
-        // What it had not read yet may be cut off with the connection.
-        assert!(matches!(status(&told), "503" | ""), "the crowd itself: {told}");
+        // The oldest idle connection of its own makes room for it.
+        assert_eq!(status(&says_to(2, &operator, SCRAPE.as_bytes())), "200");
         operator.probe("/livez", 200);
     }
     let most = operator.open_files();
     assert!(most <= before + 16 + 8, "{before} files before, {most} now");
-    // They need not even go: who says nothing loses the place.
-    eventually("the crowd's address is served", || {
-        let reply = says_to(2, &operator, SCRAPE.as_bytes());
-        check(status(&reply) == "200", reply)
-    });
     drop(crowd);
     eventually("the files are closed", || {
         let now = operator.open_files();
@@ -165,8 +159,8 @@ fn a_crowd_of_many_addresses_is_bounded_too_and_does_not_touch_the_health_endpoi
     let crowd: Vec<TcpStream> = (0..CROWD)
         .map(|i| connect_from(10 + u8::try_from(i % 100).unwrap(), address(&operator)))
         .collect();
-    let told = says_to(3, &operator, SCRAPE.as_bytes());
-    assert!(matches!(status(&told), "503" | ""), "{told}");
+    // The oldest idle connection goes, whosever it is.
+    assert_eq!(status(&says_to(3, &operator, SCRAPE.as_bytes())), "200");
     for path in ["/livez", "/healthz", "/readyz"] {
         assert_eq!(operator.health.get(path).status, 200);
     }

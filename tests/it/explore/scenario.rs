@@ -82,10 +82,10 @@ const SYNCED_WITHOUT_FINALIZERS: &[&str] = &[
 const GONE: &[&str] = &[
     "Secret db",
     "Secret mail",
-    "document app/db, version 1: deleted, of Deployment app",
+    "document app/db, version 1: deleted, released by Deployment app",
     r#"document app/foreign, version 1: {"k":"theirs"}"#,
-    "document app/mail, version 1: deleted, of Deployment app",
-    "document own, version 1: deleted, of Secret own",
+    "document app/mail, version 1: deleted, released by Deployment app",
+    "document own, version 1: deleted, released by Secret own",
 ];
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -143,13 +143,13 @@ pub const SCENARIOS: &[Scenario] = &[
             "Secret db",
             "Secret mail",
             "Secret own with vault-sync.io/finalizer",
-            "document app/db, version 1: deleted, of Deployment app",
+            "document app/db, version 1: deleted, released by Deployment app",
             r#"document app/foreign, version 1: {"k":"theirs"}"#,
-            "document app/mail, version 1: deleted, of Deployment app",
+            "document app/mail, version 1: deleted, released by Deployment app",
             r#"document moved-own, version 1: {"k":"one"}, of Secret own"#,
             r#"document moved/db, version 1: {"password":"one"}, of Deployment app"#,
             r#"document moved/mail, version 1: {"key":"one"}, of Deployment app"#,
-            "document own, version 1: deleted, of Secret own",
+            "document own, version 1: deleted, released by Secret own",
             "ledger moved-own: written for Secret own",
             "ledger moved/db: written for Deployment app",
             "ledger moved/mail: written for Deployment app",
@@ -171,7 +171,7 @@ pub const SCENARIOS: &[Scenario] = &[
             "Secret own with vault-sync.io/finalizer",
             r#"document app/db, version 1: {"password":"one"}, of Deployment app"#,
             r#"document app/foreign, version 1: {"k":"theirs"}"#,
-            "document app/mail, version 1: deleted, of Deployment app",
+            "document app/mail, version 1: deleted, released by Deployment app",
             r#"document own, version 1: {"k":"one"}, of Secret own"#,
             "ledger app/db: written for Deployment app",
             "ledger own: written for Secret own",
@@ -243,7 +243,7 @@ pub const SCENARIOS: &[Scenario] = &[
             r#"document app/db, version 2: {"password":"two"}, of Deployment app"#,
             r#"document app/foreign, version 1: {"k":"theirs"}"#,
             r#"document app/mail, version 2: {"key":"two"}, of Deployment app"#,
-            "document own, version 1: deleted, of Secret own",
+            "document own, version 1: deleted, released by Secret own",
             "ledger app/db: written for Deployment app",
             "ledger app/mail: written for Deployment app",
         ],
@@ -312,14 +312,14 @@ fn documents(scene: &Scene, folder: &str, lines: &mut Vec<String>) {
         let doc = scene.doc(&path);
         let metadata = doc.metadata();
         let held = doc.data().map_or("deleted".to_owned(), |data| data.to_string());
-        let owner = owner(scene, &metadata["custom_metadata"]);
         let version = &metadata["current_version"];
+        let owner = owner(scene, &metadata["custom_metadata"], version);
         lines.push(format!("document {path}, version {version}: {held}{owner}"));
     }
 }
 
-/// Whose claim it is; all of it, if it is not exactly as it should be.
-fn owner(scene: &Scene, claim: &Value) -> String {
+/// Whose claim it is, or who gave it up at this version; all of it, if it is not exactly as it should be.
+fn owner(scene: &Scene, claim: &Value, version: &Value) -> String {
     if claim.as_object().is_none_or(serde_json::Map::is_empty) {
         return String::new();
     }
@@ -333,8 +333,13 @@ fn owner(scene: &Scene, claim: &Value) -> String {
             .as_str()
             .unwrap_or_default()
     };
+    let mut released = whole.clone();
+    released["vault-sync.io/released"] = json!("deleted");
+    released["vault-sync.io/released-version"] = json!(version.to_string());
     if *claim == whole {
         format!(", of {} {}", word("kind"), word("name"))
+    } else if *claim == released {
+        format!(", released by {} {}", word("kind"), word("name"))
     } else {
         format!(", claimed by {claim}")
     }
