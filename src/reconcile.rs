@@ -11,6 +11,7 @@ mod depart;
 mod gather;
 mod inputs;
 mod reclaim;
+mod remade;
 mod report;
 
 use std::collections::HashMap;

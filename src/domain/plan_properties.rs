@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::settings::DeletionPolicy;
 use crate::domain::source::Kind;
 use crate::domain::value::{Content, Value};
 

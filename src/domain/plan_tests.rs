@@ -1,4 +1,5 @@
 use super::*;
+use crate::domain::settings::DeletionPolicy;
 use crate::domain::source::Kind;
 use crate::domain::value::{Content, Value};
 

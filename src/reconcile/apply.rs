@@ -5,7 +5,7 @@ use super::report::{of_kubernetes, of_ledger};
 use super::{Moved, Reconciler, Run, now};
 use crate::domain::annotations::Ask;
 use crate::domain::desired::{Assembled, Wanted};
-use crate::domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount, Observed};
+use crate::domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount};
 use crate::domain::index::Remembered;
 use crate::domain::ledger::{LedgerEntry, State};
 use crate::domain::plan::{
@@ -14,8 +14,7 @@ use crate::domain::plan::{
 use crate::domain::problem::{Owner, Problem};
 use crate::domain::settings::Adopt;
 use crate::domain::source::{Kind, Source, SourceKey};
-use crate::domain::value::{Content, Digest, Held};
-use crate::mounts::Fault;
+use crate::domain::value::{Content, Digest};
 use crate::vault::ErrorKind;
 
 impl Run<'_> {
@@ -305,55 +304,6 @@ impl Run<'_> {
                 }
                 Ok(Err(problem))
             }
-        }
-    }
-
-    /// Makes sure that a KV v2 mount has not been made anew as KV v1 since it was seen last. KV v1 takes whatever
-    /// it is given: a write in the form of v2 would replace the document that somebody keeps at `data/…` there.
-    async fn ensure_versioned(&self, mount: &Mount, id: &DocumentId) -> Result<Result<(), Problem>, Moved> {
-        let on = self.on;
-        let vouched = || on.mounts.is_vouched_for(mount, self.gathered.began);
-        // What was looked at in this pass was not there, or had the form of v2.
-        let looked = self.gathered.seen.contains_key(id);
-        if mount.version == KvVersion::V1 || looked || vouched() {
-            return Ok(Ok(()));
-        }
-        match on.mounts.confirm(mount).await {
-            Ok(now) if now == *mount => {}
-            Ok(_) => return Err(Moved),
-            Err(Fault::Path(fault)) => return Ok(Err(fault.into())),
-            Err(Fault::Vault(error)) => return Ok(Err(on.vault_failed(&error))),
-        }
-        if vouched() {
-            return Ok(Ok(()));
-        }
-        // The mount is stated by a flag, since nobody may ask about it: the document's own reply must do. What
-        // stands there in another form does not fit.
-        Ok(on.look(mount, id).await.map(drop))
-    }
-
-    /// KV v1 takes whatever it is given: what was written in the way of v2 to a mount that has been remade
-    /// as v1 stands at `data/…` there, where nobody looks for it.
-    async fn take_back(&self, mount: &Mount, id: &DocumentId) {
-        let misplaced = DocumentId {
-            mount: id.mount.clone(),
-            path: format!("data/{}", id.path),
-        };
-        let ours = |held: &Held| held.keys().map(String::as_str).eq(["data", "options"]);
-        // What somebody else has put there is not ours to delete.
-        match self.on.vault.read(mount, &misplaced).await {
-            Ok(Observed::Live { held, .. }) if ours(&held) && self.on.ensure_leading().is_ok() => {}
-            _ => return,
-        }
-        match self.on.vault.delete_latest(mount, &misplaced).await {
-            Ok(()) => tracing::warn!(
-                document = %misplaced,
-                "deleted: the mount has become KV v1, and this was written there in the way of v2"
-            ),
-            Err(error) => tracing::warn!(
-                document = %misplaced, %error,
-                "the mount has become KV v1, and this was written there in the way of v2; delete it by hand"
-            ),
         }
     }
 
