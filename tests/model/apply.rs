@@ -6,7 +6,6 @@ use vault_sync_operator::domain::ledger::{LedgerEntry, State};
 use vault_sync_operator::domain::plan::{
     self, Scene, Seen, Standing, Step, Title, Wish, decide, is_refuted, is_vain, title,
 };
-use vault_sync_operator::domain::settings::Adopt;
 
 use super::names::{self, NAMES, contender, digest};
 use super::operator::{Turn, news, set};
@@ -44,6 +43,7 @@ impl Turn<'_> {
 
     pub(super) fn scene<T>(&mut self, seen: &Seen, decide: impl FnOnce(&Scene) -> T) -> T {
         let (id, who, object, rules) = (self.wanted(), self.who, self.object(), self.rules);
+        let adopt = rules.adopt;
         let me = self.me();
         let entry = me.ledger[id].map(|entry| entry.spelt(rules.deletion));
         decide(&Scene {
@@ -54,7 +54,7 @@ impl Turn<'_> {
             seen,
             version: KvVersion::V2,
             claims: true,
-            adopt: Adopt::Never,
+            adopt,
         })
     }
 
@@ -200,8 +200,20 @@ impl Turn<'_> {
             Some(Act::Record) => {
                 let step = self.step();
                 let entry = self.wish(|wish, old| Entry::of(&step.entry(wish, old)));
+                let loser = self.me().ledger[id].map(|entry| usize::from(entry.holder));
                 if !self.commit(id, Some(entry)) {
                     return;
+                }
+                // Who loses a document is told.
+                if let Some(loser) = loser.filter(|loser| *loser != who) {
+                    let me = self.me();
+                    me.dirty |= bit(loser);
+                    if names::rivals(me.sights, who, id)
+                        .iter()
+                        .any(|rival| rival.key == NAMES.keys[loser])
+                    {
+                        self.rules.did(Deed::Adopted);
+                    }
                 }
             }
             Some(Act::Finalizer) => {

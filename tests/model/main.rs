@@ -22,7 +22,7 @@
 //! **Mutations**: the same model with a fault in the operator must show a broken promise, or it would
 //! show nothing when it shows none.
 //!
-//! What is left out: mounts without claims and KV v1, adoption, several documents for one source (so
+//! What is left out: mounts without claims and KV v1, adoption of what is nobody's or another cluster's, several documents for one source (so
 //! that one of them fails and others do not), `paused`, `force-sync`, policies of paths, a ledger that was
 //! lost, operators with different scopes, failures of Kubernetes other than the end of the operator,
 //! what a person does to a live document of ours (drift, which a re-check restores), documents that another
@@ -54,7 +54,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use stateright::{Checker, HasDiscoveries, Model};
-use vault_sync_operator::domain::settings::DeletionPolicy;
+use vault_sync_operator::domain::settings::{Adopt, DeletionPolicy};
 
 use world::Budget;
 
@@ -103,6 +103,8 @@ enum Deed {
     Refused,
     WrittenByHand,
     Undeleted,
+    /// A source has taken a document from one that wants it too.
+    Adopted,
 }
 
 /// One exploration: what the operator is like, and what can happen to it.
@@ -117,6 +119,7 @@ struct Rules {
     /// How many reconciles an operator runs at a time.
     concurrency: usize,
     deletion: DeletionPolicy,
+    adopt: Adopt,
     deeds: Arc<AtomicU32>,
 }
 
@@ -129,6 +132,7 @@ fn calm() -> Rules {
         lose_secrets: false,
         concurrency: 1,
         deletion: DeletionPolicy::Soft,
+        adopt: Adopt::Never,
         deeds: Arc::default(),
     }
 }
@@ -306,6 +310,16 @@ fn a_person_writes_deletes_and_undeletes_documents() {
         };
         rules.hold(1_000, &[Deed::WrittenByHand]);
     }
+}
+
+#[test]
+fn a_source_adopts_anothers_document_and_gives_it_back() {
+    let rules = Rules {
+        adopt: Adopt::Annotated,
+        budget: budget(3, 0, 0, 0, 0),
+        ..calm()
+    };
+    rules.hold(10_000, &[Deed::Refused, Deed::HandedOver, Deed::Adopted]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use stateright::{Model, Property};
 use vault_sync_operator::domain::ledger::State;
-use vault_sync_operator::domain::settings::DeletionPolicy;
+use vault_sync_operator::domain::settings::{Adopt, DeletionPolicy};
 
 use super::names;
 use super::operator::{Turn, flush, observe};
@@ -61,6 +61,8 @@ pub enum Move {
     Lose(usize),
     /// The path annotation of a source changes, or goes.
     Path(usize, Option<u8>),
+    /// A source says that it may adopt, or says so no more.
+    Adopt(usize),
     /// A source is deleted.
     Delete(usize),
     /// A source is made anew under its old name.
@@ -134,6 +136,7 @@ impl Rules {
             path: Some(who),
             deleting: false,
             finalizer: self.synced,
+            adopt: false,
         };
         let mut world = World {
             documents: [Document::ABSENT; DOCUMENTS],
@@ -286,6 +289,9 @@ impl Rules {
                         .filter(|path| *path != object.path);
                     moves.extend(others.map(|path| Move::Path(who, path)));
                     moves.push(Move::Delete(who));
+                    if self.adopt == Adopt::Annotated {
+                        moves.push(Move::Adopt(who));
+                    }
                 }
                 Some(_) => {}
             }
@@ -422,6 +428,11 @@ impl Rules {
                     object.path = path;
                 }
             }
+            Move::Adopt(who) => {
+                if let Some(object) = &mut world.objects[who] {
+                    object.adopt = !object.adopt;
+                }
+            }
             Move::Delete(who) => {
                 world.objects[who] = world.objects[who].filter(|object| object.finalizer);
                 if let Some(object) = &mut world.objects[who] {
@@ -434,6 +445,7 @@ impl Rules {
                     path: Some(path),
                     deleting: false,
                     finalizer: false,
+                    adopt: false,
                 });
                 world.uids += 1;
             }

@@ -92,12 +92,15 @@ pub fn contender(source: usize, object: Object) -> Contender {
         key: NAMES.keys[source].clone(),
         created: i64::from(object.uid),
         uid: NAMES.uids[usize::from(object.uid)].clone(),
-        annotated: false,
+        annotated: object.adopt,
     }
 }
 
 fn source(who: usize, object: Object) -> Source {
     let mut said = BTreeMap::from([("secrets".to_owned(), r#"[{"name": "s"}]"#.to_owned())]);
+    if object.adopt {
+        said.insert("adopt".to_owned(), "true".to_owned());
+    }
     if let Some(path) = object.path {
         said.insert(
             annotations::PATH.to_owned(),

@@ -124,6 +124,8 @@ pub struct Object {
     pub path: Option<u8>,
     pub deleting: bool,
     pub finalizer: bool,
+    /// Whether it says `adopt: "true"`.
+    pub adopt: bool,
 }
 
 impl Object {

@@ -150,6 +150,8 @@ impl<'a> Stage<'a> {
             .flag("kubeconfig", &kubeconfig.display().to_string())
             .flag("vault-addr", &format!("http://127.0.0.1:{}", wires.vault_port))
             .flag("leader-elect", if self.elects { "true" } else { "false" })
+            // It concerns only a source that asks for it.
+            .flag("adopt", "annotated")
             .flag("finalizers", if self.finalizers { "true" } else { "false" })
             .flag("metrics-bind-address", "0")
             .flag("health-probe-bind-address", "0")

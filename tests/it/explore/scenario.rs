@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::run::Stage;
-use crate::harness::{Scene, env_from};
+use crate::harness::{Scene, env_from, ours};
 
 /// One story.
 pub struct Scenario {
@@ -225,6 +225,65 @@ pub const SCENARIOS: &[Scenario] = &[
             "ledger own: written for Secret own",
         ],
     },
+    // A person has a document at one path, and has deleted one at another.
+    Scenario {
+        name: "by-hand",
+        operators: 1,
+        finalizers: true,
+        before: Some(SYNCED),
+        story: |stage| {
+            let scene = stage.scene;
+            scene.doc("taken").write(json!({"k": "theirs"}));
+            scene.doc("left").write(json!({"k": "theirs"}));
+            scene.doc("left").delete();
+            scene.own("taken", "ours");
+            scene.own("left", "ours");
+        },
+        after: &[
+            "Deployment app with vault-sync.io/finalizer",
+            "Secret db",
+            "Secret left with vault-sync.io/finalizer",
+            "Secret mail",
+            "Secret own with vault-sync.io/finalizer",
+            "Secret taken",
+            r#"document app/db, version 1: {"password":"one"}, of Deployment app"#,
+            r#"document app/foreign, version 1: {"k":"theirs"}"#,
+            r#"document app/mail, version 1: {"key":"one"}, of Deployment app"#,
+            r#"document left, version 2: {"k":"ours"}, of Secret left, adopted"#,
+            r#"document own, version 1: {"k":"one"}, of Secret own"#,
+            r#"document taken, version 1: {"k":"theirs"}"#,
+            "ledger app/db: written for Deployment app",
+            "ledger app/mail: written for Deployment app",
+            "ledger left: written for Secret left, adopted",
+            "ledger own: written for Secret own",
+        ],
+    },
+    // One source takes another's document over, as its annotation says.
+    Scenario {
+        name: "adopt",
+        operators: 1,
+        finalizers: true,
+        before: Some(SYNCED),
+        story: |stage| {
+            let scene = stage.scene;
+            let annotations = ours(&[("path", &scene.path("own")), ("adopt", "true")]);
+            scene.create_secret("taker", annotations, &[("k", b"taken")]);
+        },
+        after: &[
+            "Deployment app with vault-sync.io/finalizer",
+            "Secret db",
+            "Secret mail",
+            "Secret own with vault-sync.io/finalizer",
+            "Secret taker with vault-sync.io/finalizer",
+            r#"document app/db, version 1: {"password":"one"}, of Deployment app"#,
+            r#"document app/foreign, version 1: {"k":"theirs"}"#,
+            r#"document app/mail, version 1: {"key":"one"}, of Deployment app"#,
+            r#"document own, version 2: {"k":"taken"}, of Secret taker"#,
+            "ledger app/db: written for Deployment app",
+            "ledger app/mail: written for Deployment app",
+            "ledger own: written for Secret taker",
+        ],
+    },
     Scenario {
         name: "fail-over",
         operators: 2,
@@ -333,11 +392,15 @@ fn owner(scene: &Scene, claim: &Value, version: &Value) -> String {
             .as_str()
             .unwrap_or_default()
     };
+    let mut adopted = whole.clone();
+    adopted["vault-sync.io/adopted"] = json!("true");
     let mut released = whole.clone();
     released["vault-sync.io/released"] = json!("deleted");
     released["vault-sync.io/released-version"] = json!(version.to_string());
     if *claim == whole {
         format!(", of {} {}", word("kind"), word("name"))
+    } else if *claim == adopted {
+        format!(", of {} {}, adopted", word("kind"), word("name"))
     } else if *claim == released {
         format!(", released by {} {}", word("kind"), word("name"))
     } else {
