@@ -259,8 +259,12 @@ fn claimed(scene: &Scene, claim: &Claim) -> Result<Title, Owner> {
         let name = claim.cluster.clone().unwrap_or_else(|| claim.cluster_id.clone());
         return taken_over(scene, Owner::Cluster(name));
     }
-    if claim.holder != scene.me.key {
-        contest(scene, &claim.holder)?;
+    // The ledger is ahead of the claim: it names who takes the document before the claim does.
+    let holders = [Some(&claim.holder), scene.entry.map(|entry| &entry.holder)];
+    for holder in holders.into_iter().flatten() {
+        if *holder != scene.me.key {
+            contest(scene, holder)?;
+        }
     }
     Ok(Title {
         adopted: claim.adopted || scene.entry.is_some_and(|entry| entry.adopted),

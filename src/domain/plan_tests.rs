@@ -291,6 +291,24 @@ fn of_two_that_could_adopt_from_each_other_one_does() {
     );
 }
 
+/// Found by the crash explorer: the claim of who takes a document over fails, and the one who lost it takes it back
+/// before that is tried again.
+#[test]
+fn who_takes_a_document_over_has_it_before_the_claim_says_so() {
+    let between = |me: Contender, rival: Contender| {
+        decided(&Case {
+            me,
+            rivals: vec![rival],
+            entry: Some(entry("taker", State::Written)),
+            adopt: Adopt::Annotated,
+            ..case(live(2, "taken", claim("id-1", "web")))
+        })
+    };
+    let (taker, loser) = (annotated("taker", 20), contender("web", 10));
+    assert_eq!(between(loser.clone(), taker.clone()), other("taker"));
+    assert!(between(taker, loser).is_ok());
+}
+
 #[test]
 fn an_unclaimed_document_is_adopted_only_as_allowed() {
     let found = |content: &str, adopt, me: Contender| {
