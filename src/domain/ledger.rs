@@ -65,6 +65,8 @@ pub struct LedgerEntry {
     pub base: u64,
     /// Whether it existed before us. Such a document is never purged.
     pub adopted: bool,
+    /// Whether our claim was on it. If it carries none now, it is another document, or somebody took it off.
+    pub claimed: bool,
     /// Whether its source is paused: should it go meanwhile, the document stays.
     pub paused: bool,
 }
@@ -86,6 +88,8 @@ struct Line {
     base: u64,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     adopted: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    claimed: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     paused: bool,
 }
@@ -120,6 +124,7 @@ impl LedgerEntry {
             deletion: self.deletion,
             base: self.base,
             adopted: self.adopted,
+            claimed: self.claimed,
             paused: self.paused,
         };
         // A struct of strings and numbers: there is nothing in it that serde_json could refuse.
@@ -154,6 +159,7 @@ impl LedgerEntry {
             deletion: line.deletion,
             base: line.base,
             adopted: line.adopted,
+            claimed: line.claimed,
             paused: line.paused,
         };
         Ok((id, entry))
@@ -237,12 +243,13 @@ mod tests {
             deletion: DeletionPolicy::Retain,
             base: 4,
             adopted: true,
+            claimed: true,
             paused: false,
         };
         let line = entry.to_line(&id);
         assert_eq!(
             line,
-            r#"{"mount":"secret","path":"clusters/c1/app","kind":"Deployment","namespace":"shop","name":"web","uid":"u-1","state":"outcome-unknown","since":7,"deletion":"retain","base":4,"adopted":true}"#
+            r#"{"mount":"secret","path":"clusters/c1/app","kind":"Deployment","namespace":"shop","name":"web","uid":"u-1","state":"outcome-unknown","since":7,"deletion":"retain","base":4,"adopted":true,"claimed":true}"#
         );
         assert_eq!(LedgerEntry::from_line(&line), Ok((id, entry)));
     }

@@ -151,6 +151,10 @@ impl Contender {
         }
     }
 
+    fn is_unseen(&self) -> bool {
+        self.uid.is_empty()
+    }
+
     fn is_older_than(&self, other: &Self) -> bool {
         (self.created, &self.uid) < (other.created, &other.uid)
     }
@@ -216,7 +220,7 @@ pub fn title(scene: &Scene) -> Result<Title, Owner> {
             ..
         } => match mark {
             Mark::Released(release) if release.version == *version => given_up(scene, release),
-            _ => unclaimed(scene, *version, *created),
+            _ => unclaimed(scene, *version, *created, mark),
         },
     }
 }
@@ -259,17 +263,27 @@ fn claimed(scene: &Scene, claim: &Claim) -> Result<Title, Owner> {
         let name = claim.cluster.clone().unwrap_or_else(|| claim.cluster_id.clone());
         return taken_over(scene, Owner::Cluster(name));
     }
-    // The ledger is ahead of the claim: it names who takes the document before the claim does.
-    let holders = [Some(&claim.holder), scene.entry.map(|entry| &entry.holder)];
-    for holder in holders.into_iter().flatten() {
-        if *holder != scene.me.key {
-            contest(scene, holder)?;
-        }
+    let holder = holder_of(scene, claim);
+    if *holder != scene.me.key {
+        contest(scene, holder)?;
     }
     Ok(Title {
         adopted: claim.adopted || scene.entry.is_some_and(|entry| entry.adopted),
         creating: false,
     })
+}
+
+/// Who holds a document with a claim of this cluster. Once its content is written, the ledger is ahead of the claim,
+/// which is put after it. Of a source that another operator watches only the claim knows.
+fn holder_of<'s>(scene: &'s Scene, claim: &'s Claim) -> &'s SourceKey {
+    let is_seen = !scene
+        .rivals
+        .iter()
+        .any(|rival| rival.key == claim.holder && rival.is_unseen());
+    match scene.entry {
+        Some(entry) if entry.state == State::Written && is_seen => &entry.holder,
+        _ => &claim.holder,
+    }
 }
 
 /// Another tool's mark is a claim. It does not say whether that tool still wants the document.
@@ -291,20 +305,42 @@ fn given_up(scene: &Scene, release: &Release) -> Result<Title, Owner> {
             creating: false,
         })
     } else {
-        Err(Owner::Nobody)
+        Err(Owner::Released)
     }
 }
 
 /// No claim is on it: it is ours if the ledger says so, else only by adoption.
-fn unclaimed(scene: &Scene, version: u64, created: i64) -> Result<Title, Owner> {
+fn unclaimed(scene: &Scene, version: u64, created: i64, mark: &Mark) -> Result<Title, Owner> {
     rivalry(scene, scene.entry.map(|entry| &entry.holder))?;
+    if scene
+        .standing_entry()
+        .is_some_and(|entry| lacks_claim(entry, mark))
+    {
+        // Drift: somebody took our claim off, or put another document in the place of ours. It is restored, and
+        // its older versions may be theirs.
+        return Ok(Title {
+            adopted: true,
+            creating: false,
+        });
+    }
     match scene.entry {
-        Some(entry) if is_written(entry, scene.version, version, created) => Ok(Title {
+        Some(entry) if is_written(entry, scene.version, version, created, mark) => Ok(Title {
             adopted: entry.adopted,
             creating: false,
         }),
         _ => Err(Owner::Nobody),
     }
+}
+
+/// Whether a document carries no claim although ours was on it. One that we release goes with a document that we
+/// delete; on one that stands, a late release of ours says nothing.
+fn lacks_claim(entry: &LedgerEntry, mark: &Mark) -> bool {
+    entry.claimed
+        && match mark {
+            Mark::Unclaimed => true,
+            Mark::Released(_) => entry.state == State::Deleting,
+            Mark::Claimed(_) | Mark::Garbled | Mark::Foreign(_) | Mark::Unreadable => false,
+        }
 }
 
 /// By how many seconds the clocks of one Vault's nodes may differ. The intention is dated by Vault's own
@@ -315,9 +351,10 @@ const CLOCK_SKEW: i64 = 5;
 /// had succeeded, the entry would say so. If our write got no answer (or its operator crashed), the document
 /// is ours when it is at the version that this write makes, and younger than our intention: the promise's one
 /// exception. A live document that we were about to adopt is not ours before we have written it.
-fn is_written(entry: &LedgerEntry, kv: KvVersion, version: u64, created: i64) -> bool {
+/// And one that lacks the claim which we had put on ours is another.
+fn is_written(entry: &LedgerEntry, kv: KvVersion, version: u64, created: i64, mark: &Mark) -> bool {
     match entry.state {
-        State::Written | State::Deleting => true,
+        State::Written | State::Deleting => !lacks_claim(entry, mark),
         State::Creating => false,
         State::OutcomeUnknown => {
             let adopting = entry.adopted && entry.base == 0;
@@ -400,7 +437,7 @@ fn adoptable(scene: &Scene, equal: bool) -> bool {
 pub fn decide(scene: &Scene, content: Digest) -> Result<Step, Owner> {
     let equal = matches!(scene.seen, Seen::Live { content: Some(held), .. } if *held == content);
     let title = match title(scene) {
-        Err(Owner::Nobody) if adoptable(scene, equal) => ADOPTED,
+        Err(Owner::Nobody | Owner::Released) if adoptable(scene, equal) => ADOPTED,
         other => other?,
     };
     let title = Title {

@@ -82,8 +82,9 @@ fn entries() -> impl Strategy<Value = Option<LedgerEntry>> {
         prop_oneof![Just(ME), Just("api"), Just("gone")],
         0..State::ALL.len(),
         any::<bool>(),
+        any::<bool>(),
     );
-    proptest::option::of(entry.prop_map(|(holder, state, adopted)| LedgerEntry {
+    proptest::option::of(entry.prop_map(|(holder, state, adopted, claimed)| LedgerEntry {
         holder: key(holder),
         uid: holder.into(),
         state: State::ALL[state],
@@ -91,6 +92,7 @@ fn entries() -> impl Strategy<Value = Option<LedgerEntry>> {
         deletion: DeletionPolicy::Soft,
         base: 0,
         adopted,
+        claimed,
         paused: false,
     }))
 }

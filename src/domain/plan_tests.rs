@@ -91,6 +91,7 @@ fn entry(holder: &str, state: State) -> LedgerEntry {
         deletion: DeletionPolicy::Soft,
         base: 0,
         adopted: false,
+        claimed: false,
         paused: false,
     }
 }
@@ -306,7 +307,26 @@ fn who_takes_a_document_over_has_it_before_the_claim_says_so() {
     };
     let (taker, loser) = (annotated("taker", 20), contender("web", 10));
     assert_eq!(between(loser.clone(), taker.clone()), other("taker"));
-    assert!(between(taker, loser).is_ok());
+    assert!(between(taker, loser.clone()).is_ok());
+    // One that was handed over, and is wanted again before its heir has written it, goes on with its old holder.
+    let handed_over = |me: Contender, rival: Contender| {
+        decided(&Case {
+            me,
+            rivals: vec![rival],
+            entry: Some(entry("heir", State::Deleting)),
+            ..case(live(2, "old", claim("id-1", "web")))
+        })
+        .is_ok()
+    };
+    assert!(handed_over(loser.clone(), contender("heir", 20)));
+    assert!(!handed_over(contender("heir", 20), loser));
+    // Of a source that another operator watches only the claim knows.
+    let unseen = Case {
+        rivals: vec![Contender::unseen(&key("shop", "api"))],
+        entry: Some(entry("web", State::Written)),
+        ..case(live(2, "old", claim("id-1", "api")))
+    };
+    assert_eq!(decided(&unseen), other("api"));
 }
 
 #[test]
@@ -597,13 +617,14 @@ fn what_a_source_left_there_it_has_again_when_it_comes_back() {
         found(3, true, mine()),
         step(Some(Cas::Version(3)), true, false, false)
     );
-    for (what, version, retained, mark) in [
-        ("somebody has written since", 4, true, mine()),
-        ("it was deleted, and undeleted by hand", 3, false, mine()),
-        ("another source left it", 3, true, claim("id-1", "api")),
-        ("another cluster left it", 3, true, claim("id-2", "web")),
+    let nobodys = Err(Owner::Nobody);
+    assert_eq!(found(4, true, mine()), nobodys, "somebody has written since");
+    for (what, retained, mark) in [
+        ("it was deleted, and undeleted by hand", false, mine()),
+        ("another source left it", true, claim("id-1", "api")),
+        ("another cluster left it", true, claim("id-2", "web")),
     ] {
-        assert_eq!(found(version, retained, mark), Err(Owner::Nobody), "{what}");
+        assert_eq!(found(3, retained, mark), Err(Owner::Released), "{what}");
     }
 }
 
@@ -761,6 +782,56 @@ fn a_purge_leaves_versions_that_we_did_not_make() {
     assert_eq!(decided(&case(by_hand)), Err(Owner::Nobody));
     assert!(!purged(&written, Mark::Foreign("terraform".into())));
     assert!(!purged(&entry("web", State::OutcomeUnknown), Mark::Unclaimed));
+}
+
+/// Somebody has purged our document and written their own, or taken our claim off.
+#[test]
+fn what_lacks_the_claim_that_we_had_put_on_it_is_another_document() {
+    let marked = |state| LedgerEntry {
+        claimed: true,
+        ..entry("web", state)
+    };
+    for deletion in [DeletionPolicy::Soft, DeletionPolicy::Purge] {
+        for state in [State::Written, State::Deleting] {
+            let seen = live(2, "theirs", Mark::Unclaimed);
+            let removal = departed(&marked(state), &seen, KvVersion::V2, deletion);
+            assert_eq!(removal, Removal::Orphan, "{state:?} {deletion}");
+        }
+    }
+    // While its source wants it, that is drift: restored, and never purged.
+    let drifted = Case {
+        entry: Some(marked(State::Written)),
+        ..case(live(2, "theirs", Mark::Unclaimed))
+    };
+    assert_eq!(decided(&drifted), step(Some(Cas::Version(2)), true, true, false));
+    let pending = Case {
+        entry: Some(marked(State::Deleting)),
+        ..case(live(2, "theirs", Mark::Unclaimed))
+    };
+    assert_eq!(decided(&pending), Err(Owner::Nobody));
+    // A purge that waits for its permission purges the version that we deleted, and no other.
+    let deleted = |version| Seen::Deleted {
+        version,
+        mark: released(3, claim("id-1", "web")),
+    };
+    let purge = |seen: Seen| {
+        departed(
+            &marked(State::Deleting),
+            &seen,
+            KvVersion::V2,
+            DeletionPolicy::Purge,
+        )
+    };
+    assert_eq!(purge(deleted(3)), Removal::Purge);
+    assert_eq!(purge(deleted(4)), Removal::Gone);
+    assert_eq!(
+        purge(live(3, "undeleted", released(3, claim("id-1", "web")))),
+        Removal::Disown
+    );
+    assert_eq!(
+        purge(live(4, "theirs", released(3, claim("id-1", "web")))),
+        Removal::Orphan
+    );
 }
 
 #[test]

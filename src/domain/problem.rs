@@ -309,6 +309,9 @@ pub enum Owner {
     /// Nobody claims it, and we have not written it.
     #[error("exists already and was not written by this operator")]
     Nobody,
+    /// A source gave it up, and left it there (`retain`), or somebody has undeleted it.
+    #[error("was left there by another source when that gave it up")]
+    Released,
     /// It has a claim that cannot be read.
     #[error("carries a claim that is incomplete")]
     Unknown,
@@ -400,6 +403,12 @@ impl Problem {
                 owner: Owner::Nobody, ..
             } => {
                 r#"choose another path, delete the document in Vault, or let the operator adopt it: with its flag --adopt=annotated and vault-sync.io/adopt: "true" here, or for a migration with --adopt=equal"#
+            }
+            Self::Conflict {
+                owner: Owner::Released,
+                ..
+            } => {
+                r#"choose another path, or let the operator adopt it: with its flag --adopt=annotated and vault-sync.io/adopt: "true" here"#
             }
             Self::Conflict { .. } => "choose another path, or have its owner give the document up",
             Self::Vault { hint, .. } | Self::Kubernetes { hint, .. } => return hint.clone(),

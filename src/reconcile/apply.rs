@@ -214,10 +214,22 @@ impl Run<'_> {
             }
         }
         self.wake.extend(losers);
+        self.note_claim(wanted);
         if !stood {
             self.report.acquired(id);
         }
         Ok(Ok(version))
+    }
+
+    /// The document stands, and carries our claim if it can carry one.
+    fn note_claim(&self, wanted: &Wanted) {
+        let (on, id) = (self.on, &wanted.id);
+        let claimed = on.takes_claims(id, wanted.version);
+        let entry = on.ledger.get(id);
+        if let Some(entry) = entry.filter(|entry| entry.holder == *self.key() && entry.claimed != claimed) {
+            on.ledger
+                .commit_later(vec![(id.clone(), Some(LedgerEntry { claimed, ..entry }))]);
+        }
     }
 
     /// Other sources of this cluster that held the document until now: what they remember of it is true no

@@ -329,6 +329,10 @@ impl Run<'_> {
                     let open = self.on.open(id);
                     open.end(self.delete_version(mount, id, *version).await)
                         .map_err(|error| self.on.vault_failed(&error))?;
+                    // What is written or undeleted there from now on is not ours to purge later.
+                    if seen.claim().is_some() {
+                        self.release_claim(id, *version, false).await?;
+                    }
                 }
                 Err(self.on.vault_failed(&error))
             }

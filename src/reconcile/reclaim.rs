@@ -30,6 +30,7 @@ impl Run<'_> {
                     deletion: ask.deletion.unwrap_or(on.settings.deletion),
                     base: 0,
                     adopted: claim.adopted,
+                    claimed: true,
                     paused: false,
                 };
                 found.push((id, Some(entry)));

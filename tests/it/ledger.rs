@@ -31,8 +31,10 @@ fn an_entry_tells_the_document_its_source_and_state_and_nothing_else() {
     scene.app("app", &["db"]);
     let _operator = scene.start();
     scene.doc("app/db").becomes(json!({"password": "canary-3c5e91"}));
-    scene.entry_is("app/db", Some("written"));
-    let entry = scene.entries()["app/db"].clone();
+    let entry = eventually("the ledger knows that the claim is on it", || {
+        let entry = scene.entries()["app/db"].clone();
+        check(entry["claimed"] == true, &entry).map(|()| entry)
+    });
     let since = entry["since"].as_i64().unwrap();
     assert!(since > 1_700_000_000, "{since}");
     assert_eq!(
@@ -41,7 +43,7 @@ fn an_entry_tells_the_document_its_source_and_state_and_nothing_else() {
             "mount": "secret", "path": format!("{}/app/db", scene.ns),
             "kind": "Deployment", "namespace": scene.ns, "name": "app",
             "uid": scene.get("Deployment", "app")["metadata"]["uid"],
-            "state": "written", "since": since, "deletion": "soft",
+            "state": "written", "since": since, "deletion": "soft", "claimed": true,
         })
     );
     assert_eq!(only(&scene)["metadata"]["labels"]["vault-sync.io/ledger"], "true");

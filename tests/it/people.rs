@@ -122,17 +122,15 @@ fn what_stands_after_an_answered_purge_is_somebody_elses() {
     scene.doc("db").becomes(json!({"k": "ours"}));
     claimed(&scene.doc("db"), "db");
     scene.settle();
-    // A person purges it and writes a document of their own; the operator learns only that it is gone.
+    // The operator learns that it is purged. Whatever stands there now, it is looked at no more.
     let purge = format!("DELETE /v1/secret/metadata/{}/db ", scene.ns);
     let gone = Answer::new(204, &[], "");
-    scene.bed.vault.delete(&metadata_path(&scene, "db")).ok();
-    scene.doc("db").write(json!({"k": "theirs"}));
     scene.vault.answer(&purge, gone);
     scene.delete("Secret", "db");
     scene.vanishes("Secret", "db");
     scene.entry_is("db", None);
     assert_eq!(scene.vault.answered(), 1);
-    scene.doc("db").holds(json!({"k": "theirs"})).is_at_version(1);
+    scene.doc("db").holds(json!({"k": "ours"})).is_at_version(1);
 }
 
 #[test]
@@ -407,4 +405,55 @@ fn a_pending_delete_is_not_given_up_because_its_mount_seems_to_be_missing() {
         scene.doc("db").goes();
         scene.entry_is("db", None);
     }
+}
+
+/// Somebody has purged our document and keeps one of their own in its place.
+#[test]
+fn a_document_in_the_place_of_ours_is_not_deleted_with_our_source() {
+    for policy in ["soft", "purge"] {
+        let scene = Scene::new();
+        let _operator = scene.start();
+        secret(&scene, "db", "ours", &[("deletion-policy", policy)]);
+        scene.doc("db").becomes(json!({"k": "ours"}));
+        eventually("the ledger knows that the claim is on it", || {
+            let entry = scene.entries()["db"].clone();
+            check(entry["claimed"] == true, entry)
+        });
+        scene.bed.vault.delete(&metadata_path(&scene, "db")).ok();
+        scene.doc("db").write(json!({"k": "theirs"}));
+        scene.doc("db").write(json!({"k": "theirs, again"}));
+        scene.delete("Secret", "db");
+        scene.vanishes("Secret", "db");
+        scene.event("db", "PossibleOrphan", &["/db"]);
+        scene.entry_is("db", None);
+        scene
+            .doc("db")
+            .holds(json!({"k": "theirs, again"}))
+            .is_at_version(2);
+    }
+}
+
+#[test]
+fn a_pending_purge_leaves_what_somebody_writes_meanwhile() {
+    let scene = Scene::new();
+    let ns = &scene.ns;
+    scene.set_policy(&format!(
+        r#"path "secret/data/{ns}/*" {{ capabilities = ["create", "read", "update", "delete"] }}
+           path "secret/metadata/{ns}/*" {{ capabilities = ["create", "read", "update", "patch"] }}
+           path "secret/delete/{ns}/*" {{ capabilities = ["update"] }}"#
+    ));
+    let run = || scene.run().flag("cleanup-timeout", "1s");
+    let operator = run().start();
+    secret(&scene, "db", "ours", &[("deletion-policy", "purge")]);
+    scene.doc("db").becomes(json!({"k": "ours"}));
+    claimed(&scene.doc("db"), "db");
+    scene.delete("Secret", "db");
+    scene.doc("db").goes();
+    scene.vanishes("Secret", "db");
+    scene.entry_is("db", Some("deleting"));
+    operator.stop();
+    scene.doc("db").write(json!({"k": "theirs"}));
+    let _operator = run().start();
+    scene.entry_is("db", None);
+    scene.doc("db").holds(json!({"k": "theirs"})).is_at_version(2);
 }

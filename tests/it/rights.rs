@@ -239,8 +239,10 @@ fn a_user_who_may_create_secrets_and_not_get_them_makes_no_secret_a_source() {
         &theirs,
         &set(&[("path", Some("secret/data/other")), ("secrets", None)]),
     );
-    me.patch(&theirs, &set(&[("secrets", None)])).ok();
+    // Without the list, the whole Secret would be copied.
+    refused("PATCH", &theirs, &set(&[("secrets", None)]));
     me.patch(&theirs, &set(&[("path", None)])).ok();
+    me.patch(&theirs, &set(&[("secrets", None)])).ok();
     refused("PATCH", &theirs, &set(&[("path", Some("secret/data/mine"))]));
 
     // Workloads are not asked about by default: who may create pods reads the Secrets of the namespace.

@@ -164,7 +164,21 @@ impl Turn<'_> {
             let step = self.step();
             let act = self.run().acts[0];
             let entry = match act {
-                None => return self.brought(Standing::Stands),
+                None => {
+                    // Our claim is on it.
+                    let me = self.me();
+                    if let Some(entry) = me.ledger[id].filter(|entry| usize::from(entry.holder) == who) {
+                        set(
+                            me,
+                            id,
+                            Some(Entry {
+                                claimed: true,
+                                ..entry
+                            }),
+                        );
+                    }
+                    return self.brought(Standing::Stands);
+                }
                 Some(Act::Finalizer) if self.object().finalizer => None,
                 Some(Act::Restate) => Some(self.wish(|wish, old| Entry::of(&step.entry(wish, old)))),
                 Some(Act::Settle) => Some(self.wish(|wish, old| Entry::of(&step.title.settled(wish, old)))),

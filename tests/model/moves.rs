@@ -173,6 +173,7 @@ impl Rules {
                 state: State::Written,
                 base: 0,
                 adopted: false,
+                claimed: true,
             });
         }
         load(&mut world, 0);

@@ -151,6 +151,7 @@ pub struct Entry {
     pub state: State,
     pub base: u8,
     pub adopted: bool,
+    pub claimed: bool,
 }
 
 impl Entry {
@@ -163,6 +164,7 @@ impl Entry {
             state: entry.state,
             base: u8::try_from(entry.base).expect("a small version"),
             adopted: entry.adopted,
+            claimed: entry.claimed,
         }
     }
 
@@ -175,6 +177,7 @@ impl Entry {
             deletion,
             base: u64::from(self.base),
             adopted: self.adopted,
+            claimed: self.claimed,
             paused: false,
         }
     }

@@ -115,6 +115,7 @@ impl Title {
             deletion,
             base: if self.creating { wish.base } else { 0 },
             adopted: self.adopted,
+            claimed: own.is_some_and(|own| own.claimed) && !self.creating,
             paused: false,
         }
     }

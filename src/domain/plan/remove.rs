@@ -1,7 +1,7 @@
 //! What is to be done about a document that its source no longer wants.
 
-use super::{Identity, Seen, is_written};
-use crate::domain::document::{Claim, KvVersion, Mark};
+use super::{Identity, Seen, is_written, lacks_claim};
+use crate::domain::document::{Claim, KvVersion, Mark, Release};
 use crate::domain::ledger::{LedgerEntry, State};
 use crate::domain::settings::DeletionPolicy;
 
@@ -81,7 +81,9 @@ pub fn remove(scene: &Departure) -> Removal {
     let retain = scene.deletion == DeletionPolicy::Retain;
     match scene.seen {
         Seen::Absent | Seen::Deleted { .. } if scene.unsettled && !retain => Removal::Watch,
-        Seen::Deleted { mark, .. } if may_purge(scene, mark) && explains(scene, mark) => Removal::Purge,
+        Seen::Deleted { version, mark } if may_purge(scene, mark) && explains(scene, *version, mark) => {
+            Removal::Purge
+        }
         // A claim that outlived its document would give us what somebody writes there later.
         Seen::Deleted {
             version,
@@ -125,7 +127,7 @@ pub fn remove(scene: &Departure) -> Removal {
             mark: mark @ (Mark::Unclaimed | Mark::Released(_) | Mark::Unreadable),
             ..
         } => {
-            if is_written(scene.entry, scene.version, *version, *created) {
+            if is_written(scene.entry, scene.version, *version, *created, mark) {
                 delete(scene, *version, mark)
             } else if scene.entry.state == State::Creating {
                 // We never wrote it.
@@ -144,14 +146,15 @@ fn holds(scene: &Departure, claim: &Claim) -> bool {
     scene.identity.is_ours(claim) && (claim.holder == scene.entry.holder || scene.claimant_watched)
 }
 
-/// Whether its versions are known to be ours, so that they may go for good: by our claim, or, on a document
-/// without one, by the ledger.
-fn explains(scene: &Departure, mark: &Mark) -> bool {
+/// Whether the versions of a deleted document are known to be ours, so that they may go for good: by our claim, by one
+/// that we released at this very version, or, where no claim could be put, by the ledger.
+fn explains(scene: &Departure, version: u64, mark: &Mark) -> bool {
     match mark {
         Mark::Claimed(claim) => holds(scene, claim),
+        Mark::Released(release) => release.version == version && holds(scene, &release.claim),
         Mark::Garbled | Mark::Foreign(_) => false,
-        Mark::Unclaimed | Mark::Released(_) | Mark::Unreadable => {
-            matches!(scene.entry.state, State::Written | State::Deleting)
+        Mark::Unclaimed | Mark::Unreadable => {
+            matches!(scene.entry.state, State::Written | State::Deleting) && !lacks_claim(scene.entry, mark)
         }
     }
 }
@@ -159,7 +162,10 @@ fn explains(scene: &Departure, mark: &Mark) -> bool {
 /// A purge destroys only what we made: never a document with versions from before us, as the ledger or the
 /// claim remembers.
 fn may_purge(scene: &Departure, mark: &Mark) -> bool {
-    let adopted_by_claim = matches!(mark, Mark::Claimed(claim) if claim.adopted);
+    let adopted_by_claim = match mark {
+        Mark::Claimed(claim) | Mark::Released(Release { claim, .. }) => claim.adopted,
+        _ => false,
+    };
     scene.version == KvVersion::V2
         && scene.deletion == DeletionPolicy::Purge
         && !scene.entry.adopted
