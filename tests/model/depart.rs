@@ -6,7 +6,7 @@ use vault_sync_operator::domain::ledger::{LedgerEntry, State};
 use vault_sync_operator::domain::plan::{Departure, Removal, Seen, after, remove};
 
 use super::names::{self, NAMES};
-use super::operator::{Turn, flush, held, set, unmark};
+use super::operator::{Turn, claim_as, flush, held, set};
 use super::world::{Author, Call, Document, Entry, Object, Stage, bit, fault, has, small};
 use super::{Deed, Mutation};
 
@@ -46,7 +46,7 @@ impl Turn<'_> {
     fn part_with(&mut self, id: usize, mut seen: Seen) {
         let (who, deletion) = (self.who, self.rules.deletion);
         if self.mutated(Mutation::ClaimNotCheckedBeforeDelete) {
-            unmark(&mut seen);
+            claim_as(who, &mut seen);
         }
         let purged = self.run().purged;
         let me = self.me();

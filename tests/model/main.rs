@@ -64,7 +64,7 @@ enum Mutation {
     None,
     /// The ledger hears of a document after Vault.
     LedgerAfterWrite,
-    /// A document that is to go is taken for unclaimed.
+    /// A document that is to go is taken for ours, whatever its claim.
     ClaimNotCheckedBeforeDelete,
     /// Writes go out without the version that was seen.
     NoCheckAndSet,

@@ -295,8 +295,9 @@ pub fn observe(rules: &Rules, operator: &mut Operator, who: usize, object: Objec
     wake
 }
 
-pub fn unmark(seen: &mut Seen) {
+/// What is seen carries this source's claim, whatever it does.
+pub fn claim_as(who: usize, seen: &mut Seen) {
     if let Seen::Live { mark, .. } | Seen::Deleted { mark, .. } = seen {
-        *mark = DomainMark::Unclaimed;
+        *mark = DomainMark::Claimed(NAMES.claims[who].clone());
     }
 }
