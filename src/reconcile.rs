@@ -518,7 +518,7 @@ impl<'a> Run<'a> {
             .on
             .ledger
             .get(id)
-            .is_some_and(|e| e.holder == *self.key() && e.state == State::Written);
+            .is_some_and(|entry| entry.stands_for(self.key()));
         if stood { Standing::Stale } else { Standing::Missing }
     }
 }

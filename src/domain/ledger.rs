@@ -100,6 +100,11 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl LedgerEntry {
+    /// Whether the document stands, and is this source's.
+    pub fn stands_for(&self, source: &SourceKey) -> bool {
+        self.holder == *source && self.state == State::Written
+    }
+
     /// The entry as it is taken over from an operator that did not end in good order: whether that operator's
     /// creating write was sent, and arrived, is unknown.
     #[must_use]

@@ -184,8 +184,7 @@ pub struct Scene<'a> {
 impl Scene<'_> {
     /// What the ledger says of it, if it says that it is this source's and stands.
     fn standing_entry(&self) -> Option<&LedgerEntry> {
-        self.entry
-            .filter(|entry| entry.holder == self.me.key && entry.state == State::Written)
+        self.entry.filter(|entry| entry.stands_for(&self.me.key))
     }
 }
 
@@ -485,7 +484,7 @@ pub fn proof<'s>(identity: &Identity, holder: &SourceKey, seen: &'s Seen) -> Opt
 /// Whether what is remembered of a document may be trusted: only while the ledger says that the source holds
 /// it. Another source may have had it since, and given it back.
 pub fn may_trust(me: &SourceKey, entry: Option<&LedgerEntry>) -> bool {
-    entry.is_some_and(|entry| entry.holder == *me && entry.state == State::Written)
+    entry.is_some_and(|entry| entry.stands_for(me))
 }
 
 /// How a document that its source wants came out of a reconcile.

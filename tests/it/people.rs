@@ -27,6 +27,12 @@ fn secret(scene: &Scene, name: &str, value: &str, further: &[(&str, &str)]) {
     scene.create_secret(name, ours(&annotations), &[("k", value.as_bytes())]);
 }
 
+/// What the first version of the document `db` holds.
+fn first_version_is(scene: &Scene, wanted: Value) {
+    let first = format!("/v1/secret/data/{}/db?version=1", scene.ns);
+    assert_eq!(scene.bed.vault.get(&first).json()["data"]["data"], wanted);
+}
+
 fn claimed(doc: &Doc, name: &str) {
     eventually(format!("the claim of {name} is on it"), || {
         let found = doc.metadata()["custom_metadata"].clone();
@@ -73,13 +79,8 @@ fn a_purge_leaves_the_versions_that_were_there_before_us() {
     scene.doc("db").goes();
     scene.entry_is("db", None);
     scene.doc("db").is_at_version(2);
-    let undelete = format!("/v1/secret/undelete/{}/db", scene.ns);
-    scene.bed.vault.post(&undelete, &json!({"versions": [1]})).ok();
-    let first = format!("/v1/secret/data/{}/db?version=1", scene.ns);
-    assert_eq!(
-        scene.bed.vault.get(&first).json()["data"]["data"],
-        json!({"k": "before us"})
-    );
+    scene.doc("db").undelete(1);
+    first_version_is(&scene, json!({"k": "before us"}));
 }
 
 #[test]
@@ -107,11 +108,7 @@ fn an_adopted_document_is_not_purged_when_the_ledger_is_lost() {
     scene.vanishes("Secret", "db");
     scene.doc("db").goes();
     scene.entry_is("db", None);
-    let first = format!("/v1/secret/data/{}/db?version=1", scene.ns);
-    assert_eq!(
-        scene.bed.vault.get(&first).json()["data"]["data"],
-        json!({"k": "before us"})
-    );
+    first_version_is(&scene, json!({"k": "before us"}));
 }
 
 #[test]

@@ -82,7 +82,7 @@ impl Step {
 
     /// Whether it writes what nothing shows to have been written for the source before.
     fn is_first(&self, me: &SourceKey, entry: Option<&LedgerEntry>) -> bool {
-        let stood = entry.is_some_and(|entry| entry.holder == *me && entry.state == State::Written);
+        let stood = entry.is_some_and(|entry| entry.stands_for(me));
         self.write.is_some() && !stood
     }
 }
