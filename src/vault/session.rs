@@ -25,6 +25,8 @@ use crate::backoff::{Backoff, fraction, lengthened};
 const LOOKUP_SPACING: Duration = Duration::from_millis(50);
 /// Waits between two logins on a mere suspicion, from the first to the longest.
 const SUSPICION: [Duration; 2] = [Duration::from_mins(1), Duration::from_hours(1)];
+/// A token that is refused before it is so old has died young.
+const YOUNG: Duration = Duration::from_mins(1);
 /// How long the end may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// How long a login that is under way at the end is waited for. Its token would live on until its TTL.
@@ -108,11 +110,16 @@ impl Session {
             return Ok(refusal);
         }
         let newer = self.newer_than(token.generation).await?;
-        let reply = self.transport.send(call, endpoint, Some(&newer.header)).await;
-        if reply.as_ref().is_ok_and(|reply| reply.status != 403) {
+        let reply = self.transport.send(call, endpoint, Some(&newer.header)).await?;
+        if reply.status != 403 {
             self.confirm_suspicion_of(token.generation).await;
+            return Ok(reply);
         }
-        reply
+        if self.lives(&newer, call, &reply).await? {
+            return Ok(reply);
+        }
+        // Not a third time: whatever ends them would end that one too. The caller comes again.
+        Err(Error::new(ErrorKind::Auth, call, newer.why_it_died()))
     }
 
     /// Whether there is a token and Vault knows it. A token that may not look itself up is a good one
@@ -194,6 +201,8 @@ impl Session {
     /// Logs in, tends the token, logs in again, until `stop`.
     async fn keep(&self, stop: &CancellationToken) {
         let mut backoff = impatient();
+        // So many tokens in a row died young.
+        let mut mayflies = 0;
         loop {
             if stop.run_until_cancelled(self.not_away()).await.is_none() {
                 return;
@@ -213,8 +222,17 @@ impl Session {
             let next = async {
                 match &outcome {
                     Ok(token) => {
-                        backoff.reset();
                         self.tend(token).await;
+                        if token.lease.since.elapsed() < YOUNG && self.wants_newer_than(token.generation) {
+                            mayflies += 1;
+                        } else {
+                            mayflies = 0;
+                            backoff.reset();
+                        }
+                        // One is replaced at once. Where each dies, logins would follow upon each other.
+                        if mayflies > 1 {
+                            sleep(backoff.next()).await;
+                        }
                     }
                     Err(error) => {
                         let asked = lengthened(error.retry_after.unwrap_or_default());
@@ -287,6 +305,13 @@ impl Session {
             Ok(token) => {
                 let token = Arc::new(token);
                 tracing::info!(ttl_seconds = token.lease.ttl.as_secs(), "logged in to Vault");
+                if token.uses > 0 && generation == 0 {
+                    tracing::warn!(
+                        uses = token.uses,
+                        "tokens of this role end after a number of calls, and each needs a new login; set the role's \
+                         token_num_uses to 0"
+                    );
+                }
                 self.state.send_modify(|state| {
                     state.token = Some(token.clone());
                     state.failure = None;
@@ -305,6 +330,11 @@ impl Session {
                 Err(error)
             }
         }
+    }
+
+    /// Whether somebody has asked for a token newer than the given generation.
+    fn wants_newer_than(&self, generation: u64) -> bool {
+        self.state.borrow().wanted >= generation
     }
 
     /// Asks the session's task for a token newer than the given generation.

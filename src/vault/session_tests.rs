@@ -385,3 +385,43 @@ async fn a_standby_is_well_only_if_there_is_somebody_to_forward_to() {
         bed.end().await;
     }
 }
+
+/// Something revokes each login, or a role gives tokens for one use each: `token_num_uses`.
+#[tokio::test]
+async fn a_token_that_dies_as_soon_as_it_is_used_is_an_error_of_the_login_and_starts_no_storm() {
+    let login = AtomicUsize::new(0);
+    let bed = bed("mayfly", move |asked| match asked.line.as_str() {
+        "POST /v1/auth/kubernetes/login" => granted(login.fetch_add(1, SeqCst) + 1, 3600),
+        "GET /v1/secret/data/app" => told(403, DEAD),
+        _ => told(200, r#"{"sealed":false}"#),
+    })
+    .await;
+    bed.session.ready().await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let calls = async {
+        loop {
+            assert_eq!(bed.calls(5).await, [Err(ErrorKind::Auth); 5]);
+            asked.fetch_add(1, SeqCst);
+        }
+    };
+    let _ = timeout(Duration::from_secs(3), calls).await;
+    assert!(asked.load(SeqCst) >= 1);
+    // The first are had at once, and each of those after them waits for twice as long.
+    assert!((2..=8).contains(&bed.logins()), "{}", bed.logins());
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn a_lease_that_never_ends_in_anybodys_time_is_kept() {
+    let login = AtomicUsize::new(0);
+    let bed = bed("ages", move |asked| match asked.line.as_str() {
+        "POST /v1/auth/kubernetes/login" => granted(login.fetch_add(1, SeqCst) + 1, u64::MAX),
+        _ => told(200, r#"{"sealed":false}"#),
+    })
+    .await;
+    assert_eq!(bed.calls(3).await, [Ok(200); 3]);
+    tokio::task::yield_now().await;
+    assert_eq!(bed.calls(3).await, [Ok(200); 3]);
+    assert_eq!(bed.logins(), 1);
+    bed.end().await;
+}

@@ -25,6 +25,8 @@ pub(super) struct Token {
     /// Counts the logins.
     pub(super) generation: u64,
     pub(super) lease: Lease,
+    /// How many calls it is good for; 0: for any number.
+    pub(super) uses: u64,
     /// Whether it has looked itself up: where that is refused later, it is dead.
     pub(super) seen_itself: AtomicBool,
 }
@@ -32,6 +34,17 @@ pub(super) struct Token {
 impl Token {
     pub(super) fn has_seen_itself(&self) -> bool {
         self.seen_itself.load(Ordering::Relaxed)
+    }
+
+    /// What to look for where Vault does not know it any more, though it is new.
+    pub(super) fn why_it_died(&self) -> String {
+        match self.uses {
+            0 => "the token of a new login is not valid any more; see what revokes tokens".to_owned(),
+            uses => format!(
+                "the token of a new login is not valid any more: tokens of this role end after {uses} call(s); set its \
+                 token_num_uses to 0"
+            ),
+        }
     }
 }
 
@@ -95,6 +108,7 @@ pub(super) async fn log_in(transport: &Transport, generation: u64) -> Result<Tok
         .parse(&call)?;
     let lease = auth.lease(since);
     let unfit = || Error::new(ErrorKind::Bug, &call, "there is no token in it");
+    let uses = auth.num_uses;
     let token = Zeroizing::new(auth.client_token);
     let mut header = HeaderValue::from_str(&token).map_err(|_| unfit())?;
     if header.is_empty() {
@@ -105,6 +119,7 @@ pub(super) async fn log_in(transport: &Transport, generation: u64) -> Result<Tok
         header,
         generation,
         lease,
+        uses,
         seen_itself: AtomicBool::new(false),
     })
 }
@@ -223,14 +238,19 @@ struct Auth {
     client_token: String,
     lease_duration: u64,
     renewable: bool,
+    #[serde(default)]
+    num_uses: u64,
 }
+
+/// A lease that lasts longer counts as one of so long: what is added to a moment must not overflow.
+const LONGEST_LEASE: Duration = Duration::from_hours(24 * 365 * 100);
 
 impl Auth {
     /// Counted from before the request: it never ends later than Vault's.
     fn lease(&self, since: Instant) -> Lease {
         Lease {
             since,
-            ttl: Duration::from_secs(self.lease_duration),
+            ttl: Duration::from_secs(self.lease_duration).min(LONGEST_LEASE),
             renewable: self.renewable,
         }
     }

@@ -30,6 +30,12 @@ fn of_an_object_the_operator_can_change_its_finalizer_and_nothing_else() {
     let me = as_operator(&scene);
     let secret = format!("/api/v1/namespaces/{}/secrets/own", scene.ns);
     let app = format!("/apis/apps/v1/namespaces/{}/deployments/app", scene.ns);
+    // The API server has read it some moments after it was created.
+    eventually("the admission policy is in force", || {
+        let labels = json!({"metadata": {"labels": {"a": "1"}}});
+        let reply = me.patch(&format!("{secret}?dryRun=All"), &labels);
+        check(reply.status == 422, reply.text)
+    });
 
     for object in [&secret, &app] {
         let kept = json!({"metadata": {"finalizers": ["example.com/other"], "labels": {"a": "1"}}});
@@ -150,6 +156,13 @@ fn author(scene: &Scene, verbs: &[&str]) -> Http {
         let reply = me.post(&secrets, &annotated("plain", &[]));
         check(reply.status == 201, reply.text)
     });
+    if !verbs.contains(&"get") {
+        // The API server has read it some moments after it was created.
+        eventually("the admission policy is in force", || {
+            let reply = me.post(&secrets, &annotated("source", &[("path", "secret/data/x")]));
+            check(reply.status == 403, reply.text)
+        });
+    }
     me
 }
 
@@ -332,13 +345,23 @@ fn workloads_are_asked_about_too_where_the_chart_says_so() {
     me.post(&deployments, &plain).ok();
     let app = format!("{deployments}/app");
     let path = set(&[("path", Some("secret/data/app"))]);
-    let reply = me.patch(&app, &path);
-    assert_eq!(reply.status, 403, "{}", reply.text);
-    assert!(
-        reply.text.contains("on a Secret or a workload there"),
-        "{}",
-        reply.text
-    );
+    // A change of the status can bring annotations too.
+    let status = json!({"apiGroups": ["apps"], "resources": ["deployments/status"], "verbs": ["patch"]});
+    permit(&scene, "status", &[status]);
+    let of_status = format!("{app}/status");
+    eventually("the API server knows the Role", || {
+        let reply = me.patch(&of_status, &json!({"status": {"observedGeneration": 1}}));
+        check(reply.status == 200, reply.text)
+    });
+    for object in [&app, &of_status] {
+        let reply = me.patch(object, &path);
+        assert_eq!(reply.status, 403, "{object}: {}", reply.text);
+        assert!(
+            reply.text.contains("on a Secret or a workload there"),
+            "{}",
+            reply.text
+        );
+    }
     bed.kube.patch(&app, &path).ok();
     me.patch(&app, &json!({"spec": {"replicas": 3}})).ok();
     // The operator changes neither.
