@@ -124,11 +124,20 @@ impl Error {
 
 /// Runs a call within its time.
 pub async fn call<T>(what: &str, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Error> {
-    match tokio::time::timeout(CALL_TIMEOUT, call).await {
+    call_within(CALL_TIMEOUT, what, call).await
+}
+
+/// Runs a call within so long.
+pub async fn call_within<T>(
+    limit: Duration,
+    what: &str,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(limit, call).await {
         Ok(result) => result.map_err(|error| Error::of(what, error)),
         Err(_) => Err(Error::Unavailable {
             what: what.to_owned(),
-            message: format!("no answer in {CALL_TIMEOUT:?}"),
+            message: format!("no answer in {limit:?}"),
         }),
     }
 }

@@ -21,11 +21,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Api, PostParams};
 use kube::runtime::watcher;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::domain::election::Timing;
 use crate::domain::election::{self, Decision, Sighting, Term, View};
+use crate::kube::{Error, call_within};
 
 /// The Lease's name, which is the predecessor's too: the two never write at the same time.
 pub const NAME: &str = "vault-sync-operator.io";
@@ -53,15 +54,6 @@ pub enum Lost {
     /// Nobody renews it any more.
     #[error("the lease cannot be renewed: {0}")]
     Thread(String),
-}
-
-/// Why one step failed. The next one may succeed.
-#[derive(Debug, thiserror::Error)]
-enum Fault {
-    #[error("{0}")]
-    Kubernetes(#[from] kube::Error),
-    #[error("no answer from the API server within {}s", CALL_WITHIN.as_secs())]
-    Timeout(#[from] tokio::time::error::Elapsed),
 }
 
 /// A name for this process that no other has: the pod's (or host's) name and some random digits.
@@ -178,13 +170,9 @@ impl Lease {
                     return true;
                 }
                 // Another was faster. What it wrote is seen at the next look.
-                Err(Fault::Kubernetes(kube::Error::Api(status)))
-                    if status.is_conflict() || status.is_already_exists() =>
-                {
-                    self.timing.retry
-                }
+                Err(Error::Conflict(_)) => self.timing.retry,
                 Err(error) => {
-                    tracing::warn!(%error, "cannot acquire the lease");
+                    tracing::warn!(%error, hint = error.hint(), "cannot acquire the lease");
                     trouble(Some(error.to_string()));
                     self.timing.retry
                 }
@@ -284,7 +272,7 @@ impl Lease {
                 Ok(Ok(_)) => return Lost::Taken(self.holder().unwrap_or_default()),
                 Ok(Err(error)) => {
                     reason = error.to_string();
-                    tracing::warn!(error = reason, "cannot renew the lease");
+                    tracing::warn!(error = reason, hint = error.hint(), "cannot renew the lease");
                 }
                 Err(_) => {
                     return Lost::Deadline {
@@ -297,11 +285,7 @@ impl Lease {
     }
 
     async fn release(&self) {
-        match timeout(CALL_WITHIN, self.give_up())
-            .await
-            .map_err(Fault::from)
-            .flatten()
-        {
+        match self.give_up().await {
             Ok(true) => tracing::info!("gave the lease up"),
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "cannot give the lease up; it lapses by itself"),
@@ -309,8 +293,8 @@ impl Lease {
     }
 
     /// Reads it again first: a renewal without an answer may have landed. False: it is not ours.
-    async fn give_up(&self) -> Result<bool, Fault> {
-        let found = self.api.get_opt(NAME).await?;
+    async fn give_up(&self) -> Result<bool, Error> {
+        let found = self.call("read", self.api.get_opt(NAME)).await?;
         let Some(mut object) = found.filter(|object| holder(object) == Some(&self.me)) else {
             return Ok(false);
         };
@@ -318,8 +302,20 @@ impl Lease {
         spec.holder_identity = Some(String::new());
         spec.lease_duration_seconds = Some(1);
         spec.renew_time = Some(now());
-        self.api.replace(NAME, &PostParams::default(), &object).await?;
+        let params = PostParams::default();
+        self.call("release", self.api.replace(NAME, &params, &object))
+            .await?;
         Ok(true)
+    }
+
+    /// Runs a call about the Lease within its time. `verb`: what it does to the Lease.
+    async fn call<T>(
+        &self,
+        verb: &str,
+        call: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, Error> {
+        let what = format!("{verb} the Lease {}/{NAME}", self.namespace);
+        call_within(CALL_WITHIN, &what, call).await
     }
 
     fn holder(&self) -> Option<String> {
@@ -331,8 +327,8 @@ impl Lease {
     }
 
     /// One look, and what follows from it: the decision, carried out. A leader only ever renews.
-    async fn step(&mut self, role: Role) -> Result<Decision, Fault> {
-        let found = timeout(CALL_WITHIN, self.api.get_opt(NAME)).await??;
+    async fn step(&mut self, role: Role) -> Result<Decision, Error> {
+        let found = self.call("read", self.api.get_opt(NAME)).await?;
         let now = self.elapsed();
         let seen = Sighting::renew(self.seen.as_ref(), found.as_ref().map(view), now);
         let decision = election::decide(now, &seen, &self.me, &self.timing);
@@ -353,7 +349,7 @@ impl Lease {
                     metadata,
                     spec: Some(self.spec(None, 0)),
                 };
-                timeout(CALL_WITHIN, self.api.create(&params, &object)).await?
+                self.call("create", self.api.create(&params, &object)).await?
             }
             Decision::Take { .. } | Decision::Renew => {
                 let mut object = self.object.clone().unwrap_or_default();
@@ -362,10 +358,15 @@ impl Lease {
                     Decision::Take { transitions } => self.spec(None, transitions),
                     _ => self.spec(before.acquire_time, before.lease_transitions.unwrap_or(0)),
                 });
-                timeout(CALL_WITHIN, self.api.replace(NAME, &params, &object)).await?
+                let verb = if decision == Decision::Renew {
+                    "renew"
+                } else {
+                    "take"
+                };
+                self.call(verb, self.api.replace(NAME, &params, &object)).await?
             }
         };
-        self.object = Some(written?);
+        self.object = Some(written);
         self.renewed = now;
         self.tenure.extend(election::may_act_until(now, &self.timing));
         Ok(decision)

@@ -134,13 +134,16 @@ pub(super) fn base(settings: &Settings) -> Result<Url, SetupError> {
 
 /// The namespace as a header.
 pub(super) fn namespace(settings: &Settings) -> Result<Option<HeaderValue>, SetupError> {
-    let Some(name) = settings.namespace.as_deref().filter(|name| !name.is_empty()) else {
+    let name = settings.namespace.as_deref().unwrap_or_default();
+    if name.trim_matches('/').is_empty() {
         return Ok(None);
-    };
-    let header = HeaderValue::from_str(name);
-    header
-        .map(Some)
-        .map_err(|_| SetupError::Value("VAULT_NAMESPACE", "give the path of a namespace"))
+    }
+    let unfit = SetupError::Value("VAULT_NAMESPACE", "give the path of a namespace, such as team/a");
+    let odd = |segment: &str| matches!(segment, "" | "." | "..") || segment.contains(char::is_whitespace);
+    if name.trim_matches('/').split('/').any(odd) {
+        return Err(unfit);
+    }
+    HeaderValue::from_str(name).map(Some).map_err(|_| unfit)
 }
 
 /// Builds the client. The process's default TLS provider must be installed by then.
@@ -388,6 +391,35 @@ pub(super) mod tests {
             let error = base(&settings(address)).unwrap_err().to_string();
             assert!(error.starts_with("--vault-addr (VAULT_ADDR)"), "{error}");
             assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn namespaces() {
+        let header = |name: Option<&str>| {
+            namespace(&Settings {
+                namespace: name.map(str::to_owned),
+                ..settings("http://vault:8200")
+            })
+        };
+        for (name, sent) in [
+            (None, None),
+            (Some(""), None),
+            (Some("/"), None),
+            (Some("team-a"), Some("team-a")),
+            (Some("team/a/"), Some("team/a/")),
+        ] {
+            assert_eq!(
+                header(name).unwrap().as_ref().map(HeaderValue::as_bytes),
+                sent.map(str::as_bytes)
+            );
+        }
+        for name in ["../x", "a/./b", "a//b", "team a", "a\nb"] {
+            let error = header(Some(name)).unwrap_err().to_string();
+            assert!(
+                error.contains("VAULT_NAMESPACE") && error.contains("such as team/a"),
+                "{error}"
+            );
         }
     }
 

@@ -239,3 +239,19 @@ fn a_standby_asks_for_nothing_that_came_and_went_while_it_stood_by() {
         .collect();
     assert_eq!(asked, Vec::<String>::new());
 }
+
+#[test]
+fn a_lease_that_may_not_be_read_is_reported_in_plain_words_with_what_to_do() {
+    let scene = Scene::new();
+    let operator = scene
+        .run()
+        .candidate("a")
+        .flag("namespace", "no-such-namespace")
+        .start();
+    operator.says(&[
+        "cannot acquire the lease",
+        "read the Lease no-such-namespace/vault-sync-operator.io: Kubernetes denied it",
+        "check the operator's Roles in this namespace",
+    ]);
+    assert!(!operator.log().contains("Status {"), "{}", operator.log());
+}

@@ -74,7 +74,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     ),
     ("mounts", &["domain", "vault"]),
     ("ledger", &["backoff", "domain", "kube"]),
-    ("lease", &["domain"]),
+    ("lease", &["domain", "kube"]),
     ("events", &["domain", "metrics"]),
     ("admin", &["domain", "metrics"]),
     ("kube", &["domain"]),
