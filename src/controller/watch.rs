@@ -385,7 +385,7 @@ impl Controller {
         let concerns = source.finalizer
             || source.annotations.contains_key(annotations::PATH)
             || index.get(&source.key).is_some()
-            || (annotations::has_misspelt(&source.annotations)
+            || (annotations::are_meant_for_us(&source.annotations)
                 && index.has_room_for_misspelt(&source.key.namespace));
         if !concerns {
             return;

@@ -12,6 +12,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use super::duration;
 use super::problem::{Problem, Warning, excerpt};
 use super::settings::DeletionPolicy;
+use super::wording::nearest;
 
 pub(super) use list::is_object_name;
 pub use list::{Entry, KeyPick};
@@ -52,8 +53,12 @@ pub(super) const ASKED: [&str; 10] = [
 /// The prefix of an annotation that is on the pod template instead of the object. No annotation's own name starts
 /// with it: a name has only one slash.
 const ON_TEMPLATE: &str = "template/";
-/// Most annotations of an object that are kept though nobody knows them.
+/// The prefix of one whose full name is nearly one of ours: `Vault-Sync.io/path`. It has two slashes then.
+const NEARLY_OURS: &str = "nearly/";
+/// Most annotations of an object, and of its pod template, that are kept though nobody knows them.
 const MOST_UNKNOWN: usize = 8;
+/// So many letters of the prefix may be wrong in a name that is nearly one of ours.
+const MOST_WRONG: usize = 2;
 
 /// Whether anybody reads an annotation (its name without the `vault-sync.io/` in front).
 fn is_known(name: &str) -> bool {
@@ -65,6 +70,15 @@ pub(super) fn is_about_deletion(name: &str) -> bool {
     matches!(name, PRESERVE | DELETION_POLICY)
 }
 
+/// The annotation of ours that is meant by a full name which begins with nearly our prefix.
+fn nearly_ours(full: &str) -> Option<&'static str> {
+    let ours = PREFIX.trim_end_matches('/');
+    let (prefix, name) = full.split_once('/')?;
+    let near = prefix.len().abs_diff(ours.len()) <= MOST_WRONG
+        && strsim::damerau_levenshtein(&prefix.to_lowercase(), ours) <= MOST_WRONG;
+    nearest(name, &ASKED).filter(|_| near && prefix != ours)
+}
+
 /// What is kept of an object's annotations (their full names) and of the names of those on its pod template. Of
 /// what only deserves a Warning the name is kept, without the value.
 pub fn keep<'a>(
@@ -72,34 +86,36 @@ pub fn keep<'a>(
     template: &OnTemplate,
 ) -> BTreeMap<String, String> {
     let mut unknown = 0;
-    let ours = own.filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, value)));
-    let mut kept: BTreeMap<String, String> = ours
-        .filter_map(|(name, value)| {
-            if is_known(name) {
-                return Some((name.to_owned(), value.clone()));
-            }
-            unknown += 1;
-            // One more than is named, so that the last Warning can say that there are more.
-            (unknown <= MOST_UNKNOWN + 1).then(|| (name.to_owned(), String::new()))
+    // One more than is named, so that the last Warning can say that there are more.
+    let mut has_room = || {
+        unknown += 1;
+        unknown <= MOST_UNKNOWN + 1
+    };
+    let mut kept: BTreeMap<String, String> = own
+        .filter_map(|(full, value)| match full.strip_prefix(PREFIX) {
+            Some(name) if is_known(name) => Some((name.to_owned(), value.clone())),
+            Some(name) => has_room().then(|| (name.to_owned(), String::new())),
+            None => (nearly_ours(full).is_some() && has_room())
+                .then(|| (format!("{NEARLY_OURS}{full}"), String::new())),
         })
         .collect();
     for name in &template.0 {
         // Charts put the same on both, and then all is well.
-        if !kept.contains_key(*name) {
+        if !kept.contains_key(name) {
             kept.insert(format!("{ON_TEMPLATE}{name}"), String::new());
         }
     }
     kept
 }
 
-/// Whether there is something among these that looks as if it were meant for us, and is not understood.
-pub fn has_misspelt(annotations: &BTreeMap<String, String>) -> bool {
-    annotations.keys().any(|name| !is_known(name))
+/// Whether somebody wants something of us by these, if only in a way that is not understood.
+pub fn are_meant_for_us(annotations: &BTreeMap<String, String>) -> bool {
+    annotations.keys().any(|name| name != SECRET_VERSIONS)
 }
 
 /// The names of our annotations on a pod template, where they have no effect. All else is dropped as it is parsed.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct OnTemplate(BTreeSet<&'static str>);
+pub struct OnTemplate(BTreeSet<String>);
 
 impl OnTemplate {
     /// Those of both.
@@ -122,9 +138,11 @@ impl<'de> Deserialize<'de> for OnTemplate {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<OnTemplate, A::Error> {
                 let mut names = BTreeSet::new();
-                while let Some((name, _)) = map.next_entry::<String, IgnoredAny>()? {
-                    let ours = name.strip_prefix(PREFIX);
-                    names.extend(ours.and_then(|name| ASKED.into_iter().find(|asked| *asked == name)));
+                while let Some((full, _)) = map.next_entry::<String, IgnoredAny>()? {
+                    let name = full.strip_prefix(PREFIX).filter(|name| *name != SECRET_VERSIONS);
+                    if let Some(name) = name.filter(|name| is_known(name) || names.len() < ASKED.len()) {
+                        names.insert(name.to_owned());
+                    }
                 }
                 Ok(OnTemplate(names))
             }
@@ -236,7 +254,9 @@ pub fn parse(annotations: &BTreeMap<String, String>) -> Ask {
         }
     };
     let deletion = deletion(get(PRESERVE), get(DELETION_POLICY), &mut warnings);
+    let trust = trust(get(ROTATION_CHECK), &mut warnings);
     let unclear = misspelt(annotations, &mut warnings);
+    without_path(annotations, &mut warnings);
     Ask {
         path: get(PATH).map(str::to_owned),
         entries,
@@ -254,7 +274,7 @@ pub fn parse(annotations: &BTreeMap<String, String>) -> Ask {
             text.hash(&mut hasher);
             hasher.finish()
         }),
-        trust: get(ROTATION_CHECK) != Some("disabled"),
+        trust,
         problems,
         warnings,
     }
@@ -265,25 +285,49 @@ fn misspelt(annotations: &BTreeMap<String, String>, warnings: &mut Vec<Warning>)
     let mut unclear = false;
     let mut unknown = 0;
     for name in annotations.keys().filter(|name| !is_known(name)) {
-        let asked = name.strip_prefix(ON_TEMPLATE);
-        if let Some(name) = asked.and_then(|name| ASKED.into_iter().find(|asked| *asked == name)) {
+        let on_template = name.strip_prefix(ON_TEMPLATE);
+        if let Some(name) = on_template.and_then(|name| ASKED.into_iter().find(|asked| *asked == name)) {
             unclear |= is_about_deletion(name);
             warnings.push(Warning::OnTemplate { name });
             continue;
         }
         unclear = true;
         unknown += 1;
-        if unknown <= MOST_UNKNOWN {
-            // The API allows none else; whatever comes, the message stays one line.
-            let plain = |c: char| if c.is_ascii_graphic() { c } else { '\u{fffd}' };
-            let name = excerpt(&name.chars().map(plain).collect::<String>());
-            warnings.push(Warning::UnknownKey { name });
+        if unknown > MOST_UNKNOWN {
+            continue;
         }
+        warnings.push(if let Some(full) = name.strip_prefix(NEARLY_OURS) {
+            Warning::NearlyOurs {
+                name: in_one_line(full),
+            }
+        } else {
+            Warning::UnknownKey {
+                name: in_one_line(on_template.unwrap_or(name)),
+                on_template: on_template.is_some(),
+            }
+        });
     }
     if unknown > MOST_UNKNOWN {
         warnings.push(Warning::MoreKeys);
     }
     unclear
+}
+
+/// A name for a message. The API allows none that is not plain; whatever comes, the message stays one line.
+fn in_one_line(name: &str) -> String {
+    let plain = |c: char| if c.is_ascii_graphic() { c } else { '\u{fffd}' };
+    excerpt(&name.chars().map(plain).collect::<String>())
+}
+
+/// Warns of annotations that have no effect, since there is no path.
+fn without_path(annotations: &BTreeMap<String, String>, warnings: &mut Vec<Warning>) {
+    let idle = ASKED.into_iter().filter(|name| annotations.contains_key(*name));
+    let idle: Vec<_> = idle.map(|name| format!("{PREFIX}{name}")).collect();
+    if !idle.is_empty() && !annotations.contains_key(PATH) {
+        warnings.push(Warning::NoPath {
+            names: idle.join(", "),
+        });
+    }
 }
 
 fn warn(annotation: &'static str, value: &str, allowed: &'static str, meaning: &'static str) -> Warning {
@@ -315,6 +359,23 @@ fn deletion(
         Some(text) => {
             warnings.push(warn(PRESERVE, text, "true or false", RETAINED));
             Some(DeletionPolicy::Retain)
+        }
+    }
+}
+
+/// Whether remembered versions may be trusted. The predecessor took every other word for `enabled`.
+fn trust(text: Option<&str>, warnings: &mut Vec<Warning>) -> bool {
+    match text {
+        None | Some("" | "enabled") => true,
+        Some("disabled") => false,
+        Some(text) => {
+            warnings.push(warn(
+                ROTATION_CHECK,
+                text,
+                "enabled or disabled",
+                "It counts as enabled.",
+            ));
+            true
         }
     }
 }
@@ -389,6 +450,79 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_is_nearly_ours_is_reported_with_the_one_that_was_meant_and_retains() {
+        let kept = |full: &str| {
+            keep(
+                [(&full.to_owned(), &"v".to_owned())].into_iter(),
+                &OnTemplate::default(),
+            )
+        };
+        for full in [
+            "Vault-Sync.io/path",
+            "vaultsync.io/path",
+            "vault-synch.io/Path",
+            "valut-sync.io/pth",
+        ] {
+            let kept = kept(full);
+            assert!(are_meant_for_us(&kept), "{full}");
+            let asked = parse(&kept);
+            let words: Vec<_> = asked.warnings.iter().map(ToString::to_string).collect();
+            let expected = format!(
+                "{full} is not a known annotation; did you mean vault-sync.io/path? \
+                 Until it is corrected or removed, documents are retained."
+            );
+            assert_eq!(words, [expected]);
+            assert_eq!(asked.deletion, Some(DeletionPolicy::Retain));
+        }
+        for theirs in [
+            "vault.io/path",
+            "sync.io/path",
+            "app.io/path",
+            "path",
+            "vaultsync.io/owner",
+        ] {
+            assert_eq!(kept(theirs), BTreeMap::new(), "{theirs}");
+        }
+    }
+
+    #[test]
+    fn without_a_path_what_has_no_effect_is_reported() {
+        let pairs = [
+            ("secrets", "[]"),
+            ("preserve-on-delete", "true"),
+            ("secret-versions", "{}"),
+        ];
+        assert_eq!(
+            warnings(&pairs),
+            [
+                "vault-sync.io/preserve-on-delete, vault-sync.io/secrets have no effect without vault-sync.io/path: \
+              set that too, or remove them"
+            ]
+        );
+        assert_eq!(warnings(&[("secret-versions", "{}")]), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn only_a_word_that_is_known_says_whether_versions_are_remembered() {
+        for (text, trust, words) in [
+            ("disabled", false, None),
+            ("enabled", true, None),
+            ("", true, None),
+            (
+                "disable",
+                true,
+                Some(
+                    "vault-sync.io/rotation-check: \"disable\" is not allowed; use enabled or disabled. It counts as enabled.",
+                ),
+            ),
+        ] {
+            let pairs = [("path", "secret/a"), ("rotation-check", text)];
+            assert_eq!(ask(&pairs).trust, trust, "{text}");
+            assert_eq!(warnings(&pairs), words.into_iter().collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
     fn an_annotation_on_the_pod_template_is_reported_and_one_about_deletion_retains() {
         for (name, words, deletion) in [
             (
@@ -401,6 +535,12 @@ mod tests {
                 "template/preserve-on-delete",
                 "vault-sync.io/preserve-on-delete is on the pod template (spec.template), where it has no effect; \
                  move it to the object's own metadata.annotations. Until it is corrected or removed, documents are retained.",
+                Some(DeletionPolicy::Retain),
+            ),
+            (
+                "template/preserve-on-deletion",
+                "vault-sync.io/preserve-on-deletion, on the pod template (spec.template), is not a known annotation; \
+                 did you mean vault-sync.io/preserve-on-delete? Until it is corrected or removed, documents are retained.",
                 Some(DeletionPolicy::Retain),
             ),
         ] {
@@ -416,14 +556,23 @@ mod tests {
             names.iter().map(pair).collect()
         };
         let template: OnTemplate = serde_json::from_str(
-            r#"{"vault-sync.io/path": "p", "vault-sync.io/secrets": null, "vault-sync.io/x": "y", "other": {"a": 1}}"#,
+            r#"{"vault-sync.io/path": "p", "vault-sync.io/secrets": null, "vault-sync.io/x": "y", "other": {"a": 1},
+                "vault-sync.io/secret-versions": "{}"}"#,
         )
         .unwrap();
         let mut all = own(&["path", "Path"]);
         all.insert("app.io/path".into(), "theirs".into());
         let kept: Vec<_> = keep(all.iter(), &template).into_iter().collect();
         let kept: Vec<_> = kept.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        assert_eq!(kept, [("Path", ""), ("path", "value"), ("template/secrets", "")]);
+        assert_eq!(
+            kept,
+            [
+                ("Path", ""),
+                ("path", "value"),
+                ("template/secrets", ""),
+                ("template/x", "")
+            ]
+        );
         let many: Vec<String> = (0..300).map(|n| format!("x{n}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         let kept = keep(own(&many).iter(), &OnTemplate::default());
@@ -435,9 +584,9 @@ mod tests {
             "further annotations with vault-sync.io/ in front are not known. \
              Until it is corrected or removed, documents are retained."
         );
-        assert!(has_misspelt(&kept));
-        assert!(!has_misspelt(&keep(
-            own(&["path", "secret-versions"]).iter(),
+        assert!(are_meant_for_us(&kept));
+        assert!(!are_meant_for_us(&keep(
+            own(&["secret-versions"]).iter(),
             &OnTemplate::default()
         )));
     }
@@ -455,19 +604,19 @@ mod tests {
             ("8760h", Some(31_536_000)),
         ] {
             assert_eq!(
-                ask(&[("reconcile", text)]).recheck,
+                ask(&[("path", "secret/a"), ("reconcile", text)]).recheck,
                 period.map(Duration::from_secs),
                 "{text}"
             );
         }
-        let bad = ask(&[("reconcile", "often")]);
+        let bad = ask(&[("path", "secret/a"), ("reconcile", "often")]);
         assert_eq!(bad.recheck, None);
         assert_eq!(
             bad.warnings[0].to_string(),
             "vault-sync.io/reconcile: \"often\" is not allowed; use off, or a duration up to 8760h, such as 90s or 1h30m. It counts as off."
         );
         for long in ["8761h", "2562047h", "1e30h", "99999999999999999999s", "-1s"] {
-            let bad = ask(&[("reconcile", long)]);
+            let bad = ask(&[("path", "secret/a"), ("reconcile", long)]);
             assert_eq!((bad.recheck, bad.warnings.len()), (None, 1), "{long}");
         }
     }

@@ -442,10 +442,32 @@ impl PathFault {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Warning {
     /// An annotation of ours that does not exist.
-    #[error("vault-sync.io/{name} is not a known annotation{} {RETAINED}", known_annotation(name), RETAINED = RETAINED)]
+    #[error(
+        "vault-sync.io/{name}{} is not a known annotation{} {RETAINED}",
+        if *on_template { ", on the pod template (spec.template)," } else { "" },
+        known_annotation(name),
+        RETAINED = RETAINED
+    )]
     UnknownKey {
         /// Its name without the prefix, cut to a readable length.
         name: String,
+        /// Whether it is on the pod template, where none has an effect.
+        on_template: bool,
+    },
+    /// An annotation that does not begin with our prefix, but nearly.
+    #[error("{name} is not a known annotation{} {RETAINED}", known_annotation(own_part(name)), RETAINED = RETAINED)]
+    NearlyOurs {
+        /// Its full name, cut to a readable length.
+        name: String,
+    },
+    /// Annotations that have no effect, since nothing says where to.
+    #[error(
+        "without vault-sync.io/path nothing is brought to Vault, and {names} {}; set the path, or remove what else is set",
+        if names.contains(',') { "have no effect" } else { "has no effect" }
+    )]
+    NoPath {
+        /// Their full names, with commas between them.
+        names: String,
     },
     /// Further annotations that do not exist.
     #[error("further annotations with vault-sync.io/ in front are not known. {RETAINED}", RETAINED = RETAINED)]
@@ -504,8 +526,8 @@ impl Warning {
     /// The `error_type` label of `config_parse_errors_total`.
     pub fn config_error(&self) -> Option<&'static str> {
         match self {
-            Self::UnknownKey { .. } | Self::MoreKeys => Some("unknown_annotation"),
-            Self::OnTemplate { .. } => Some("misplaced_annotation"),
+            Self::UnknownKey { .. } | Self::NearlyOurs { .. } | Self::MoreKeys => Some("unknown_annotation"),
+            Self::OnTemplate { .. } | Self::NoPath { .. } => Some("misplaced_annotation"),
             Self::Value { .. } => Some("invalid_value"),
             Self::NothingUsed | Self::Binary { .. } => None,
         }
@@ -515,7 +537,11 @@ impl Warning {
     pub fn is_misspelt(&self) -> bool {
         matches!(
             self,
-            Self::UnknownKey { .. } | Self::MoreKeys | Self::OnTemplate { .. }
+            Self::UnknownKey { .. }
+                | Self::NearlyOurs { .. }
+                | Self::MoreKeys
+                | Self::OnTemplate { .. }
+                | Self::NoPath { .. }
         )
     }
 
@@ -527,6 +553,11 @@ impl Warning {
 
 /// What an annotation that cannot be understood means for the end of documents.
 const RETAINED: &str = "Until it is corrected or removed, documents are retained.";
+
+/// What stands behind the slash of a full name.
+fn own_part(full: &str) -> &str {
+    full.split_once('/').map_or(full, |(_, name)| name)
+}
 
 fn known_annotation(name: &str) -> String {
     match nearest(name, &ASKED) {

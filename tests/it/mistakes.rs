@@ -85,6 +85,56 @@ fn an_object_with_nothing_but_a_misspelt_annotation_gets_one_warning() {
 }
 
 #[test]
+fn annotations_that_have_no_effect_get_a_warning_each() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "v")]);
+    let list = r#"[{"name": "db"}]"#;
+    scene.deployment("unled", ours(&[("secrets", list)]), env_from(&["db"]));
+    scene.create_secret("kept", ours(&[("preserve-on-delete", "true")]), &[("k", b"v")]);
+    let upper = json!({"Vault-Sync.io/path": scene.path("upper")});
+    scene.deployment("upper", upper, env_from(&["db"]));
+    let typo = ours(&[("path", &scene.path("typo")), ("rotation-check", "disable")]);
+    scene.deployment("typo", typo, env_from(&["db"]));
+    scene.app("template", &["db"]);
+    annotate_template(&scene, "template", "preserve-on-deletion", Some("true"));
+    let _operator = scene.start();
+    for (name, words) in [
+        ("unled", ["vault-sync.io/secrets has no effect", "set the path"]),
+        (
+            "kept",
+            ["vault-sync.io/preserve-on-delete has no effect", "set the path"],
+        ),
+        (
+            "upper",
+            ["Vault-Sync.io/path", "did you mean vault-sync.io/path?"],
+        ),
+        ("typo", ["\"disable\" is not allowed", "enabled or disabled"]),
+        (
+            "template",
+            ["pod template", "did you mean vault-sync.io/preserve-on-delete?"],
+        ),
+    ] {
+        let event = scene.event(name, "InvalidAnnotation", &words);
+        assert_eq!(event.kind, "Warning");
+    }
+    scene.doc("template/db").becomes(json!({"k": "v"}));
+    scene.delete("Deployment", "template");
+    scene.vanishes("Deployment", "template");
+    scene.settle();
+    scene.doc("template/db").holds(json!({"k": "v"}));
+    for (kind, name) in [
+        ("Deployment", "unled"),
+        ("Secret", "kept"),
+        ("Deployment", "upper"),
+    ] {
+        assert_eq!(scene.finalizers(kind, name), [] as [&str; 0]);
+        assert_eq!(scene.events(name).len(), 1, "{:#?}", scene.events(name));
+    }
+    scene.annotate("Deployment", "unled", &[("path", Some(&scene.path("unled")))]);
+    scene.doc("unled").becomes(json!({"k": "v"}));
+}
+
+#[test]
 fn an_annotation_on_the_pod_template_gets_a_warning_that_says_where_it_belongs() {
     let scene = Scene::new();
     scene.secret("db", &[("k", "v")]);
