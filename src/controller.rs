@@ -102,7 +102,10 @@ impl Controller {
         self.works.store(true, Ordering::SeqCst);
         let mut all: Vec<SourceKey> = {
             let mut index = self.index();
-            let held = |key: &SourceKey| (key.clone(), reconciler.ledger.of(key).len());
+            let held = |key: &SourceKey| {
+                let ids = reconciler.ledger.of(key).into_iter().map(|(id, _)| id);
+                (key.clone(), ids.collect())
+            };
             index.lead(&holders.iter().map(held).collect());
             index.keys().cloned().collect()
         };

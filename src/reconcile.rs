@@ -466,6 +466,11 @@ impl<'a> Run<'a> {
                 desired.push(wanted.id.clone());
             }
         }
+        if let Some((refused, full)) = self.gathered.refused.take() {
+            self.report.problem(None, full);
+            standings.extend(refused.iter().map(|id| self.standing_of_failed(id)));
+            desired.extend(refused);
+        }
         self.report.discovered = Some(wanted.iter().map(|wanted| wanted.entries.len()).sum());
         self.memory.documents.retain(|id, _| desired.contains(id));
         let entries = self.on.ledger.of(&source.key);

@@ -495,8 +495,8 @@ mod tests {
         assert_eq!(
             warnings(&pairs),
             [
-                "vault-sync.io/preserve-on-delete, vault-sync.io/secrets have no effect without vault-sync.io/path: \
-              set that too, or remove them"
+                "without vault-sync.io/path nothing is brought to Vault, and vault-sync.io/preserve-on-delete, \
+                 vault-sync.io/secrets have no effect; set the path, or remove what else is set"
             ]
         );
         assert_eq!(warnings(&[("secret-versions", "{}")]), [] as [&str; 0]);

@@ -46,6 +46,18 @@ pub fn check_bounds(source: &Source, ask: &Ask) -> Result<(), Problem> {
     Ok(())
 }
 
+/// What is wrong with a source by what it says alone: all that can be told without Vault.
+pub fn mistakes(source: &Source, ask: &Ask) -> Vec<Problem> {
+    let mut problems = ask.problems.clone();
+    let written = ask.path.as_deref().unwrap_or_default();
+    let whole = path::check(written)
+        .map(drop)
+        .map_err(Problem::from)
+        .and_then(|()| check_bounds(source, ask));
+    problems.extend(whole.err());
+    problems
+}
+
 /// A path on a workload that has nothing to bring there.
 pub fn nothing_used(source: &Source, ask: &Ask) -> Option<Warning> {
     let discovers = source.key.kind != Kind::Secret && ask.entries.is_none() && ask.problems.is_empty();
@@ -87,6 +99,25 @@ impl Hint {
             secrets: Vec::new(),
             each: false,
         }
+    }
+
+    /// What is left of it when, of documents that are a Secret each, only those of these Secrets may be had.
+    #[must_use]
+    pub fn only(mut self, secrets: &HashSet<String>) -> Self {
+        self.secrets
+            .retain(|reference| self.each && secrets.contains(&reference.secret));
+        if self.secrets.is_empty() {
+            Self::unknown()
+        } else {
+            self
+        }
+    }
+
+    /// Whether a document of the source is one of those that this names.
+    pub fn names(&self, wanted: &Wanted) -> bool {
+        let made_of =
+            |reference: &Reference| wanted.entries.iter().any(|entry| entry.name == reference.secret);
+        self.secrets.iter().any(made_of)
     }
 
     /// How many documents it asks for.

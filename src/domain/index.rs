@@ -46,8 +46,13 @@ pub struct Tracked {
     pub memory: Memory,
     /// Documents that count for it in its namespace.
     documents: usize,
-    /// How many documents it asks for, if its namespace has no room for them: what it asks for is not kept.
+    /// How many documents it asks for, if its namespace has no room for them: of what it asks for, `hint` has only
+    /// what it has already.
     pub refused: Option<usize>,
+    /// Of a refused source, the Secrets that it has as documents already.
+    has: HashSet<String>,
+    /// Whether to find out anew what it asks for, though it has not changed.
+    stale: bool,
     /// Its documents in one mount, since somebody asked who wants one of them.
     resolved: RefCell<Option<Arc<Resolved>>>,
 }
@@ -183,7 +188,7 @@ impl Index {
         let old = self.sources.get(&source.key);
         if old.is_some_and(|old| {
             let room = |asks| self.fits(&source.key.namespace, old.documents, asks);
-            old.fingerprint == fingerprint && !old.refused.is_some_and(room)
+            old.fingerprint == fingerprint && !old.stale && !old.refused.is_some_and(room)
         }) {
             return Vec::new();
         }
@@ -192,9 +197,14 @@ impl Index {
         let own = old.map_or(0, |old| old.documents);
         let asks = hint.as_ref().map_or(0, Hint::documents);
         let refused = (!self.fits(&source.key.namespace, own, asks)).then_some(asks);
+        let mut has = HashSet::new();
         if refused.is_some() {
-            hint = Some(Hint::unknown());
+            has = old
+                .zip(hint.as_ref())
+                .map_or_else(HashSet::new, |(old, hint)| old.secrets_it_has(hint));
+            hint = hint.map(|hint| hint.only(&has));
         }
+        let kept = hint.as_ref().map_or(0, Hint::documents);
         let mut wake = vec![source.key.clone()];
         self.last_words.remove(&source.key);
         // An object made anew under the same name is another source: nothing is remembered for it.
@@ -226,8 +236,10 @@ impl Index {
             }),
             hint,
             memory,
-            documents: if refused.is_some() { own } else { asks },
+            documents: if refused.is_some() { kept } else { asks },
             refused,
+            has,
+            stale: false,
             resolved: RefCell::default(),
         };
         self.count(&source.key.namespace, own, tracked.documents);
@@ -254,8 +266,9 @@ impl Index {
         wake
     }
 
-    /// This process reconciles from now on. `holders` have so many documents by the ledger. What the ledger gives to nobody needs no last word.
-    pub fn lead(&mut self, holders: &HashMap<SourceKey, usize>) {
+    /// This process reconciles from now on. `holders` have these documents by the ledger. What the ledger gives to
+    /// nobody needs no last word.
+    pub fn lead(&mut self, holders: &HashMap<SourceKey, Vec<DocumentId>>) {
         self.leads = true;
         self.last_words.retain(|key, _| holders.contains_key(key));
         self.seat(holders);

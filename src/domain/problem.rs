@@ -379,7 +379,7 @@ impl Problem {
                 "name those that are needed in vault-sync.io/secrets; nothing in Vault was changed"
             }
             Self::NamespaceFull { .. } => {
-                "have other sources of the namespace ask for less, or raise --max-documents-per-namespace; nothing in Vault was changed"
+                "documents that are there are kept up to date, and none is added; have other sources of the namespace ask for less, or raise --max-documents-per-namespace"
             }
             Self::Value { .. } => "correct the value, or remove the annotation",
             Self::Collision { .. } => {

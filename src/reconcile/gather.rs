@@ -44,6 +44,8 @@ pub(super) struct Gathered<'a> {
     pub wanted: Vec<Wanted>,
     /// What keeps the source as a whole from being synced.
     pub problems: Vec<Problem>,
+    /// Documents for which its namespace has no room, and the problem that says so, beside those it has already.
+    pub refused: Option<(Vec<DocumentId>, Problem)>,
     /// What Vault showed of the wanted documents of which nothing is remembered.
     pub seen: HashMap<DocumentId, Result<Seen, Problem>>,
     /// The documents that a late write of ours could still change when they were looked at, and until when.
@@ -111,6 +113,21 @@ async fn within<T>(limit: Option<Duration>, what: impl Future<Output = T>) -> Op
     }
 }
 
+impl Gathered<'_> {
+    /// The source's namespace is full: of the documents that it wants it keeps those that it has already.
+    fn keep_to(&mut self, has: &Hint, full: Problem) {
+        let wanted = std::mem::take(&mut self.wanted).into_iter();
+        let (kept, refused): (Vec<_>, Vec<_>) = wanted.partition(|wanted| has.names(wanted));
+        if kept.is_empty() {
+            self.problems.push(full);
+            return;
+        }
+        self.wanted = kept;
+        let refused = refused.into_iter().map(|wanted| wanted.id).collect();
+        self.refused = Some((refused, full));
+    }
+}
+
 impl Reconciler {
     /// Gathers what deciding about a source needs. `wake` gets the other sources that an unseen change
     /// of this one concerns.
@@ -174,6 +191,7 @@ impl Reconciler {
             ask: annotations::parse(&std::collections::BTreeMap::new()),
             wanted: Vec::new(),
             problems: Vec::new(),
+            refused: None,
             seen,
             unsettled,
             lost,
@@ -213,11 +231,10 @@ impl Reconciler {
         {
             return Err(Moved);
         }
-        if now.is_some() {
-            gathered.problems.clone_from(&gathered.ask.problems);
-            match full {
-                Some(full) => gathered.problems.push(full),
-                None => self.compile(&mut gathered, mount),
+        if let Some(now) = now {
+            self.compile(&mut gathered, mount);
+            if let Some(full) = full {
+                gathered.keep_to(&now, full);
             }
         }
         Ok(gathered)
@@ -322,15 +339,7 @@ impl Reconciler {
     /// What the source wants, or why that cannot be said.
     fn compile(&self, gathered: &mut Gathered<'_>, mount: Option<Result<Mount, Problem>>) {
         let Some(source) = &gathered.source else { return };
-        let written = gathered.ask.path.as_deref().unwrap_or_default();
-        if let Err(fault) = path::check(written) {
-            gathered.problems.push(fault.into());
-            return;
-        }
-        if let Err(problem) = desired::check_bounds(source, &gathered.ask) {
-            gathered.problems.push(problem);
-            return;
-        }
+        gathered.problems = desired::mistakes(source, &gathered.ask);
         let wanted = match mount {
             Some(Ok(mount)) => desired::wanted(source, &gathered.ask, &mount, &self.settings, &self.policy),
             Some(Err(problem)) => Err(problem),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Answer, Plan, Scene, Wires, check, eventually, ours};
+use crate::harness::{Answer, Plan, Scene, Wires, check, env_from, eventually, ours};
 
 #[test]
 fn a_source_whose_write_hangs_delays_no_other_even_when_one_runs_at_a_time() {
@@ -251,4 +251,46 @@ fn a_namespace_with_too_many_documents_keeps_those_that_it_has() {
     scene.delete("Deployment", "second");
     scene.doc("first/c").becomes(json!({"k": "1"}));
     scene.doc("second/a").goes();
+}
+
+#[test]
+fn a_source_that_grows_past_the_share_keeps_its_documents_up_to_date_and_is_told() {
+    let scene = Scene::new();
+    for secret in ["a", "b", "c"] {
+        scene.secret(secret, &[("k", "1")]);
+    }
+    let run = || scene.run().flag("max-documents-per-namespace", "2");
+    let operator = run().start();
+    scene.app("app", &["a", "b"]);
+    scene.doc("app/b").becomes(json!({"k": "1"}));
+    let uses = |secrets: &[&str]| {
+        let template = json!({"spec": {"template": {"spec": env_from(secrets)}}});
+        scene.patch("Deployment", "app", template);
+    };
+    uses(&["a", "b", "c"]);
+    let words = ["may have 2 documents", "kept up to date"];
+    scene.event("app", "SyncFailed", &words);
+    scene.set_key("a", "k", "2");
+    scene.doc("app/a").becomes(json!({"k": "2"}));
+    assert_eq!(operator.stop().code(), Some(0));
+    let _operator = run().start();
+    scene.set_key("b", "k", "2");
+    scene.doc("app/b").becomes(json!({"k": "2"}));
+    assert_eq!(scene.doc("app/c").data(), None);
+    // What it does not ask for any more goes, once there is room for all that it asks for.
+    uses(&["b", "c"]);
+    scene.doc("app/c").becomes(json!({"k": "1"}));
+    scene.doc("app/a").goes();
+}
+
+#[test]
+fn in_a_namespace_that_is_full_a_bad_path_is_told_as_one() {
+    let scene = Scene::new();
+    scene.secret("a", &[("k", "1")]);
+    let _operator = scene.run().flag("max-documents-per-namespace", "1").start();
+    scene.own("first", "v");
+    scene.doc("first").becomes(json!({"k": "v"}));
+    scene.create_secret("bad", ours(&[("path", "secret/data/../x")]), &[("k", b"v")]);
+    scene.event("bad", "InvalidAnnotation", &[".."]);
+    scene.event("bad", "SyncFailed", &["may have 1 document"]);
 }

@@ -4,11 +4,33 @@ use std::collections::{HashMap, HashSet};
 
 use super::{Index, Tracked};
 use crate::domain::desired::Hint;
+use crate::domain::document::DocumentId;
 use crate::domain::source::SourceKey;
 
 /// Most objects of a namespace, and of all, that are known only for a misspelt annotation.
 const MOST_MISSPELT: usize = 20;
 const MOST_MISSPELT_OF_ALL: usize = 1000;
+
+impl Tracked {
+    /// The Secrets that the source has as documents already, of those that it asks for now.
+    pub(super) fn secrets_it_has(&self, asks: &Hint) -> HashSet<String> {
+        match &self.hint {
+            Some(had) if self.refused.is_none() && had.each && had.path == asks.path => had
+                .secrets
+                .iter()
+                .map(|reference| reference.secret.clone())
+                .collect(),
+            // What the ledger gives to it, or what it had before it was refused.
+            Some(had) if had.path.is_empty() || had.path == asks.path => self.has.clone(),
+            _ => HashSet::new(),
+        }
+    }
+}
+
+/// The Secret of a document that is one Secret's.
+fn last_segment(id: &DocumentId) -> String {
+    id.path.rsplit('/').next().unwrap_or_default().to_owned()
+}
 
 impl Index {
     /// Whether a namespace has room for a source to have so many documents, and not only `own`.
@@ -44,7 +66,7 @@ impl Index {
 
     /// Where a namespace has no room for all, those that hold documents by the ledger keep their place, and the
     /// others ask for theirs again: which of them the watch has shown first says nothing.
-    pub(super) fn seat(&mut self, holders: &HashMap<SourceKey, usize>) {
+    pub(super) fn seat(&mut self, holders: &HashMap<SourceKey, Vec<DocumentId>>) {
         let full: HashSet<String> = self
             .sources
             .iter()
@@ -53,7 +75,8 @@ impl Index {
             .collect();
         let keys: Vec<SourceKey> = self.sources.keys().cloned().collect();
         for key in keys.into_iter().filter(|key| full.contains(&key.namespace)) {
-            let held = holders.get(&key).copied().unwrap_or(0);
+            let documents = holders.get(&key).map(Vec::as_slice).unwrap_or_default();
+            let held = documents.len();
             let Some(tracked) = self.sources.get(&key) else {
                 continue;
             };
@@ -68,7 +91,10 @@ impl Index {
             if refused.is_some() {
                 tracked.refused = refused;
                 tracked.documents = held;
+                // Its path may be another by now: then these are none of those that it asks for, and it has none.
+                tracked.has = documents.iter().map(last_segment).collect();
                 tracked.hint = Some(Hint::unknown());
+                tracked.stale = true;
                 tracked.memory.documents.clear();
                 self.count(&key.namespace, before, held);
             }
