@@ -177,7 +177,7 @@ impl Controller {
             return;
         }
         let reconcile = Box::pin(AssertUnwindSafe(reconciler.reconcile(&key, recheck)).catch_unwind());
-        let watched = self.watch_over(&key, reconcile);
+        let watched = self.watch_over(&key, reconciler, reconcile);
         let outcome = if departing {
             Some(watched.await)
         } else {
@@ -248,14 +248,32 @@ impl Controller {
     }
 
     /// Waits for a reconcile; one that takes long holds up nobody else.
-    async fn watch_over<T>(&self, key: &SourceKey, reconcile: impl Future<Output = T>) -> T {
+    async fn watch_over<T>(
+        &self,
+        key: &SourceKey,
+        reconciler: &Reconciler,
+        reconcile: impl Future<Output = T>,
+    ) -> T {
         let mut reconcile = pin!(reconcile);
         if let Ok(outcome) = tokio::time::timeout(STALLED_AFTER, reconcile.as_mut()).await {
             return outcome;
         }
         self.queue().stall(key);
         self.wake.notify_one();
+        tokio::select! {
+            outcome = reconcile.as_mut() => return outcome,
+            () = self.find_out_whether_vault_hangs(key, reconciler) => {}
+        }
         reconcile.await
+    }
+
+    /// A Vault that takes requests and answers none would be noticed only when they time out, and until then nobody
+    /// would be told.
+    async fn find_out_whether_vault_hangs(&self, key: &SourceKey, reconciler: &Reconciler) {
+        if let Err(error) = reconciler.vault.health(tokio::time::Instant::now()).await {
+            self.outage.begin();
+            reconciler.tell_waiting(key, &format!("Vault cannot be used now: {error}"));
+        }
     }
 
     fn enqueue(&self, keys: Vec<SourceKey>) {

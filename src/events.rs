@@ -25,6 +25,7 @@ use crate::domain::problem::Reason;
 use crate::domain::source::{Kind, SourceKey};
 use crate::metrics::Metrics;
 use limit::Limits;
+pub use limit::REFILL as ONE_MORE_AFTER;
 
 const CONTROLLER: &str = "vault-sync-operator";
 /// Notes that wait for being written.
@@ -85,10 +86,11 @@ impl Events {
         )
     }
 
-    /// Puts a note on a source, unless there have been too many; those are counted. Never waits.
-    pub fn publish(&self, source: &SourceKey, uid: &str, note: &Note) {
+    /// Puts a note on a source, unless there have been too many; those are counted. Never waits. Whether the note
+    /// was taken; if not, there is room for another one after [`ONE_MORE_AFTER`].
+    pub fn publish(&self, source: &SourceKey, uid: &str, note: &Note) -> bool {
         // It is whole after every statement, so a panic elsewhere leaves nothing half done.
-        self.about(reference(source, uid), note);
+        self.about(reference(source, uid), note)
     }
 
     /// Puts a note on a pod, as on a source.
@@ -106,21 +108,23 @@ impl Events {
         );
     }
 
-    fn about(&self, regarding: ObjectReference, note: &Note) {
+    fn about(&self, regarding: ObjectReference, note: &Note) -> bool {
         let uid = regarding.uid.as_deref().unwrap_or_default();
         let allowed = self
             .limits
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .allow(uid, Instant::now());
-        if !allowed
-            || self
+        let now = jiff::Timestamp::now();
+        let taken = allowed
+            && self
                 .waiting
-                .try_send(event(regarding, note, &self.instance, jiff::Timestamp::now()))
-                .is_err()
-        {
+                .try_send(event(regarding, note, &self.instance, now))
+                .is_ok();
+        if !taken {
             self.metrics.event_dropped();
         }
+        taken
     }
 }
 

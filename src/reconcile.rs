@@ -13,6 +13,7 @@ mod inputs;
 mod reclaim;
 mod remade;
 mod report;
+mod tell;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -3,9 +3,10 @@
 //! It keeps for each source what a reconcile needs before it has fetched anything, and no more.
 //! Secrets that no source names leave no trace in it.
 
-use std::cell::RefCell;
+mod memory;
 mod share;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -17,9 +18,10 @@ use super::document::{DocumentId, Mount};
 use super::path::Place;
 use super::plan::Contender;
 use super::problem::PathFault;
-use super::settings::{DeletionPolicy, NamespaceIsolation};
+use super::settings::NamespaceIsolation;
 use super::source::{Kind, Reference, Scope, Source, SourceKey};
 use super::value::Digest;
+pub use memory::{LastWord, Memory, Mistakes, Remembered, Told};
 
 /// A source as the watch showed it last, and what the last reconcile learnt.
 #[derive(Clone, Debug)]
@@ -42,6 +44,8 @@ pub struct Tracked {
     last_word: Option<LastWord>,
     /// What it asks for; `None`: it only has our finalizer, or a place in the ledger.
     pub hint: Option<Hint>,
+    /// What is wrong with it by what it says alone.
+    pub mistakes: Option<Box<Mistakes>>,
     /// What the last reconcile learnt.
     pub memory: Memory,
     /// Documents that count for it in its namespace.
@@ -64,43 +68,6 @@ struct Resolved {
     /// The documents by a hash of their paths, each with its place in [`Hint::secrets`]; `None`: they cannot
     /// be told.
     places: Option<HashMap<u64, usize>>,
-}
-
-/// What a source says about the end of its documents.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct LastWord {
-    /// What shall happen to them; `None`: as the flag says.
-    pub deletion: Option<DeletionPolicy>,
-    /// Nothing is to be deleted.
-    pub paused: bool,
-}
-
-/// What a reconcile leaves for the next one.
-#[derive(Clone, Default, Debug)]
-pub struct Memory {
-    /// What Vault is known to hold.
-    pub documents: HashMap<DocumentId, Remembered>,
-    /// The `force-sync` that was obeyed last.
-    pub force: Option<u64>,
-    /// Fingerprints of what was told to people last, so that only a change is told again.
-    pub told: Vec<Digest>,
-    /// Whether the last reconcile brought all documents to Vault.
-    pub healthy: Option<bool>,
-    /// When all of it was compared with Vault, since the process began.
-    pub checked: Option<Duration>,
-    /// When lasting problems are reported again, since the process began: Kubernetes drops Events after an hour.
-    pub repeat_at: Option<Duration>,
-}
-
-/// One document as we know Vault to hold it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Remembered {
-    /// The version.
-    pub version: u64,
-    /// The content.
-    pub content: Digest,
-    /// What it was made of: the wish and the resourceVersions of its Secrets.
-    pub inputs: Digest,
 }
 
 /// What is known of a Secret since somebody names it.
@@ -227,6 +194,7 @@ impl Index {
             created: source.created,
             annotated: ask.adopt,
             unclear: !ask.problems.is_empty(),
+            mistakes: Mistakes::of(source, ask),
             deleting: source.deleting,
             trust: ask.trust,
             force: ask.force,

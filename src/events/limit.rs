@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// Events that a source may have at once.
 const BURST: u32 = 10;
 /// After those, one in so long.
-const REFILL: Duration = Duration::from_secs(30);
+pub const REFILL: Duration = Duration::from_secs(30);
 /// Events of all sources together, a second; so many may come at once.
 const ALL_A_SECOND: u32 = 50;
 /// Sources that are remembered.

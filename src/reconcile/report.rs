@@ -1,13 +1,14 @@
-//! Telling people: Events on the source, one log line per fact, metrics; each state once.
+//! What a pass has found out, what follows from it for the next one, and metrics. How people are told: [`super::tell`].
 
 use std::time::{Duration, Instant};
 
-use super::{Outcome, Reconciler, Run};
+use super::tell::{HeldBack, Line};
+use super::{Outcome, Run};
 use crate::domain::document::DocumentId;
-use crate::domain::index::Memory;
-use crate::domain::problem::{Problem, Reason, Retry, Warning};
+use crate::domain::index::Mistakes;
+use crate::domain::problem::{Problem, Retry, Warning};
 use crate::domain::source::SourceKey;
-use crate::events::Note;
+use crate::events::ONE_MORE_AFTER;
 use crate::ledger::CommitError;
 use crate::vault;
 
@@ -17,12 +18,12 @@ const SLOW_RETRY: Duration = Duration::from_mins(5);
 /// What one pass has found out.
 #[derive(Default)]
 pub(super) struct Report {
-    problems: Vec<(Option<DocumentId>, Problem)>,
+    pub(super) problems: Vec<(Option<DocumentId>, Problem)>,
     warnings: Vec<Warning>,
-    acquired: Vec<DocumentId>,
-    drifted: Vec<DocumentId>,
-    cleaned: Vec<DocumentId>,
-    orphans: Vec<DocumentId>,
+    pub(super) acquired: Vec<DocumentId>,
+    pub(super) drifted: Vec<DocumentId>,
+    pub(super) cleaned: Vec<DocumentId>,
+    pub(super) orphans: Vec<DocumentId>,
     /// How many Secrets the source names, when that is known.
     pub discovered: Option<usize>,
 }
@@ -35,6 +36,16 @@ impl Report {
     pub fn warning(&mut self, warning: Warning) {
         if !self.warnings.contains(&warning) {
             self.warnings.push(warning);
+        }
+    }
+
+    /// What is wrong with the source by what it says alone.
+    pub fn mistakes(&mut self, mistakes: &Mistakes) {
+        for problem in &mistakes.problems {
+            self.problem(None, problem.clone());
+        }
+        for warning in &mistakes.warnings {
+            self.warning(warning.clone());
         }
     }
 
@@ -80,26 +91,25 @@ impl Report {
     }
 
     /// Whether somebody has to do something, and is reminded of it while it lasts.
-    fn reminds(&self) -> bool {
+    pub fn reminds(&self) -> bool {
         !self.problems.is_empty() || self.warnings.iter().any(Warning::is_mistake)
     }
 
-    /// What is wrong, in words that stay the same while it stays the same; of a great many, the first.
-    fn lines(&self) -> Vec<(Reason, String)> {
+    /// What is wrong, in words that stay the same while it stays the same: first what somebody has mistyped. Of a
+    /// great many, the first.
+    pub fn lines(&self) -> Vec<Line> {
         const MOST: usize = 20;
-        let problems = self.problems.iter().map(|(id, problem)| {
-            let place = match id {
-                Some(id) if !problem.to_string().contains(&id.to_string()) => format!("{id}: "),
-                _ => String::new(),
-            };
-            (problem.reason(), format!("{place}{problem} — {}", problem.hint()))
-        });
-        let warnings = self.warnings.iter();
-        let warnings = warnings.map(|warning| (warning.reason(), warning.to_string()));
-        let mut lines: Vec<_> = problems.chain(warnings).take(MOST + 1).collect();
-        if lines.len() > MOST {
-            let more = self.problems.len() + self.warnings.len() - MOST;
-            lines[MOST].1 = format!("and {more} more of such a kind — mend those that were told first");
+        let problems = self
+            .problems
+            .iter()
+            .map(|(id, problem)| Line::of(id.as_ref(), problem));
+        let warnings = self.warnings.iter().map(Line::of_warning);
+        let mut lines: Vec<_> = problems.chain(warnings).collect();
+        lines.sort_by_key(Line::rank);
+        let more = lines.len().saturating_sub(MOST);
+        if more > 0 {
+            lines.truncate(MOST + 1);
+            lines[MOST] = Line::more(lines[MOST].reason, more);
         }
         lines
     }
@@ -143,10 +153,11 @@ impl Run<'_> {
         let asks = source.as_ref().is_some_and(|s| s.deleting.is_none()) && self.gathered.ask.path.is_some();
         self.count(&key, took);
         self.count_claimless();
-        self.tell_all(&key);
+        let held_back = self.tell_all(&key);
         let failures = self.on.notes.count_failure(&key, self.report.retries_soon());
         if source.is_some() || self.unread {
-            self.memory.healthy = Some(self.report.problems.is_empty());
+            // What nobody could be told is news at the next look too.
+            self.memory.healthy = Some(self.report.problems.is_empty() && !held_back.good_news);
         }
         let retry = self.retry(failures);
         if let Some(retry) = retry {
@@ -157,7 +168,7 @@ impl Run<'_> {
             self.appoint_recheck(retry.filter(|_| failures > 0));
         }
         self.appoint_second_look(&key);
-        self.appoint_repetition();
+        self.appoint_repetition(&held_back);
         wake.append(&mut self.wake);
         let vault_down = self.vault_is_down;
         let idle = self.on.ledger.of(&key).is_empty();
@@ -236,80 +247,13 @@ impl Run<'_> {
         self.look_again(left.max(retry.unwrap_or_default()), true);
     }
 
-    /// Makes sure that a lasting problem is reported again in time.
-    fn appoint_repetition(&mut self) {
+    /// Makes sure that a lasting problem is reported again in time, and soon what could not be told.
+    fn appoint_repetition(&mut self, held_back: &HeldBack) {
         if let Some(at) = self.memory.repeat_at {
             self.look_again(at.saturating_sub(self.on.notes.started.elapsed()), false);
         }
-    }
-
-    /// Says what is new: each problem and warning once while it lasts, and again before Kubernetes drops the
-    /// Event; and what was done.
-    fn tell_all(&mut self, key: &SourceKey) {
-        let due = self.on.is_time_to_repeat(&mut self.memory, self.report.reminds());
-        let lines = self.report.lines();
-        let prints = |line: &String| self.on.digester.fields([line.as_bytes()].into_iter());
-        let prints: Vec<_> = lines.iter().map(|(_, line)| prints(line)).collect();
-        let news = lines.iter().zip(&prints);
-        let news = news.filter(|(_, print)| !self.memory.told.contains(print));
-        for ((reason, line), _) in news {
-            tracing::warn!(source = %key, reason = reason.as_str(), "{line}");
-            self.tell(key, *reason, line.clone());
-        }
-        if due {
-            // The log has it already.
-            for ((reason, line), print) in lines.iter().zip(&prints) {
-                if self.memory.told.contains(print) && *reason != Reason::BinaryValue {
-                    self.tell(key, *reason, line.clone());
-                }
-            }
-        }
-        if let Some(text) = self.good_news() {
-            self.tell(key, Reason::Synced, text);
-        }
-        for (reason, ids, text) in [
-            (
-                Reason::DriftRepaired,
-                &self.report.drifted,
-                "had been changed or deleted in Vault; restored",
-            ),
-            (
-                Reason::Cleaned,
-                &self.report.cleaned,
-                "deleted, since the source no longer asks for it",
-            ),
-            (
-                Reason::PossibleOrphan,
-                &self.report.orphans,
-                "may be left over in Vault, and nothing proves that it is ours; look at it, and delete it by hand",
-            ),
-        ] {
-            if !ids.is_empty() {
-                self.tell(key, reason, format!("{}: {text}", names(ids)));
-            }
-        }
-        let conflicts = lines
-            .iter()
-            .filter(|(reason, _)| *reason == Reason::OwnershipConflict)
-            .count();
-        self.on.metrics.ownership_conflicts(key, conflicts);
-        self.memory.told = prints;
-    }
-
-    /// What to say when all is well and that is news: documents came to the source, or a failure is over.
-    fn good_news(&self) -> Option<String> {
-        let news = self.memory.healthy == Some(false) || !self.report.acquired.is_empty();
-        if !news || !self.report.problems.is_empty() || self.memory.documents.is_empty() {
-            return None;
-        }
-        let mut ids: Vec<_> = self.memory.documents.keys().cloned().collect();
-        ids.sort();
-        Some(format!("Vault holds {}", names(&ids)))
-    }
-
-    fn tell(&self, key: &SourceKey, reason: Reason, text: String) {
-        if let Some(uid) = &self.gathered.uid {
-            self.on.events.publish(key, uid, &Note { reason, text });
+        if held_back.lines || held_back.good_news {
+            self.look_again(crate::backoff::lengthened(ONE_MORE_AFTER), false);
         }
     }
 
@@ -336,90 +280,6 @@ impl Run<'_> {
         }
         for kind in self.report.warnings.iter().filter_map(Warning::config_error) {
             metrics.config_parse_error(key, kind);
-        }
-    }
-}
-
-impl Reconciler {
-    /// Whether lasting problems are to be reported again now; sets the next time in the memory. `lasts`: whether
-    /// there are any.
-    fn is_time_to_repeat(&self, memory: &mut Memory, lasts: bool) -> bool {
-        let now = self.notes.started.elapsed();
-        let (due, next) = repetition(memory.repeat_at.filter(|_| lasts), now, || {
-            crate::backoff::shortened(self.repeat)
-        });
-        memory.repeat_at = next.filter(|_| lasts);
-        due
-    }
-
-    /// Reports in an Event that a source waits for Vault, unless Vault holds its documents or another problem was
-    /// reported lately. Returns when to look again.
-    pub fn tell_waiting(&self, key: &SourceKey, why: &str) -> Option<Duration> {
-        let mut index = self.index();
-        let tracked = index.get(key).filter(|tracked| tracked.hint.is_some())?;
-        let (uid, mut memory) = (tracked.uid.clone(), tracked.memory.clone());
-        if memory.healthy == Some(true) && !memory.documents.is_empty() {
-            return None;
-        }
-        let first = memory.repeat_at.is_none();
-        let due = self.is_time_to_repeat(&mut memory, true);
-        if first || due {
-            let text = format!(
-                "{why} — the documents follow as soon as Vault can be used; no change is needed here"
-            );
-            let reason = Reason::SyncFailed;
-            if first {
-                tracing::warn!(source = %key, reason = reason.as_str(), "{text}");
-            }
-            self.events.publish(key, &uid, &Note { reason, text });
-            // So that its end is reported too.
-            memory.healthy = Some(false);
-        }
-        let again = memory.repeat_at?.saturating_sub(self.notes.started.elapsed());
-        index.remember(key, &uid, memory);
-        Some(again)
-    }
-}
-
-/// When a lasting problem is reported: whether again now, and the next time. `at`: the time that was set for it;
-/// `None`: it is new, and reported as such.
-fn repetition(
-    at: Option<Duration>,
-    now: Duration,
-    period: impl Fn() -> Duration,
-) -> (bool, Option<Duration>) {
-    match at {
-        Some(at) if at > now => (false, Some(at)),
-        Some(_) => (true, Some(now + period())),
-        None => (false, Some(now + period())),
-    }
-}
-
-/// The first few documents by name, and how many more there are.
-fn names(ids: &[DocumentId]) -> String {
-    const SHOWN: usize = 5;
-    let mut text: Vec<String> = ids.iter().take(SHOWN).map(ToString::to_string).collect();
-    if ids.len() > SHOWN {
-        text.push(format!("and {} more", ids.len() - SHOWN));
-    }
-    text.join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lasting_problem_is_reported_again_when_its_time_has_come() {
-        const MIN: fn(u64) -> Duration = Duration::from_mins;
-        for (at, now, told) in [
-            (None, MIN(3), (false, Some(MIN(53)))),
-            (Some(MIN(53)), MIN(4), (false, Some(MIN(53)))),
-            (Some(MIN(53)), MIN(53), (true, Some(MIN(103)))),
-            // The machine slept.
-            (Some(MIN(53)), MIN(500), (true, Some(MIN(550)))),
-        ] {
-            assert_eq!(repetition(at, now, || MIN(50)), told, "{at:?} at {now:?}");
         }
     }
 }

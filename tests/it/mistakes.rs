@@ -1,8 +1,10 @@
 //! What people mistype, put in the wrong place or leave half done: each gets a message that says so.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Scene, check, env_from, eventually, ours};
+use crate::harness::{Answer, Scene, check, env_from, eventually, ours, within};
 
 /// How many Events on a source have this reason and all of these words.
 fn count(scene: &Scene, source: &str, reason: &str, words: &[&str]) -> usize {
@@ -271,6 +273,118 @@ fn while_vault_is_sealed_a_new_source_says_what_it_waits_for() {
     scene.doc("new").becomes(json!({"k": "v"}));
     scene.doc("old").becomes(json!({"k": "two"}));
     scene.event("new", "Synced", &["new"]);
+}
+
+#[test]
+fn while_vault_hangs_a_new_source_says_what_it_waits_for_before_any_call_times_out() {
+    let scene = Scene::new();
+    scene.own("old", "one");
+    let _operator = scene.run().env("VAULT_CLIENT_TIMEOUT", "5m").start();
+    scene.doc("old").becomes(json!({"k": "one"}));
+    scene.settle();
+    scene.vault.stall();
+    scene.own("new", "v");
+    scene.event("new", "SyncFailed", &["Vault cannot be used now", "follow"]);
+    scene.own("newer", "v");
+    scene.event("newer", "SyncFailed", &["Vault cannot be used now", "follow"]);
+    scene.vault.flow();
+    scene.doc("new").becomes(json!({"k": "v"})).is_at_version(1);
+    scene.doc("newer").becomes(json!({"k": "v"})).is_at_version(1);
+}
+
+#[test]
+fn a_mistake_that_is_made_while_vault_is_away_is_told_before_it_is_back() {
+    let scene = Scene::new();
+    scene.secret("db", &[("k", "v")]);
+    scene.own("old", "one");
+    let operator = scene.start();
+    scene.doc("old").becomes(json!({"k": "one"}));
+    scene.settle();
+    scene.vault.cut();
+    scene.set_key("old", "k", "two");
+    operator.says(&["all sources wait"]);
+    scene.app("app", &["db"]);
+    scene.event("app", "SyncFailed", &["Vault cannot be used now", "follow"]);
+    scene.annotate("Deployment", "app", &[("path", Some("secret/data/../x"))]);
+    scene.event("app", "InvalidAnnotation", &[".."]);
+    scene.annotate("Secret", "old", &[("preserve-on-deletion", Some("true"))]);
+    scene.event(
+        "old",
+        "InvalidAnnotation",
+        &["did you mean vault-sync.io/preserve-on-delete?"],
+    );
+    scene.create_secret("stray", ours(&[("Path", "secret/x")]), &[("k", b"v")]);
+    scene.event(
+        "stray",
+        "InvalidAnnotation",
+        &["did you mean vault-sync.io/path?"],
+    );
+    // By whom it was noticed that Vault is away.
+    assert_eq!(count(&scene, "old", "SyncFailed", &[]), 1);
+    scene.vault.restore();
+    scene.annotate("Deployment", "app", &[("path", Some(&scene.path("app")))]);
+    scene.doc("app/db").becomes(json!({"k": "v"}));
+    scene.doc("old").becomes(json!({"k": "two"}));
+    scene.settle();
+    for name in ["app", "old", "stray"] {
+        assert_eq!(count(&scene, name, "InvalidAnnotation", &[]), 1, "{name}");
+    }
+}
+
+#[test]
+fn of_a_source_with_many_missing_secrets_each_is_named_and_a_mistake_comes_first() {
+    let scene = Scene::new();
+    let names: Vec<String> = (10..25).map(|number| format!("missing{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let annotations = ours(&[("path", &scene.path("app")), ("preserve-on-deletion", "true")]);
+    scene.deployment("app", annotations, env_from(&names));
+    let operator = scene.start();
+    scene.event("app", "SyncFailed", &names);
+    assert_eq!(
+        count(&scene, "app", "InvalidAnnotation", &["preserve-on-delete?"]),
+        1
+    );
+    assert_eq!(scene.events("app").len(), 2, "{:#?}", scene.events("app"));
+    // One that appears makes no news of the others.
+    scene.secret("missing10", &[("k", "v")]);
+    scene.doc("app/missing10").becomes(json!({"k": "v"}));
+    scene.settle();
+    assert_eq!(count(&scene, "app", "SyncFailed", &[]), 1);
+    let log = operator.log();
+    let lines = log.lines().filter(|line| line.contains("failed to get secret"));
+    assert_eq!(lines.count(), 15);
+}
+
+#[test]
+fn a_mistake_whose_event_was_one_too_many_is_told_as_soon_as_there_may_be_one_more() {
+    let scene = Scene::new();
+    scene.own("db", "v");
+    let operator = scene.start();
+    scene.doc("db").becomes(json!({"k": "v"}));
+    for number in 0..12 {
+        scene.annotate("Secret", "db", &[("paused", Some(&format!("word{number}")))]);
+        let words = format!("word{number}");
+        operator.says(&["vault-sync.io/paused", &words]);
+    }
+    within(Duration::from_secs(60), "the last one is told", || {
+        let events = scene.events("db");
+        let told = events.iter().any(|event| event.message.contains("word11"));
+        check(told, format!("{events:#?}"))
+    });
+    // Those that are not true any more are not told late.
+    assert_eq!(count(&scene, "db", "InvalidAnnotation", &["word10"]), 0);
+    let log = operator.log();
+    assert_eq!(
+        log.lines().filter(|line| line.contains("word11")).count(),
+        1,
+        "{log}"
+    );
+    scene.annotate("Secret", "db", &[("paused", None)]);
+    within(Duration::from_secs(60), "that all is well is told too", || {
+        let events = scene.events("db");
+        let synced = events.iter().filter(|event| event.reason == "Synced").count();
+        check(synced == 2, format!("{events:#?}"))
+    });
 }
 
 #[test]

@@ -1,0 +1,399 @@
+//! Telling people: an Event and a log line for each fact. A problem is told once while it lasts, and again before
+//! Kubernetes drops its Event; what the Events' limits have held back is told as soon as they allow it.
+
+use std::time::Duration;
+
+use super::report::Report;
+use super::{Reconciler, Run};
+use crate::domain::document::DocumentId;
+use crate::domain::index::{Memory, Told};
+use crate::domain::problem::{Problem, Reason, Warning};
+use crate::domain::source::SourceKey;
+use crate::domain::value::Digest;
+use crate::events::{Note, ONE_MORE_AFTER};
+
+/// Bytes of Secrets' names in one Event, which has room for 1024 with what is said of them.
+const MOST_OF_NAMES: usize = 500;
+
+/// What a source's wait for Vault is known by, whatever the reason.
+const WAITING: &str = "waiting";
+
+/// Something that is wrong, in words for people.
+pub(super) struct Line {
+    pub reason: Reason,
+    text: String,
+    /// What tells it from others, where the words may change while it lasts.
+    same: Option<&'static str>,
+    /// It is about a Secret that does not exist: several of those are told in one Event.
+    missing: Option<Missing>,
+}
+
+struct Missing {
+    namespace: String,
+    secret: String,
+    hint: String,
+}
+
+impl Line {
+    /// A problem, of a document or of the source as a whole.
+    pub fn of(id: Option<&DocumentId>, problem: &Problem) -> Self {
+        let words = problem.to_string();
+        let place = match id {
+            Some(id) if !words.contains(&id.to_string()) => format!("{id}: "),
+            _ => String::new(),
+        };
+        let hint = problem.hint();
+        let missing = match problem {
+            Problem::MissingSecret { namespace, secret } => Some(Missing {
+                namespace: namespace.clone(),
+                secret: secret.clone(),
+                hint: hint.to_string(),
+            }),
+            _ => None,
+        };
+        Self {
+            reason: problem.reason(),
+            text: format!("{place}{words} — {hint}"),
+            same: None,
+            missing,
+        }
+    }
+
+    pub fn of_warning(warning: &Warning) -> Self {
+        Self {
+            reason: warning.reason(),
+            text: warning.to_string(),
+            same: None,
+            missing: None,
+        }
+    }
+
+    /// There are so many more.
+    pub fn more(reason: Reason, more: usize) -> Self {
+        Self {
+            reason,
+            text: format!("and {more} more of such a kind — mend those that were told first"),
+            same: None,
+            missing: None,
+        }
+    }
+
+    /// The source waits for Vault, for this reason.
+    fn waiting(why: &str) -> Self {
+        Self {
+            reason: Reason::SyncFailed,
+            text: format!(
+                "{why} — the documents follow as soon as Vault can be used; no change is needed here"
+            ),
+            same: Some(WAITING),
+            missing: None,
+        }
+    }
+
+    /// The order in which lines are told: what its author has to correct comes first.
+    pub fn rank(&self) -> u8 {
+        match self.reason {
+            Reason::InvalidAnnotation => 0,
+            Reason::BinaryValue => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// What the Events' limits have held back.
+pub(super) struct HeldBack {
+    /// A problem or Warning.
+    pub lines: bool,
+    /// That all is well again.
+    pub good_news: bool,
+}
+
+/// An Event to be, and the lines that it tells, each with its place among all.
+struct Draft<'a>(Vec<(usize, &'a Line)>);
+
+impl<'a> Draft<'a> {
+    /// The Events that tell these lines, in their order. What is said of Secrets that do not exist is joined.
+    fn of(lines: impl Iterator<Item = (usize, &'a Line)>) -> Vec<Self> {
+        let mut drafts: Vec<Self> = Vec::new();
+        for line in lines {
+            match drafts.iter_mut().find(|draft| draft.has_room_for(line.1)) {
+                Some(draft) => draft.0.push(line),
+                None => drafts.push(Self(vec![line])),
+            }
+        }
+        drafts
+    }
+
+    fn has_room_for(&self, line: &Line) -> bool {
+        let Some(missing) = &line.missing else {
+            return false;
+        };
+        let names = self
+            .0
+            .iter()
+            .map(|(_, line)| Some(line.missing.as_ref()?.secret.len()));
+        let names: Option<usize> = names.sum();
+        names.is_some_and(|names| names + missing.secret.len() <= MOST_OF_NAMES)
+    }
+
+    fn note(&self) -> Note {
+        let (_, first) = self.0[0];
+        let missing: Vec<_> = self
+            .0
+            .iter()
+            .filter_map(|(_, line)| line.missing.as_ref())
+            .collect();
+        let text = match missing.as_slice() {
+            [] | [_] => first.text.clone(),
+            [Missing { namespace, hint, .. }, ..] => {
+                let names: Vec<_> = missing
+                    .iter()
+                    .map(|missing| format!("{:?}", missing.secret))
+                    .collect();
+                let names = names.join(", ");
+                format!(
+                    "failed to get secrets {names}: they do not exist in namespace {namespace:?} — {hint}"
+                )
+            }
+        };
+        Note {
+            reason: first.reason,
+            text,
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Says what is new: problems and warnings, and what was done.
+    pub(super) fn tell_all(&mut self, key: &SourceKey) -> HeldBack {
+        let lines = self.report.lines();
+        let uid = self.gathered.uid.clone();
+        let lasts = self.report.reminds();
+        let due = self.on.is_time_to_repeat(&mut self.memory, lasts);
+        let told = self
+            .on
+            .tell_lines(key, uid.as_deref(), &self.memory.told, &lines, due);
+        self.memory.told = told;
+        let lines = self.memory.told.iter().any(|told| !told.published);
+        let news = self.good_news();
+        let good_news = news.is_some_and(|text| !self.tell(key, Reason::Synced, text));
+        for (reason, ids, text) in [
+            (
+                Reason::DriftRepaired,
+                &self.report.drifted,
+                "had been changed or deleted in Vault; restored",
+            ),
+            (
+                Reason::Cleaned,
+                &self.report.cleaned,
+                "deleted, since the source no longer asks for it",
+            ),
+            (
+                Reason::PossibleOrphan,
+                &self.report.orphans,
+                "may be left over in Vault, and nothing proves that it is ours; look at it, and delete it by hand",
+            ),
+        ] {
+            if !ids.is_empty() {
+                self.tell(key, reason, format!("{}: {text}", names(ids)));
+            }
+        }
+        HeldBack { lines, good_news }
+    }
+
+    /// What to say when all is well and that is news: documents came to the source, or a failure is over.
+    fn good_news(&self) -> Option<String> {
+        let news = self.memory.healthy == Some(false) || !self.report.acquired.is_empty();
+        if !news || !self.report.problems.is_empty() || self.memory.documents.is_empty() {
+            return None;
+        }
+        let mut ids: Vec<_> = self.memory.documents.keys().cloned().collect();
+        ids.sort();
+        Some(format!("Vault holds {}", names(&ids)))
+    }
+
+    fn tell(&self, key: &SourceKey, reason: Reason, text: String) -> bool {
+        let uid = self.gathered.uid.as_deref();
+        self.on.publish(key, uid, &Note { reason, text })
+    }
+}
+
+impl Reconciler {
+    /// Whether the Event went out. On an object that is gone, and of which nothing is known, there is none.
+    fn publish(&self, key: &SourceKey, uid: Option<&str>, note: &Note) -> bool {
+        uid.is_none_or(|uid| self.events.publish(key, uid, note))
+    }
+
+    /// By which it is known that something was told.
+    fn print(&self, words: &str) -> Digest {
+        self.digester.fields([words.as_bytes()].into_iter())
+    }
+
+    /// Reports those of these lines that were not `told` yet; if they are `due`, those that were, too. What has
+    /// been told now.
+    fn tell_lines(
+        &self,
+        key: &SourceKey,
+        uid: Option<&str>,
+        told: &[Told],
+        lines: &[Line],
+        due: bool,
+    ) -> Vec<Told> {
+        let before = |print: Digest| told.iter().find(|told| told.print == print);
+        let mut now: Vec<Told> = lines
+            .iter()
+            .map(|line| {
+                let print = self.print(line.same.unwrap_or(&line.text));
+                let published = before(print).is_some_and(|told| told.published);
+                Told { print, published }
+            })
+            .collect();
+        for (line, _) in lines
+            .iter()
+            .zip(&now)
+            .filter(|(_, now)| before(now.print).is_none())
+        {
+            tracing::warn!(source = %key, reason = line.reason.as_str(), "{}", line.text);
+        }
+        let to_tell = |(at, line): &(usize, &Line)| {
+            let repeat = due && line.reason != Reason::BinaryValue;
+            repeat || !now[*at].published
+        };
+        for draft in Draft::of(lines.iter().enumerate().filter(to_tell)) {
+            let published = self.publish(key, uid, &draft.note());
+            for (at, _) in draft.0 {
+                now[at].published = published;
+            }
+        }
+        now
+    }
+
+    /// Whether lasting problems are to be reported again now; sets the next time in the memory. `lasts`: whether
+    /// there are any.
+    fn is_time_to_repeat(&self, memory: &mut Memory, lasts: bool) -> bool {
+        let now = self.notes.started.elapsed();
+        let (due, next) = repetition(memory.repeat_at.filter(|_| lasts), now, || {
+            crate::backoff::shortened(self.repeat)
+        });
+        memory.repeat_at = next.filter(|_| lasts);
+        due
+    }
+
+    /// Reports what can be told of a source while Vault is away: the mistakes of its author, or else that it waits
+    /// for Vault, unless Vault holds its documents. Returns when to look again.
+    pub fn tell_waiting(&self, key: &SourceKey, why: &str) -> Option<Duration> {
+        let mut index = self.index();
+        let tracked = index.get(key).filter(|tracked| tracked.deleting.is_none())?;
+        let (uid, mut memory) = (tracked.uid.clone(), tracked.memory.clone());
+        let mut report = Report::default();
+        if let Some(mistakes) = &tracked.mistakes {
+            report.mistakes(mistakes);
+        }
+        let mut lines = report.lines();
+        let holds = memory.healthy == Some(true) && !memory.documents.is_empty();
+        // It has a problem already that was told lately: most likely that Vault does not answer.
+        let waits = memory.told.iter().any(|told| told.print == self.print(WAITING));
+        let lately = memory
+            .repeat_at
+            .is_some_and(|at| at > self.notes.started.elapsed());
+        if tracked.hint.is_some() && report.problems.is_empty() && !holds && (waits || !lately) {
+            lines.push(Line::waiting(why));
+            // So that its end is reported too.
+            memory.healthy = Some(false);
+        }
+        // What else was told may last as well; that cannot be seen now.
+        let lasts = !lines.is_empty() || memory.repeat_at.is_some();
+        let due = self.is_time_to_repeat(&mut memory, lasts);
+        let told = self.tell_lines(key, Some(&uid), &memory.told, &lines, due);
+        let all = told.iter().all(|told| told.published);
+        let is_told = |print: Digest| told.iter().any(|told| told.print == print);
+        memory.told.retain(|before| !is_told(before.print));
+        memory.told.extend(told);
+        let repeat = memory
+            .repeat_at
+            .map(|at| at.saturating_sub(self.notes.started.elapsed()));
+        let soon = (!all).then(|| crate::backoff::lengthened(ONE_MORE_AFTER));
+        index.remember(key, &uid, memory);
+        repeat.into_iter().chain(soon).min()
+    }
+}
+
+/// When a lasting problem is reported: whether again now, and the next time. `at`: the time that was set for it;
+/// `None`: it is new, and reported as such.
+fn repetition(
+    at: Option<Duration>,
+    now: Duration,
+    period: impl Fn() -> Duration,
+) -> (bool, Option<Duration>) {
+    match at {
+        Some(at) if at > now => (false, Some(at)),
+        Some(_) => (true, Some(now + period())),
+        None => (false, Some(now + period())),
+    }
+}
+
+/// The first few documents by name, and how many more there are.
+fn names(ids: &[DocumentId]) -> String {
+    const SHOWN: usize = 5;
+    let mut text: Vec<String> = ids.iter().take(SHOWN).map(ToString::to_string).collect();
+    if ids.len() > SHOWN {
+        text.push(format!("and {} more", ids.len() - SHOWN));
+    }
+    text.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lasting_problem_is_reported_again_when_its_time_has_come() {
+        const MIN: fn(u64) -> Duration = Duration::from_mins;
+        for (at, now, told) in [
+            (None, MIN(3), (false, Some(MIN(53)))),
+            (Some(MIN(53)), MIN(4), (false, Some(MIN(53)))),
+            (Some(MIN(53)), MIN(53), (true, Some(MIN(103)))),
+            // The machine slept.
+            (Some(MIN(53)), MIN(500), (true, Some(MIN(550)))),
+        ] {
+            assert_eq!(repetition(at, now, || MIN(50)), told, "{at:?} at {now:?}");
+        }
+    }
+
+    #[test]
+    fn secrets_that_do_not_exist_are_told_in_one_event_and_each_is_named() {
+        let missing = |secret: &str| {
+            let id = DocumentId::new("secret", format!("app/{secret}"));
+            let problem = Problem::MissingSecret {
+                namespace: "shop".to_owned(),
+                secret: secret.to_owned(),
+            };
+            Line::of(Some(&id), &problem)
+        };
+        let other = Line::of(
+            None,
+            &Problem::TooMany {
+                count: 600,
+                limit: 500,
+            },
+        );
+        let long = "x".repeat(253);
+        let lines = [missing("a"), other, missing("b"), missing(&long), missing(&long)];
+        let drafts = Draft::of(lines.iter().enumerate());
+        let notes: Vec<_> = drafts.iter().map(|draft| draft.note().text).collect();
+        assert_eq!(notes.len(), 3);
+        let joined = format!(
+            "failed to get secrets \"a\", \"b\", \"{long}\": they do not exist in namespace \"shop\" — it may"
+        );
+        assert!(notes[0].starts_with(&joined), "{}", notes[0]);
+        assert!(notes[0].len() <= 1024, "{}", notes[0].len());
+        assert!(notes[2].contains("failed to get secret \"xxx"), "{}", notes[2]);
+        let alone = Draft::of(lines[..1].iter().enumerate());
+        let begins = "secret/app/a: failed to get secret \"a\": it does not exist";
+        assert!(
+            alone[0].note().text.starts_with(begins),
+            "{}",
+            alone[0].note().text
+        );
+    }
+}
