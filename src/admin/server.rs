@@ -35,9 +35,6 @@ const CONNECTION_WITHIN: Duration = Duration::from_mins(2);
 /// How long a connection may take to end its last request.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-const BUSY: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 1\r\nconnection: close\r\n\r\n";
-
 /// Answers GET requests until `stop`, then lets those under way end.
 pub(super) async fn serve<A, F>(listener: TcpListener, answer: A, stop: CancellationToken)
 where
@@ -49,18 +46,15 @@ where
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, peer)) => {
-                if let Some(place) = seats.take(peer.ip().to_canonical()) {
-                    let (answer, stop) = (answer.clone(), stop.clone());
-                    connections.spawn(async move {
-                        tokio::select! {
-                            () = connection(stream, &place, answer, stop) => {}
-                            // A newer connection has its place: the socket closes here.
-                            () = place.leave.cancelled() => {}
-                        }
-                    });
-                } else {
-                    refuse(&stream).await;
-                }
+                let place = seats.take(peer.ip().to_canonical());
+                let (answer, stop) = (answer.clone(), stop.clone());
+                connections.spawn(async move {
+                    tokio::select! {
+                        () = connection(stream, &place, answer, stop) => {}
+                        // A newer connection has its place: the socket closes here.
+                        () = place.leave.cancelled() => {}
+                    }
+                });
             }
             Err(error) => {
                 // Out of file descriptors, most likely: others have to close some first.
@@ -86,20 +80,20 @@ struct Place {
 }
 
 impl Seats {
-    /// A place for one more connection of a peer; `None`: there is none.
-    fn take(&self, peer: IpAddr) -> Option<Place> {
+    /// A place for one more connection of a peer.
+    fn take(&self, peer: IpAddr) -> Place {
         let mut table = self.lock();
         let leave = CancellationToken::new();
-        let (number, evicted) = table.take(peer, leave.clone())?;
+        let (number, evicted) = table.take(peer, leave.clone());
         drop(table);
         if let Some(evicted) = evicted {
             evicted.cancel();
         }
-        Some(Place {
+        Place {
             seats: self.clone(),
             number,
             leave,
-        })
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -145,14 +139,18 @@ impl<E> Table<E> {
     /// Adds a connection, and returns its number and the connection that has to end for it. An idle
     /// one ends, the oldest first: a probe sends its request at once, so it is among the youngest. A peer
     /// with too many connections loses one of its own. While all are busy, a peer that has the most
-    /// connections gives way to one that has fewer.
-    fn take(&mut self, peer: IpAddr, end: E) -> Option<(u64, Option<E>)> {
+    /// connections gives way to one that has fewer. Nobody is turned away: whoever is new may be the kubelet, whose
+    /// question is answered at once, and what has been busy for longest waits for Vault.
+    fn take(&mut self, peer: IpAddr, end: E) -> (u64, Option<E>) {
         let of_peer = self.count(peer);
         let evicted = if of_peer >= MOST_OF_ONE_PEER {
-            Some(self.oldest(|seat| seat.peer == peer && !seat.busy)?)
+            self.oldest(|seat| seat.peer == peer && !seat.busy)
+                .or_else(|| self.oldest(|seat| seat.peer == peer))
         } else if self.0.len() >= MOST_CONNECTIONS {
             let greedy = |seat: &Seat<E>| self.count(seat.peer) > of_peer + 1;
-            Some(self.oldest(|seat| !seat.busy).or_else(|| self.oldest(greedy))?)
+            self.oldest(|seat| !seat.busy)
+                .or_else(|| self.oldest(greedy))
+                .or_else(|| self.oldest(|_| true))
         } else {
             None
         };
@@ -160,7 +158,7 @@ impl<E> Table<E> {
         let number = self.0.last_key_value().map_or(0, |(last, _)| last + 1);
         let busy = false;
         self.0.insert(number, Seat { peer, busy, end });
-        Some((number, evicted.map(|seat| seat.end)))
+        (number, evicted.map(|seat| seat.end))
     }
 
     fn count(&self, peer: IpAddr) -> usize {
@@ -178,14 +176,6 @@ impl<E> Table<E> {
         if let Some(seat) = self.0.get_mut(&number) {
             seat.busy = busy;
         }
-    }
-}
-
-/// Best effort: whoever is refused may not be reading. A new connection's buffer is empty, so this
-/// does not wait for its other end.
-async fn refuse(stream: &TcpStream) {
-    if let Ok(Ok(())) = timeout(Duration::from_millis(100), stream.writable()).await {
-        let _ = stream.try_write(BUSY);
     }
 }
 
@@ -251,15 +241,15 @@ mod tests {
         for order in 0..MOST_OF_ONE_PEER {
             for number in 1..=4 {
                 let taken = table.take(peer(number), (number, order));
-                assert!(matches!(taken, Some((_, None))));
+                assert!(matches!(taken, (_, None)));
             }
         }
         assert_eq!(table.0.len(), MOST_CONNECTIONS);
         table
     }
 
-    fn evicted(taken: Option<(u64, Option<(u8, usize)>)>) -> Option<(u8, usize)> {
-        taken.and_then(|(_, evicted)| evicted)
+    fn evicted((_, evicted): (u64, Option<(u8, usize)>)) -> Option<(u8, usize)> {
+        evicted
     }
 
     #[test]
@@ -292,10 +282,28 @@ mod tests {
         for seat in table.0.values_mut() {
             seat.busy = true;
         }
-        assert!(table.take(peer(1), (1, 16)).is_none());
+        assert_eq!(
+            evicted(table.take(peer(2), (2, 16))),
+            Some((2, 0)),
+            "too many of its own"
+        );
+        let newest = table.0.last_key_value().map(|(number, _)| *number);
+        table.set_busy(newest.unwrap(), true);
         assert_eq!(evicted(table.take(peer(5), (5, 0))), Some((1, 0)));
         let newest = table.0.last_key_value().map(|(number, _)| *number);
         table.set_busy(newest.unwrap(), true);
-        assert_eq!(evicted(table.take(peer(5), (5, 1))), Some((2, 0)));
+        assert_eq!(evicted(table.take(peer(5), (5, 1))), Some((3, 0)));
+    }
+
+    #[test]
+    fn while_as_many_peers_as_there_are_places_are_busy_the_newest_is_let_in() {
+        let mut table = Table(BTreeMap::new());
+        for number in 0..64 {
+            table.take(peer(number), (number, 0));
+        }
+        for seat in table.0.values_mut() {
+            seat.busy = true;
+        }
+        assert_eq!(evicted(table.take(peer(64), (64, 0))), Some((0, 0)));
     }
 }

@@ -26,8 +26,8 @@ pub use memory::{LastWord, Memory, Mistakes, Remembered, Told};
 /// A source as the watch showed it last, and what the last reconcile learnt.
 #[derive(Clone, Debug)]
 pub struct Tracked {
-    /// Fingerprint of all that decides.
-    fingerprint: Digest,
+    /// Fingerprint of all that decides; `None`: what it asks for is to be found out anew.
+    fingerprint: Option<Digest>,
     /// UID of the object.
     pub uid: String,
     created: i64,
@@ -55,8 +55,6 @@ pub struct Tracked {
     pub refused: Option<usize>,
     /// Of a refused source, the Secrets that it has as documents already.
     has: HashSet<String>,
-    /// Whether to find out anew what it asks for, though it has not changed.
-    stale: bool,
     /// Its documents in one mount, since somebody asked who wants one of them.
     resolved: RefCell<Option<Arc<Resolved>>>,
 }
@@ -155,7 +153,7 @@ impl Index {
         let old = self.sources.get(&source.key);
         if old.is_some_and(|old| {
             let room = |asks| self.fits(&source.key.namespace, old.documents, asks);
-            old.fingerprint == fingerprint && !old.stale && !old.refused.is_some_and(room)
+            old.fingerprint == Some(fingerprint) && !old.refused.is_some_and(room)
         }) {
             return Vec::new();
         }
@@ -189,7 +187,7 @@ impl Index {
         let sights = self.sights(&source.key);
         wake.extend(self.unlink(&source.key));
         let tracked = Tracked {
-            fingerprint,
+            fingerprint: Some(fingerprint),
             uid: source.uid.clone(),
             created: source.created,
             annotated: ask.adopt,
@@ -207,7 +205,6 @@ impl Index {
             documents: if refused.is_some() { kept } else { asks },
             refused,
             has,
-            stale: false,
             resolved: RefCell::default(),
         };
         self.count(&source.key.namespace, own, tracked.documents);

@@ -47,7 +47,7 @@ impl Line {
             Problem::MissingSecret { namespace, secret } => Some(Missing {
                 namespace: namespace.clone(),
                 secret: secret.clone(),
-                hint: hint.to_string(),
+                hint: hint.clone(),
             }),
             _ => None,
         };

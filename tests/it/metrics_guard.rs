@@ -173,6 +173,25 @@ fn a_crowd_of_many_addresses_is_bounded_too_and_does_not_touch_the_health_endpoi
     });
 }
 
+/// Whoever asks for readiness from the kubelet's own address, as Pods of the host's network do.
+#[test]
+fn probes_that_wait_for_a_hung_vault_keep_livez_out_for_nobody() {
+    let scene = Scene::new();
+    let operator = open(&scene);
+    scene.vault.stall();
+    let health: SocketAddr = operator.health_address.parse().unwrap();
+    let mut crowd: Vec<TcpStream> = (0..16).map(|_| connect_from(1, health)).collect();
+    for stream in &mut crowd {
+        stream
+            .write_all(b"GET /readyz HTTP/1.1\r\nHost: operator\r\n\r\n")
+            .unwrap();
+    }
+    for _ in 0..5 {
+        assert_eq!(operator.health.get("/livez").status, 200);
+    }
+    scene.vault.flow();
+}
+
 #[test]
 fn a_head_that_comes_byte_by_byte_loses_its_place() {
     let scene = Scene::new();

@@ -366,7 +366,7 @@ fn a_mistake_whose_event_was_one_too_many_is_told_as_soon_as_there_may_be_one_mo
         let words = format!("word{number}");
         operator.says(&["vault-sync.io/paused", &words]);
     }
-    within(Duration::from_secs(60), "the last one is told", || {
+    within(Duration::from_mins(1), "the last one is told", || {
         let events = scene.events("db");
         let told = events.iter().any(|event| event.message.contains("word11"));
         check(told, format!("{events:#?}"))
@@ -380,7 +380,7 @@ fn a_mistake_whose_event_was_one_too_many_is_told_as_soon_as_there_may_be_one_mo
         "{log}"
     );
     scene.annotate("Secret", "db", &[("paused", None)]);
-    within(Duration::from_secs(60), "that all is well is told too", || {
+    within(Duration::from_mins(1), "that all is well is told too", || {
         let events = scene.events("db");
         let synced = events.iter().filter(|event| event.reason == "Synced").count();
         check(synced == 2, format!("{events:#?}"))

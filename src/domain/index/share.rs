@@ -94,7 +94,7 @@ impl Index {
                 // Its path may be another by now: then these are none of those that it asks for, and it has none.
                 tracked.has = documents.iter().map(last_segment).collect();
                 tracked.hint = Some(Hint::unknown());
-                tracked.stale = true;
+                tracked.fingerprint = None;
                 tracked.memory.documents.clear();
                 self.count(&key.namespace, before, held);
             }

@@ -166,6 +166,7 @@ impl<'a> Run<'a> {
         Operator {
             health: server("health-probe-bind-address", &[]),
             metrics: server("metrics-bind-address", &[("authorization", &bearer)]),
+            health_address: self.flags["health-probe-bind-address"].clone(),
             metrics_address: self.flags["metrics-bind-address"].clone(),
             child,
             lines,
@@ -213,6 +214,7 @@ pub struct Operator<'a> {
     pub health: Http,
     metrics: Http,
     /// Host and port of its metrics.
+    pub health_address: String,
     pub metrics_address: String,
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
