@@ -23,6 +23,7 @@ same things, with the same files.
 {{- end }}
 - --deletion-policy={{ .Values.deletionPolicy | default "soft" }}
 - --concurrency={{ .Values.concurrency | default 16 }}
+- --max-documents-per-namespace={{ int (.Values.maxDocumentsPerNamespace | default 5000) }}
 - --leader-elect={{ .Values.controllerManager.leaderElect }}
 - --metrics-bind-address={{ .Values.controllerManager.metrics.bindAddress }}
 - --enable-metrics-auth={{ .Values.controllerManager.metrics.enableAuth }}
@@ -88,7 +89,8 @@ notice.
   "VAULT_ADDR" "vault.address" "VAULT_SYNC_VAULT_ROLE" "vault.role" "VAULT_SYNC_VAULT_AUTH_PATH" "vault.authPath"
   "VAULT_SYNC_CLUSTER_NAME" "clusterName" "VAULT_SYNC_WATCH_NAMESPACES" "watchNamespaces" "VAULT_SYNC_KINDS" "kinds and secretSources"
   "VAULT_SYNC_FINALIZERS" "finalizers" "VAULT_SYNC_NAMESPACE_ISOLATION" "namespaceIsolation" "VAULT_SYNC_PATH_POLICY" "pathPolicy"
-  "VAULT_SYNC_DELETION_POLICY" "deletionPolicy" "VAULT_SYNC_CONCURRENCY" "concurrency" "VAULT_SYNC_LEADER_ELECT" "controllerManager.leaderElect"
+  "VAULT_SYNC_DELETION_POLICY" "deletionPolicy" "VAULT_SYNC_CONCURRENCY" "concurrency"
+  "VAULT_SYNC_MAX_DOCUMENTS_PER_NAMESPACE" "maxDocumentsPerNamespace" "VAULT_SYNC_LEADER_ELECT" "controllerManager.leaderElect"
   "VAULT_SYNC_METRICS_BIND_ADDRESS" "controllerManager.metrics.bindAddress" "VAULT_SYNC_ENABLE_METRICS_AUTH" "controllerManager.metrics.enableAuth"
   "VAULT_SYNC_HEALTH_PROBE_BIND_ADDRESS" "controllerManager.healthProbe.bindAddress" "VAULT_SYNC_SHUTDOWN_GRACE" "terminationGracePeriodSeconds"
   "VAULT_SYNC_LOG_FORMAT" "logFormat" "GOMAXPROCS" "goRuntime.gomaxprocs" "GOMEMLIMIT" "goRuntime.gomemlimit" "VAULT_NAMESPACE" "vault.namespace"
