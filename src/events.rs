@@ -199,8 +199,8 @@ fn reference(source: &SourceKey, uid: &str) -> ObjectReference {
     ObjectReference {
         api_version: Some(api_version(source.kind).to_owned()),
         kind: Some(source.kind.to_string()),
-        namespace: Some(source.namespace.clone()),
-        name: Some(source.name.clone()),
+        namespace: Some(source.namespace.to_string()),
+        name: Some(source.name.to_string()),
         uid: Some(uid.to_owned()),
         ..ObjectReference::default()
     }

@@ -311,8 +311,8 @@ pub fn source(
     Some(Source {
         key: SourceKey {
             kind,
-            namespace: meta.namespace.clone()?,
-            name: meta.name.clone()?,
+            namespace: meta.namespace.as_deref()?.into(),
+            name: meta.name.as_deref()?.into(),
         },
         uid: meta.uid.clone()?,
         created: meta.creation_timestamp.as_ref().map_or(0, seconds),

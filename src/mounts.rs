@@ -1,7 +1,7 @@
 //! Which mount holds a path: asked from Vault once, remembered, and asked again when in doubt.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::domain::document::{KvVersion, Mount};
@@ -29,9 +29,9 @@ pub enum Fault {
 pub struct Mounts {
     vault: Vault,
     stated: Vec<Mount>,
-    asked: Mutex<HashMap<String, (Mount, Instant)>>,
+    asked: Mutex<HashMap<Arc<str>, (Mount, Instant)>>,
     /// When a mount has last proven to be KV v2.
-    vouched: Mutex<HashMap<String, Instant>>,
+    vouched: Mutex<HashMap<Arc<str>, Instant>>,
 }
 
 impl Mounts {
@@ -105,7 +105,7 @@ impl Mounts {
                 Ok(mount)
             }
             MountAnswer::NotKv { mount, kind } => {
-                self.lock().remove(&mount);
+                self.lock().remove(mount.as_str());
                 Err(Fault::Path(PathFault::NotKv { mount, kind }))
             }
             MountAnswer::None => {
@@ -133,11 +133,11 @@ impl Mounts {
             .is_some_and(|(_, asked)| asked.elapsed() > FRESH)
     }
 
-    fn vouched(&self) -> std::sync::MutexGuard<'_, HashMap<String, Instant>> {
+    fn vouched(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Instant>> {
         self.vouched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Mount, Instant)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, (Mount, Instant)>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,7 +15,7 @@ mod remade;
 mod report;
 mod tell;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -453,7 +453,7 @@ impl<'a> Run<'a> {
         self.memory.force = ask.force;
         let wanted = std::mem::take(&mut self.gathered.wanted);
         self.announce(source, &wanted, &ask).await;
-        let mut desired = Vec::with_capacity(wanted.len());
+        let mut desired = HashSet::with_capacity(wanted.len());
         let mut standings = Vec::with_capacity(wanted.len());
         for wanted in &wanted {
             let standing = if self.vault_is_down {
@@ -464,7 +464,7 @@ impl<'a> Run<'a> {
             self.look_whether_vault_is_down().await;
             if let Some(standing) = standing {
                 standings.push(standing);
-                desired.push(wanted.id.clone());
+                desired.insert(wanted.id.clone());
             }
         }
         if let Some((refused, full)) = self.gathered.refused.take() {
@@ -475,7 +475,7 @@ impl<'a> Run<'a> {
         self.report.discovered = Some(wanted.iter().map(|wanted| wanted.entries.len()).sum());
         self.memory.documents.retain(|id, _| desired.contains(id));
         let entries = self.on.ledger.of(&source.key);
-        for (id, entry) in leaving(&entries, &desired, may_clean(standings)) {
+        for (id, entry) in leaving(&entries, |id| desired.contains(id), may_clean(standings)) {
             // The wish that was last said while it was wanted, or a stronger one now.
             let deletion = match entry.deletion {
                 DeletionPolicy::Retain => DeletionPolicy::Retain,

@@ -85,8 +85,8 @@ impl Vault {
     pub async fn read_version(&self, id: &DocumentId, version: u64) -> Result<Observed, Error> {
         let call = Call::new(Operation::Read, id.to_string());
         let request = ReadSecretRequest {
-            mount: id.mount.clone(),
-            path: id.path.clone(),
+            mount: id.mount.to_string(),
+            path: id.path.to_string(),
             version: Some(version),
         };
         let reply = self.0.call(&call, &request).await?;
@@ -120,7 +120,7 @@ impl Vault {
     /// <https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2#delete-secret-versions>
     pub async fn delete_version(&self, id: &DocumentId, version: u64) -> Result<(), Error> {
         let call = Call::new(Operation::Delete, id.to_string());
-        let (mount, path) = (id.mount.clone(), id.path.clone());
+        let (mount, path) = (id.mount.to_string(), id.path.to_string());
         let request = DeleteSecretVersionsRequest {
             mount,
             path,
@@ -134,7 +134,7 @@ impl Vault {
     /// <https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2#delete-latest-version-of-secret>
     pub async fn delete_latest(&self, mount: &Mount, id: &DocumentId) -> Result<(), Error> {
         let call = Call::new(Operation::Delete, id.to_string());
-        let (of, path) = (id.mount.clone(), id.path.clone());
+        let (of, path) = (id.mount.to_string(), id.path.to_string());
         let reply = match mount.version {
             KvVersion::V1 => {
                 self.0
@@ -156,8 +156,8 @@ impl Vault {
     pub async fn purge(&self, id: &DocumentId) -> Result<(), Error> {
         let call = Call::new(Operation::Purge, id.to_string());
         let request = DeleteSecretMetadataRequest {
-            mount: id.mount.clone(),
-            path: id.path.clone(),
+            mount: id.mount.to_string(),
+            path: id.path.to_string(),
         };
         done(&call, &self.0.call(&call, &request).await?)
     }

@@ -77,7 +77,7 @@ pub(super) fn mounts(text: &str) -> Result<List<Mount>, String> {
             return Err(fault());
         }
         Ok(Mount {
-            path: path.to_owned(),
+            path: path.into(),
             version,
         })
     })

@@ -424,8 +424,8 @@ impl Probe<'_> {
             cluster_id: self.cluster_id.clone(),
             holder: SourceKey {
                 kind: Kind::Secret,
-                namespace: self.config.namespace.clone(),
-                name: holder(version),
+                namespace: self.config.namespace.as_str().into(),
+                name: holder(version).into(),
             },
             adopted: false,
         }
@@ -433,7 +433,7 @@ impl Probe<'_> {
 
     /// Whether the claim of a run of `doctor`'s, in whatever cluster, names this version.
     fn names(mark: &Mark, version: u64) -> bool {
-        matches!(mark, Mark::Claimed(claim) if claim.holder.kind == Kind::Secret && claim.holder.name == holder(version))
+        matches!(mark, Mark::Claimed(claim) if claim.holder.kind == Kind::Secret && *claim.holder.name == *holder(version))
     }
 
     fn is_mark(&self, held: &Held) -> bool {

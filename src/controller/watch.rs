@@ -3,7 +3,7 @@
 //! What a watch brings is reduced to what deciding needs as it arrives; nothing else of it is kept.
 
 use std::collections::HashSet;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::{Stream, TryStreamExt as _, pin_mut};
@@ -314,7 +314,7 @@ impl Scope<'_> {
         let secrets = index
             .known_secrets()
             .filter(|(namespace, _)| self.kind == Kind::Secret && within(namespace))
-            .map(|(namespace, name)| (namespace.to_owned(), name.to_owned()))
+            .map(|(namespace, name)| (namespace.clone(), name.clone()))
             .collect();
         Unseen { sources, secrets }
     }
@@ -337,7 +337,7 @@ impl Scope<'_> {
 #[derive(Default)]
 struct Unseen {
     sources: HashSet<SourceKey>,
-    secrets: HashSet<(String, String)>,
+    secrets: HashSet<(Arc<str>, Arc<str>)>,
 }
 
 impl Unseen {
@@ -350,8 +350,8 @@ impl Unseen {
         };
         let key = SourceKey {
             kind,
-            namespace,
-            name,
+            namespace: namespace.into(),
+            name: name.into(),
         };
         self.sources.remove(&key);
         self.secrets.remove(&(key.namespace, key.name));

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-
-use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 use super::source::SourceKey;
 use super::value::Held;
@@ -21,23 +20,24 @@ pub enum KvVersion {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Mount {
     /// Its path, without slashes at the ends: `secret`, `team/kv`.
-    pub path: String,
+    pub path: Arc<str>,
     /// Which KV engine it is.
     pub version: KvVersion,
 }
 
-/// Name of a document: a mount and the path inside it. No `data/`: that is a word of the API.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+/// Name of a document: a mount and the path inside it. No `data/`: that is a word of the API. Its copies share
+/// their text: there are several of each document.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct DocumentId {
     /// Path of the mount, without slashes at the ends.
-    pub mount: String,
+    pub mount: Arc<str>,
     /// Path inside the mount, without slashes at the ends.
-    pub path: String,
+    pub path: Arc<str>,
 }
 
 impl DocumentId {
     /// Shorthand for tables and callers that have both halves.
-    pub fn new(mount: impl Into<String>, path: impl Into<String>) -> Self {
+    pub fn new(mount: impl Into<Arc<str>>, path: impl Into<Arc<str>>) -> Self {
         Self {
             mount: mount.into(),
             path: path.into(),
@@ -160,8 +160,8 @@ impl Mark {
                 cluster_id: get(CLUSTER_ID)?,
                 holder: SourceKey {
                     kind: get(KIND)?.parse().ok()?,
-                    namespace: get(NAMESPACE)?,
-                    name: get(NAME)?,
+                    namespace: get(NAMESPACE)?.into(),
+                    name: get(NAME)?.into(),
                 },
                 adopted: get(ADOPTED).is_some(),
             })
@@ -191,9 +191,9 @@ impl Claim {
             (MANAGED_BY, Some(MANAGER.to_owned())),
             (CLUSTER, self.cluster.clone()),
             (CLUSTER_ID, Some(self.cluster_id.clone())),
-            (NAMESPACE, Some(self.holder.namespace.clone())),
+            (NAMESPACE, Some(self.holder.namespace.to_string())),
             (KIND, Some(self.holder.kind.to_string())),
-            (NAME, Some(self.holder.name.clone())),
+            (NAME, Some(self.holder.name.to_string())),
             (ADOPTED, self.adopted.then(|| "true".to_owned())),
             (RELEASED, None),
             (RELEASED_VERSION, None),

@@ -131,12 +131,12 @@ pub fn path(written: &str, leaf: Option<&str>, mount: &str, choices: u8) {
         mounts: Vec::new(),
     };
     let mount = Mount {
-        path: mount.to_owned(),
+        path: mount.into(),
         version: if chosen(4) { KvVersion::V2 } else { KvVersion::V1 },
     };
     match path::resolve(written, leaf, "shop", &mount, &settings) {
         Ok(place) => {
-            let inside = place.id.path.as_str();
+            let inside = &*place.id.path;
             assert!(
                 inside
                     .split('/')

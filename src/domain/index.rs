@@ -82,6 +82,9 @@ enum Sight {
 #[derive(Default, Debug)]
 struct Held(Option<Sight>);
 
+/// A Secret's namespace and name.
+type SecretName = (Arc<str>, Arc<str>);
+
 #[derive(Default, Debug)]
 struct SecretSlot {
     sight: Sight,
@@ -99,13 +102,13 @@ pub struct Index {
     blind: Vec<(Kind, Option<String>)>,
     sources: HashMap<SourceKey, Tracked>,
     /// How many of them ask for nothing, by namespace.
-    askless: HashMap<String, usize>,
+    askless: HashMap<Arc<str>, usize>,
     /// Of those that are gone, until their documents are.
     last_words: HashMap<SourceKey, LastWord>,
     /// By namespace and name.
-    secrets: HashMap<(String, String), SecretSlot>,
-    /// By [`Index::loose`] path.
-    neighbours: HashMap<String, Vec<SourceKey>>,
+    secrets: HashMap<SecretName, SecretSlot>,
+    /// By a hash of their [`Index::loose`] paths. Two that share one by chance are told apart as all neighbours are.
+    neighbours: HashMap<u64, Vec<SourceKey>>,
     hasher: RandomState,
     /// Most documents of one namespace, and how many each has.
     most: usize,
@@ -278,7 +281,7 @@ impl Index {
     /// Notes a Secret's resourceVersion; `None`: it is gone. The sources that name it, when that is news.
     pub fn observe_secret(&mut self, namespace: &str, name: &str, version: Option<&str>) -> Vec<SourceKey> {
         let sight = version.map_or(Sight::Gone, |version| Sight::At(version.to_owned()));
-        match self.secrets.get_mut(&(namespace.to_owned(), name.to_owned())) {
+        match self.secrets.get_mut(&(namespace.into(), name.into())) {
             Some(SecretSlot {
                 held: Some(Held(held)),
                 ..
@@ -297,7 +300,7 @@ impl Index {
     /// A Secret is about to be patched by us: what the watch shows of it is held back until
     /// [`Index::patched`], so that our own change is told from others'.
     pub fn patching(&mut self, namespace: &str, name: &str) {
-        if let Some(slot) = self.secrets.get_mut(&(namespace.to_owned(), name.to_owned())) {
+        if let Some(slot) = self.secrets.get_mut(&(namespace.into(), name.into())) {
             slot.held = Some(Held::default());
         }
     }
@@ -306,7 +309,7 @@ impl Index {
     /// patch was guarded by that), or not (`None`). The sources that name the Secret, when the watch has shown
     /// anything else.
     pub fn patched(&mut self, namespace: &str, name: &str, version: Option<&str>) -> Vec<SourceKey> {
-        let Some(slot) = self.secrets.get_mut(&(namespace.to_owned(), name.to_owned())) else {
+        let Some(slot) = self.secrets.get_mut(&(namespace.into(), name.into())) else {
             return Vec::new();
         };
         let held = slot.held.take().and_then(|Held(held)| held);
@@ -328,7 +331,7 @@ impl Index {
     /// Notes what a fetch showed of a Secret (`None`: it does not exist), if nothing is known of it
     /// yet. Where something is, the watch's word must stay news: others wait for it.
     pub fn learn_secret(&mut self, namespace: &str, name: &str, version: Option<&str>) {
-        if let Some(slot) = self.secrets.get_mut(&(namespace.to_owned(), name.to_owned()))
+        if let Some(slot) = self.secrets.get_mut(&(namespace.into(), name.into()))
             && slot.sight == Sight::Unseen
         {
             slot.sight = version.map_or(Sight::Gone, |version| Sight::At(version.to_owned()));
@@ -338,7 +341,7 @@ impl Index {
     /// Whether a Secret that somebody names is known not to exist.
     pub fn is_missing(&self, namespace: &str, name: &str) -> bool {
         self.secrets
-            .get(&(namespace.to_owned(), name.to_owned()))
+            .get(&(namespace.into(), name.into()))
             .is_some_and(|slot| slot.sight == Sight::Gone)
     }
 
@@ -350,7 +353,7 @@ impl Index {
     ) -> Option<BTreeMap<&'a str, &'a str>> {
         names
             .map(
-                |name| match &self.secrets.get(&(namespace.to_owned(), name.to_owned()))?.sight {
+                |name| match &self.secrets.get(&(namespace.into(), name.into()))?.sight {
                     Sight::At(version) => Some((name, version.as_str())),
                     Sight::Unseen | Sight::Gone => None,
                 },
@@ -376,11 +379,11 @@ impl Index {
     }
 
     /// All Secrets that sources name and that were seen, for the same purpose.
-    pub fn known_secrets(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub fn known_secrets(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
         self.secrets
             .iter()
             .filter(|(_, slot)| matches!(slot.sight, Sight::At(_)))
-            .map(|((ns, name), _)| (ns.as_str(), name.as_str()))
+            .map(|((ns, name), _)| (ns, name))
     }
 
     /// How many sources there are.
@@ -404,7 +407,7 @@ impl Index {
             *kind == key.kind
                 && namespace
                     .as_ref()
-                    .is_none_or(|namespace| *namespace == key.namespace)
+                    .is_none_or(|namespace| **namespace == *key.namespace)
         };
         self.scope.contains(key) && !self.blind.iter().any(blind)
     }
@@ -520,7 +523,7 @@ impl Index {
     /// A source's paths in a form that does not depend on the mount, so that any two paths of one
     /// document share it: without `data` segments, and, where namespaces are put in front, without
     /// the namespace. Paths of different documents may share it too; [`Index::rivals`] tells them apart.
-    fn loose(&self, namespace: &str, segments: impl Iterator<Item = impl AsRef<str>>) -> String {
+    fn loose(&self, namespace: &str, segments: impl Iterator<Item = impl AsRef<str>>) -> u64 {
         let mut loose = String::new();
         for segment in segments {
             let segment = segment.as_ref();
@@ -530,10 +533,10 @@ impl Index {
                 loose.push_str(segment);
             }
         }
-        loose
+        self.hashed(&loose)
     }
 
-    fn loose_paths(&self, key: &SourceKey, hint: &Hint) -> Vec<String> {
+    fn loose_paths(&self, key: &SourceKey, hint: &Hint) -> Vec<u64> {
         let path = || hint.path.split('/');
         if !hint.each {
             return vec![self.loose(&key.namespace, path())];
@@ -546,9 +549,9 @@ impl Index {
 
     /// The forms under which sources that want `id` can stand: the document's own path, with as many
     /// leading segments (the cluster's prefix) left out as may have been put there.
-    fn loose_forms(&self, me: &SourceKey, id: &DocumentId) -> Vec<String> {
+    fn loose_forms(&self, me: &SourceKey, id: &DocumentId) -> Vec<u64> {
         let segments: Vec<&str> = id.path.split('/').collect();
-        let mut forms: Vec<String> = (0..segments.len())
+        let mut forms: Vec<u64> = (0..segments.len())
             .map(|skip| {
                 self.loose(
                     &me.namespace,
@@ -563,7 +566,7 @@ impl Index {
             (1..mounts.len())
                 .map(|skip| self.loose(&me.namespace, mounts[skip..].iter().chain(segments.iter()))),
         );
-        forms.sort();
+        forms.sort_unstable();
         forms.dedup();
         forms
     }
@@ -573,28 +576,24 @@ impl Index {
         for named in &hint.secrets {
             let users = &mut self
                 .secrets
-                .entry((key.namespace.clone(), named.secret.clone()))
+                .entry((key.namespace.clone(), named.secret.as_str().into()))
                 .or_default()
                 .users;
-            if !users.contains(key) {
-                users.push(key.clone());
-            }
+            add(users, key);
         }
         for loose in self.loose_paths(key, hint) {
             let keys = self.neighbours.entry(loose).or_default();
-            if !keys.contains(key) {
-                keys.push(key.clone());
-            }
+            add(keys, key);
         }
     }
 
     /// What is known of the Secrets that a source names.
-    fn sights(&self, key: &SourceKey) -> Vec<((String, String), Sight)> {
+    fn sights(&self, key: &SourceKey) -> Vec<(SecretName, Sight)> {
         let hint = self.sources.get(key).and_then(|tracked| tracked.hint.as_ref());
         hint.into_iter()
             .flat_map(|hint| &hint.secrets)
             .filter_map(|named| {
-                let secret = (key.namespace.clone(), named.secret.clone());
+                let secret = (key.namespace.clone(), named.secret.as_str().into());
                 let sight = self.secrets.get(&secret)?.sight.clone();
                 Some((secret, sight))
             })
@@ -607,7 +606,7 @@ impl Index {
             return Vec::new();
         };
         for named in &hint.secrets {
-            let slot = (key.namespace.clone(), named.secret.clone());
+            let slot = (key.namespace.clone(), named.secret.as_str().into());
             if let Some(users) = self.secrets.get_mut(&slot).map(|slot| &mut slot.users) {
                 users.retain(|user| user != key);
                 if users.is_empty() {
@@ -647,6 +646,16 @@ impl Index {
             .flatten();
         let others: HashSet<&SourceKey> = keys.filter(|key| *key != me).collect();
         others.into_iter().cloned().collect()
+    }
+}
+
+/// Adds a source to a list that most often has only one.
+fn add(keys: &mut Vec<SourceKey>, key: &SourceKey) {
+    if keys.is_empty() {
+        keys.reserve_exact(1);
+    }
+    if !keys.contains(key) {
+        keys.push(key.clone());
     }
 }
 

@@ -324,7 +324,7 @@ fn refused(index: &Index) -> Vec<(&str, usize)> {
     let mut refused: Vec<_> = index
         .sources
         .iter()
-        .filter_map(|(key, tracked)| Some((key.name.as_str(), tracked.refused?)))
+        .filter_map(|(key, tracked)| Some((&*key.name, tracked.refused?)))
         .collect();
     refused.sort_unstable();
     refused

@@ -118,11 +118,11 @@ impl LedgerEntry {
     /// The line to store.
     pub fn to_line(&self, id: &DocumentId) -> String {
         let line = Line {
-            mount: id.mount.clone(),
-            path: id.path.clone(),
+            mount: id.mount.to_string(),
+            path: id.path.to_string(),
             kind: self.holder.kind,
-            namespace: self.holder.namespace.clone(),
-            name: self.holder.name.clone(),
+            namespace: self.holder.namespace.to_string(),
+            name: self.holder.name.to_string(),
             uid: self.uid.clone(),
             state: self.state,
             since: self.since,
@@ -153,8 +153,8 @@ impl LedgerEntry {
         }
         let holder = SourceKey {
             kind: line.kind,
-            namespace: line.namespace,
-            name: line.name,
+            namespace: line.namespace.into(),
+            name: line.name.into(),
         };
         let entry = Self {
             holder,
@@ -220,7 +220,7 @@ fn document(mount: String, path: String) -> Result<DocumentId, BadLine> {
     for path in [&mount, &path] {
         super::path::check_stored(path).map_err(|fault| BadLine::Garbage(fault.to_string()))?;
     }
-    Ok(DocumentId { mount, path })
+    Ok(DocumentId::new(mount, path))
 }
 
 /// DNS label: what a namespace's name is.

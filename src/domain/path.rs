@@ -109,7 +109,7 @@ pub fn resolve(
         // What of it the mount's own path has not swallowed already stands in front.
         PrefixStyle::BeforeMount => settings
             .cluster_prefix
-            .strip_prefix(&mount.path)
+            .strip_prefix(&*mount.path)
             .unwrap_or("")
             .trim_start_matches('/'),
     };

@@ -507,12 +507,12 @@ pub fn may_clean(desired: impl IntoIterator<Item = Standing>) -> bool {
 /// never stood for it goes, or what was about to go before.
 pub fn leaving<'a>(
     entries: &'a [(DocumentId, LedgerEntry)],
-    desired: &'a [DocumentId],
+    is_desired: impl Fn(&DocumentId) -> bool + 'a,
     all: bool,
 ) -> impl Iterator<Item = &'a (DocumentId, LedgerEntry)> {
     entries
         .iter()
-        .filter(move |(id, entry)| !desired.contains(id) && (all || entry.state != State::Written))
+        .filter(move |(id, entry)| !is_desired(id) && (all || entry.state != State::Written))
 }
 
 #[cfg(test)]

@@ -975,7 +975,7 @@ fn a_source_in_trouble_keeps_what_it_had_and_nothing_else() {
     let entries = states.map(|state| (DocumentId::new("secret", state.as_str()), entry("web", state)));
     let desired = [DocumentId::new("secret", "creating")];
     let left = |all| -> Vec<State> {
-        leaving(&entries, &desired, all)
+        leaving(&entries, |id| desired.contains(id), all)
             .map(|(_, entry)| entry.state)
             .collect()
     };

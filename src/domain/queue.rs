@@ -11,6 +11,7 @@
 //! hang than there are places, there is one for another.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::source::SourceKey;
@@ -26,8 +27,8 @@ const SHARE: usize = 4;
 /// The queue. Time comes in as an argument.
 pub struct Queue {
     /// The namespaces that have somebody ready, in the order of their turns.
-    turns: VecDeque<String>,
-    ready: HashMap<String, VecDeque<SourceKey>>,
+    turns: VecDeque<Arc<str>>,
+    ready: HashMap<Arc<str>, VecDeque<SourceKey>>,
     slots: HashMap<SourceKey, Slot>,
     /// The same appointments as in `slots`, by time.
     agenda: BTreeSet<(Moment, SourceKey)>,
@@ -36,7 +37,7 @@ pub struct Queue {
     /// Of all together.
     running: Running,
     /// Of those namespaces that have somebody running.
-    by_namespace: HashMap<String, Running>,
+    by_namespace: HashMap<Arc<str>, Running>,
 }
 
 /// How many run.
@@ -171,7 +172,7 @@ impl Queue {
     fn take_turn(&mut self) -> Option<SourceKey> {
         let at_work_left = self.concurrency.saturating_sub(self.running.at_work);
         let places_left = (PLACES * self.concurrency).saturating_sub(self.running.all());
-        let has_place = |namespace: &String| {
+        let has_place = |namespace: &Arc<str>| {
             let own = self.by_namespace.get(namespace).copied().unwrap_or_default();
             own.at_work < SHARE * at_work_left && own.all() < places_left
         };
@@ -215,9 +216,9 @@ impl Queue {
         self.forget_if_idle(key);
     }
 
-    fn count(&mut self, namespace: &str, change: impl Fn(&mut Running)) {
+    fn count(&mut self, namespace: &Arc<str>, change: impl Fn(&mut Running)) {
         change(&mut self.running);
-        let own = self.by_namespace.entry(namespace.to_owned()).or_default();
+        let own = self.by_namespace.entry(namespace.clone()).or_default();
         change(own);
         if own.all() == 0 {
             self.by_namespace.remove(namespace);

@@ -77,7 +77,7 @@ fn started(queue: &mut Queue) -> Vec<SourceKey> {
 }
 
 fn of<'a>(keys: &'a [SourceKey], namespace: &str) -> Vec<&'a SourceKey> {
-    keys.iter().filter(|key| key.namespace == namespace).collect()
+    keys.iter().filter(|key| *key.namespace == *namespace).collect()
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -71,9 +72,9 @@ pub struct SourceKey {
     /// Its kind.
     pub kind: Kind,
     /// Its namespace.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// Its name.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 impl fmt::Display for SourceKey {
@@ -96,7 +97,7 @@ impl Scope {
     /// Whether an object would be seen if it were there.
     pub fn contains(&self, key: &SourceKey) -> bool {
         self.kinds.contains(&key.kind)
-            && (self.namespaces.is_empty() || self.namespaces.contains(&key.namespace))
+            && (self.namespaces.is_empty() || self.namespaces.iter().any(|name| **name == *key.namespace))
     }
 }
 

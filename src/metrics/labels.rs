@@ -132,8 +132,8 @@ impl Sources {
 impl ByName {
     pub(super) fn of(source: &SourceKey) -> Self {
         Self {
-            namespace: source.namespace.clone(),
-            resource: source.name.clone(),
+            namespace: source.namespace.to_string(),
+            resource: source.name.to_string(),
         }
     }
 }

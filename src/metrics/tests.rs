@@ -154,7 +154,7 @@ fn the_series_of_namespaces_without_sources_go_when_a_hundred_more_are_empty() {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let in_namespace = |number: usize| SourceKey {
-        namespace: format!("ns{number}"),
+        namespace: format!("ns{number}").into(),
         ..source(Kind::Deployment, "web")
     };
     for number in 0..150 {

@@ -98,7 +98,7 @@ impl Run<'_> {
             Err(problems) => return Ok(Some(self.all_failed(id, problems))),
         };
         let itself = if source.key.kind == Kind::Secret {
-            versions.get_mut(&source.key.name)
+            versions.get_mut(&*source.key.name)
         } else {
             None
         };

@@ -4,6 +4,7 @@
 //! not lose their protection for it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Run;
@@ -17,11 +18,11 @@ const DENIED_FOR: Duration = Duration::from_hours(1);
 #[derive(Default)]
 pub(super) struct Claimless {
     /// Documents on KV v2 mounts on which a claim was denied last, and when; by mount.
-    denied: HashMap<String, BTreeMap<String, Instant>>,
+    denied: HashMap<Arc<str>, BTreeMap<Arc<str>, Instant>>,
     /// The mounts without claims that each source has documents on; of whom none is named, has none.
-    users: HashMap<SourceKey, BTreeSet<String>>,
+    users: HashMap<SourceKey, BTreeSet<Arc<str>>>,
     /// How many sources there are for each of these.
-    in_use: HashMap<String, usize>,
+    in_use: HashMap<Arc<str>, usize>,
 }
 
 impl Claimless {
@@ -65,7 +66,7 @@ impl Claimless {
     }
 
     /// On which mounts without claims a source has documents now.
-    fn uses(&mut self, source: &SourceKey, mounts: BTreeSet<String>) {
+    fn uses(&mut self, source: &SourceKey, mounts: BTreeSet<Arc<str>>) {
         for mount in &mounts {
             *self.in_use.entry(mount.clone()).or_default() += 1;
         }
@@ -132,10 +133,10 @@ mod tests {
     fn a_mount_counts_while_somebody_uses_it_and_it_takes_no_claims() {
         let source = |name: &str| SourceKey {
             kind: Kind::Secret,
-            namespace: "ns".to_owned(),
-            name: name.to_owned(),
+            namespace: "ns".into(),
+            name: name.into(),
         };
-        let mounts = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let mounts = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect();
         let mut claimless = Claimless::default();
         let [app, other] = ["app", "other"].map(|path| DocumentId::new("secret", path));
         assert!(claimless.may_try(&app));

@@ -2,7 +2,7 @@
 
 mod locks;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
@@ -165,7 +165,7 @@ impl Reconciler {
         } = self.lock(key, left, named.as_ref(), recheck || forced).await?;
 
         let unsettled = |id: &DocumentId| Some((id.clone(), self.unsettled_until(id)?));
-        let unsettled = lock.ids().iter().filter_map(unsettled).collect();
+        let unsettled = lock.ids().filter_map(unsettled).collect();
         let mut seen = HashMap::new();
         if let Some(Ok(mount)) = &mount {
             let unknown = ids
@@ -269,7 +269,7 @@ impl Reconciler {
         let all = ids.iter().chain(&held).cloned().collect();
         let Some(lock) = within(left, self.locks.acquire(all)).await else {
             return Ok(Locked {
-                lock: self.locks.acquire(Vec::new()).await,
+                lock: self.locks.acquire(HashSet::new()).await,
                 held_up: true,
                 mount: None,
                 ids: Vec::new(),
@@ -326,7 +326,7 @@ impl Reconciler {
         let index = self.index();
         let tracked = index.get(&source.key).filter(|_| source.deleting.is_none());
         let full = |count| Problem::NamespaceFull {
-            namespace: source.key.namespace.clone(),
+            namespace: source.key.namespace.to_string(),
             count,
             limit: index.most_documents(),
         };

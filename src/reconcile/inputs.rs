@@ -151,7 +151,7 @@ impl Run<'_> {
                     secrets.insert(entry.name.clone(), payload);
                 }
                 None if !entry.optional => missing.push(Problem::MissingSecret {
-                    namespace: source.key.namespace.clone(),
+                    namespace: source.key.namespace.to_string(),
                     secret: entry.name.clone(),
                 }),
                 None => {}

@@ -40,7 +40,7 @@ impl Run<'_> {
     pub(super) async fn take_back(&self, mount: &Mount, id: &DocumentId) {
         let misplaced = DocumentId {
             mount: id.mount.clone(),
-            path: format!("data/{}", id.path),
+            path: format!("data/{}", id.path).into(),
         };
         let ours = |held: &Held| held.keys().map(String::as_str).eq(["data", "options"]);
         // What somebody else has put there is not ours to delete.

@@ -6,14 +6,10 @@ use crate::domain::document::Claim;
 use crate::domain::source::{Kind, SourceKey};
 use rustify::endpoint::Endpoint as _;
 
-const V1: Mount = Mount {
-    path: String::new(),
-    version: KvVersion::V1,
-};
-const V2: Mount = Mount {
-    path: String::new(),
-    version: KvVersion::V2,
-};
+fn mount(version: KvVersion) -> Mount {
+    let path = "secret".into();
+    Mount { path, version }
+}
 
 fn content(pairs: &[(&str, &str)]) -> Content {
     pairs
@@ -38,14 +34,14 @@ fn sent(request: &Plain<impl Serialize + Send + Sync>) -> String {
 fn writes_are_literal_json() {
     let id = DocumentId::new("secret", "team/app");
     let content = content(&[("a\"b", "line\nquote\" back\\ \u{1} é 🔑"), ("z", "")]);
-    let request = write(&V2, &id, &content, Cas::Version(3));
+    let request = write(&mount(KvVersion::V2), &id, &content, Cas::Version(3));
     assert_eq!(request.path(), "secret/data/team/app");
     assert_eq!(
         sent(&request),
         r#"{"options":{"cas":3},"data":{"a\"b":"line\nquote\" back\\ \u0001 é 🔑","z":""}}"#
     );
-    assert!(sent(&write(&V2, &id, &content, Cas::None)).starts_with(r#"{"data":{"#));
-    let request = write(&V1, &id, &content, Cas::None);
+    assert!(sent(&write(&mount(KvVersion::V2), &id, &content, Cas::None)).starts_with(r#"{"data":{"#));
+    let request = write(&mount(KvVersion::V1), &id, &content, Cas::None);
     assert_eq!(request.path(), "secret/team/app");
     assert_eq!(
         sent(&request),
@@ -63,7 +59,11 @@ fn binary_is_refused_and_not_shown() {
             .to_string(),
         "cannot write secret/app: a value is not text"
     );
-    assert!(write(&V2, &id, &content, Cas::None).body().is_err());
+    assert!(
+        write(&mount(KvVersion::V2), &id, &content, Cas::None)
+            .body()
+            .is_err()
+    );
 }
 
 #[test]

@@ -69,7 +69,10 @@ pub(super) fn answer(call: &Call, reply: &Reply) -> Result<MountAnswer, Error> {
             ));
         }
     };
-    Ok(MountAnswer::Kv(Mount { path, version }))
+    Ok(MountAnswer::Kv(Mount {
+        path: path.into(),
+        version,
+    }))
 }
 
 #[cfg(test)]
@@ -85,7 +88,7 @@ mod tests {
         };
         let kv = |path: &str, version| {
             Ok(MountAnswer::Kv(Mount {
-                path: path.to_owned(),
+                path: path.into(),
                 version,
             }))
         };

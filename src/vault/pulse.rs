@@ -4,6 +4,7 @@
 //! A good answer is shared by those who asked before it was looked for; a bad one rests, so that a
 //! Vault which is away is asked every two seconds at most.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Pulse {
     /// Held while it is asked: who comes meanwhile waits for that answer.
     last: Mutex<Option<Beat>>,
-    bad: AtomicBool,
+    bad: Arc<AtomicBool>,
 }
 
 struct Beat {
@@ -32,6 +33,14 @@ struct Beat {
 }
 
 impl Pulse {
+    /// One that shows whether its last answer was a bad one to those who have this, too.
+    pub(super) fn told_by(bad: Arc<AtomicBool>) -> Self {
+        Self {
+            last: Mutex::default(),
+            bad,
+        }
+    }
+
     /// The answer to the question: the last one, if that was good and not asked for before `since`, or
     /// if it was bad and still rests; else a new one.
     pub(super) async fn feel(
@@ -86,7 +95,6 @@ impl Beat {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
     use super::super::error::Operation;

@@ -65,6 +65,7 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(transport: Transport) -> Self {
         Self {
+            health: Pulse::told_by(Arc::clone(&transport.away)),
             transport,
             state: watch::Sender::default(),
             suspicion: Mutex::new(Suspicion {
@@ -73,7 +74,6 @@ impl Session {
                 of: None,
             }),
             proof: Mutex::new(None),
-            health: Pulse::default(),
             token_health: Pulse::default(),
         }
     }
@@ -148,12 +148,11 @@ impl Session {
     /// Whether Vault is up.
     pub(super) async fn health(&self, since: Instant) -> Result<(), Error> {
         let call = token::health();
-        let question = async {
-            let answer = token::ask_health(&self.transport).await;
-            self.transport.observer.up(answer.is_ok());
-            answer
-        };
-        self.health.feel(since, &call, question).await
+        let question = token::ask_health(&self.transport);
+        let answer = self.health.feel(since, &call, question).await;
+        // The latest answer, whichever this is. It is bad also when there was none in time.
+        self.transport.observer.up(!self.health.is_bad());
+        answer
     }
 
     /// Waits, while Vault is known to be away: logins and renewals are no probes.

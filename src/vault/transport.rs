@@ -5,7 +5,7 @@
 //! `Endpoint::exec`: that drops the body of an error reply, which holds the version of a deleted
 //! document, and logs each failure itself.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -53,6 +53,8 @@ pub(super) struct Transport {
     left: OnceLock<Left>,
     /// The latest time that a reply told, in seconds since 1970; 0: none has.
     clock: AtomicI64,
+    /// Vault is known to be away: nothing is tried a second time.
+    pub(super) away: Arc<AtomicBool>,
 }
 
 /// How much longer something may be changed; `None`: for ever.
@@ -100,6 +102,7 @@ impl Transport {
             settings,
             observer,
             clock: AtomicI64::new(0),
+            away: Arc::default(),
         })
     }
 
@@ -151,6 +154,9 @@ impl Transport {
             tried = if timed_out { retries } else { tried + 1 };
             tokio::time::sleep(Duration::from_millis(50) + Duration::from_millis(450).mul_f64(fraction()))
                 .await;
+            if self.away.load(Ordering::Relaxed) {
+                return outcome;
+            }
         }
     }
 

@@ -1,8 +1,10 @@
 //! Memory does not grow with what is in the cluster.
 
+use std::time::Duration;
+
 use serde_json::json;
 
-use crate::harness::{Operator, Scene, check, eventually, ours};
+use crate::harness::{Operator, Scene, check, eventually, ours, within};
 
 /// Far less than the payloads below, far more than an idle process varies by.
 const ALLOWED_GROWTH: f64 = 12e6;
@@ -68,4 +70,37 @@ fn secrets_whose_text_grows_when_it_is_sent_stay_within_the_memory_limit() {
     }
     let peak = operator.peak_memory();
     assert!(peak < 128 << 20, "{peak} bytes at the peak");
+}
+
+/// What is kept for each document lasts as long as its source.
+#[test]
+fn a_thousand_documents_take_little_memory() {
+    const SECRETS: usize = 250;
+    let scene = Scene::new();
+    let names: Vec<String> = (0..SECRETS)
+        .map(|number| format!("a-secret-of-the-shop-{number}"))
+        .collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for name in &names {
+        scene.secret(name, &[("k", "v")]);
+    }
+    let operator = scene.start();
+    let synced = |app: &str| {
+        scene.app(app, &names);
+        within(Duration::from_mins(2), "all are in Vault", || {
+            let last = scene.doc(&format!("{app}/{}", names[SECRETS - 1])).version();
+            check(last == 1, last)
+        });
+        scene.event(app, "Synced", &[app]);
+    };
+    // Connections, pools and tables that do not grow any more.
+    synced("first");
+    scene.settle();
+    let before = operator.anonymous_memory();
+    for app in ["second", "third", "fourth", "fifth"] {
+        synced(app);
+    }
+    scene.settle();
+    let each = (operator.anonymous_memory() - before) / (4 * SECRETS as u64);
+    assert!(each < 2200, "{each} bytes for each document");
 }

@@ -279,7 +279,7 @@ fn while_vault_is_sealed_a_new_source_says_what_it_waits_for() {
 fn while_vault_hangs_a_new_source_says_what_it_waits_for_before_any_call_times_out() {
     let scene = Scene::new();
     scene.own("old", "one");
-    let _operator = scene.run().env("VAULT_CLIENT_TIMEOUT", "5m").start();
+    let operator = scene.run().env("VAULT_CLIENT_TIMEOUT", "5m").start();
     scene.doc("old").becomes(json!({"k": "one"}));
     scene.settle();
     scene.vault.stall();
@@ -287,6 +287,7 @@ fn while_vault_hangs_a_new_source_says_what_it_waits_for_before_any_call_times_o
     scene.event("new", "SyncFailed", &["Vault cannot be used now", "follow"]);
     scene.own("newer", "v");
     scene.event("newer", "SyncFailed", &["Vault cannot be used now", "follow"]);
+    operator.counts("vault_sync_operator_vault_up", &[], 0.0);
     scene.vault.flow();
     scene.doc("new").becomes(json!({"k": "v"})).is_at_version(1);
     scene.doc("newer").becomes(json!({"k": "v"})).is_at_version(1);

@@ -198,8 +198,8 @@ impl Turn<'_> {
                 .filter(|id| has(held(me, who), *id))
                 .filter_map(|id| Some((NAMES.ids[id].clone(), me.ledger[id]?.spelt(deletion))))
                 .collect();
-            let desired = [NAMES.ids[id].clone()];
-            let leaving = plan::leaving(&entries, &desired, all);
+            let desired = &NAMES.ids[id];
+            let leaving = plan::leaving(&entries, |id| id == desired, all);
             let of = |id: &DocumentId| NAMES.ids.iter().position(|known| known == id);
             self.run().leaving = leaving
                 .filter_map(|(id, _)| of(id))

@@ -1,6 +1,7 @@
 //! What a namespace may have: so many documents, and so many objects that are kept only to report a misspelt annotation.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::{Index, Tracked};
 use crate::domain::desired::Hint;
@@ -50,7 +51,7 @@ impl Index {
     /// Refused sources of a namespace that has room again, as many as fit.
     pub(super) fn next_in(&self, namespace: &str) -> Vec<SourceKey> {
         let of_it = |(key, tracked): (&SourceKey, &Tracked)| {
-            let asks = tracked.refused.filter(|_| key.namespace == *namespace)?;
+            let asks = tracked.refused.filter(|_| *key.namespace == *namespace)?;
             Some((tracked.created, key.clone(), asks, tracked.documents))
         };
         let mut refused: Vec<_> = self.sources.iter().filter_map(of_it).collect();
@@ -67,7 +68,7 @@ impl Index {
     /// Where a namespace has no room for all, those that hold documents by the ledger keep their place, and the
     /// others ask for theirs again: which of them the watch has shown first says nothing.
     pub(super) fn seat(&mut self, holders: &HashMap<SourceKey, Vec<DocumentId>>) {
-        let full: HashSet<String> = self
+        let full: HashSet<Arc<str>> = self
             .sources
             .iter()
             .filter(|(_, tracked)| tracked.refused.is_some())

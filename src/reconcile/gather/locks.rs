@@ -21,13 +21,13 @@ pub struct Locks {
 /// The right to work on some documents, until it is dropped.
 pub struct Guard<'a> {
     locks: &'a Locks,
-    ids: Vec<DocumentId>,
+    ids: HashSet<DocumentId>,
 }
 
 impl Locks {
     /// Waits until none of these documents is worked on, and takes them all at once, so that no two
     /// waiters can hold what the other needs.
-    pub(super) async fn acquire(&self, ids: Vec<DocumentId>) -> Guard<'_> {
+    pub(super) async fn acquire(&self, ids: HashSet<DocumentId>) -> Guard<'_> {
         loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
@@ -40,7 +40,7 @@ impl Locks {
         }
     }
 
-    fn try_take(&self, ids: &[DocumentId]) -> bool {
+    fn try_take(&self, ids: &HashSet<DocumentId>) -> bool {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if ids.iter().any(|id| held.contains(id)) {
             return false;
@@ -52,8 +52,8 @@ impl Locks {
 
 impl Guard<'_> {
     /// The documents.
-    pub(super) fn ids(&self) -> &[DocumentId] {
-        &self.ids
+    pub(super) fn ids(&self) -> impl Iterator<Item = &DocumentId> {
+        self.ids.iter()
     }
 
     /// Whether it is the right to work on this document.

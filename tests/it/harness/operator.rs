@@ -293,13 +293,20 @@ impl Operator<'_> {
     /// The most memory of its own that it has had so far, in bytes: without the pages of the program's file,
     /// of which a debug build has many.
     pub fn peak_memory(&self) -> u64 {
+        self.memory("VmHWM:") - self.memory("RssFile:")
+    }
+
+    /// The memory of its own that it has now, in bytes.
+    pub fn anonymous_memory(&self) -> u64 {
+        self.memory("RssAnon:")
+    }
+
+    /// <https://www.kernel.org/doc/html/latest/filesystems/proc.html>, `status`.
+    fn memory(&self, what: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let kib = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-            let word = line.split_whitespace().next().unwrap();
-            word.parse::<u64>().unwrap()
-        };
-        1024 * (kib("VmHWM:") - kib("RssFile:"))
+        let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
+        let kib = line.split_whitespace().next().unwrap();
+        1024 * kib.parse::<u64>().unwrap()
     }
 
     pub fn is_running(&mut self) -> bool {
