@@ -67,7 +67,7 @@ impl FromStr for Kind {
 }
 
 /// Which object a source is: what people call it by.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SourceKey {
     /// Its kind.
     pub kind: Kind,
