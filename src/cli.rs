@@ -17,9 +17,9 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, FromArgMatches as _};
 
-use crate::domain::settings::{Discover, Settings};
-use crate::domain::source::Kind;
 use crate::telemetry::Logs;
+use domain::settings::{Discover, Settings};
+use domain::source::Kind;
 
 pub use environment::Runtime;
 

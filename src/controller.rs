@@ -17,14 +17,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backoff::fraction;
-use crate::domain::index::Index;
-use crate::domain::queue::{Moment, Next, Queue};
-use crate::domain::source::{Kind, SourceKey};
-use crate::domain::value::Digester;
 use crate::kube::Kube;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::reconcile::Reconciler;
+use domain::index::Index;
+use domain::queue::{Moment, Next, Queue};
+use domain::source::{Kind, SourceKey};
+use domain::value::Digester;
 
 pub use watch::WatchEnded;
 

@@ -21,9 +21,9 @@ use kube::api::{Api, PostParams};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::domain::problem::Reason;
-use crate::domain::source::{Kind, SourceKey};
 use crate::metrics::Metrics;
+use domain::problem::Reason;
+use domain::source::{Kind, SourceKey};
 use limit::Limits;
 pub use limit::REFILL as ONE_MORE_AFTER;
 

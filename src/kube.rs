@@ -18,12 +18,12 @@ use kube::{Client, Resource};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::domain::annotations::{self, FINALIZER, OnTemplate, PREFIX, SECRET_VERSIONS};
-use crate::domain::discovery::{PodSpec, references};
-use crate::domain::problem::Retry;
-use crate::domain::settings::Discover;
-use crate::domain::source::{Kind, Source, SourceKey};
-use crate::domain::value::{Payload, Value};
+use domain::annotations::{self, FINALIZER, OnTemplate, PREFIX, SECRET_VERSIONS};
+use domain::discovery::{PodSpec, references};
+use domain::problem::Retry;
+use domain::settings::Discover;
+use domain::source::{Kind, Source, SourceKey};
+use domain::value::{Payload, Value};
 
 pub use wire::{Left, Life, WATCH_SECONDS, limited, listening};
 
@@ -302,11 +302,7 @@ pub fn resource(kind: Kind) -> ApiResource {
 
 /// Reduces an object's metadata to a source. Everything else, an annotation that carries the whole
 /// object among it, ends here.
-pub fn source(
-    kind: Kind,
-    meta: &ObjectMeta,
-    references: Vec<crate::domain::source::Reference>,
-) -> Option<Source> {
+pub fn source(kind: Kind, meta: &ObjectMeta, references: Vec<domain::source::Reference>) -> Option<Source> {
     let seconds = |time: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Time| time.0.as_second();
     Some(Source {
         key: SourceKey {

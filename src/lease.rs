@@ -1,5 +1,5 @@
 //! The Lease of the leader election: reads it, writes it, holds it. What to do is decided in
-//! [`crate::domain::election`].
+//! [`domain::election`].
 //!
 //! Every write carries the resourceVersion that was read, so of two candidates one wins. The hold
 //! ends by our own clock, a good while before another may take the Lease over. Candidates watch the
@@ -24,9 +24,9 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-pub use crate::domain::election::Timing;
-use crate::domain::election::{self, Decision, Sighting, Term, View};
 use crate::kube::{Error, call_within};
+pub use domain::election::Timing;
+use domain::election::{self, Decision, Sighting, Term, View};
 
 /// The Lease's name, which is the predecessor's too: the two never write at the same time.
 pub const NAME: &str = "vault-sync-operator.io";

@@ -20,11 +20,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::backoff::Backoff;
-use crate::domain::document::DocumentId;
-use crate::domain::election::Term;
-use crate::domain::ledger::{LedgerEntry, State};
-use crate::domain::source::SourceKey;
 use crate::kube::{Error, call};
+use domain::document::DocumentId;
+use domain::election::Term;
+use domain::ledger::{LedgerEntry, State};
+use domain::source::SourceKey;
 use shards::{Shard, Store};
 
 /// The label of its ConfigMaps.

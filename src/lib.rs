@@ -1,14 +1,13 @@
 //! vault-sync-operator: keeps the Kubernetes Secrets that workloads use in HashiCorp Vault.
 //!
-//! A pure core, [`domain`], inside a thin imperative shell. `docs/architecture.md` says which
-//! module may know which.
+//! A thin imperative shell around a pure core, the crate [`domain`]. `docs/architecture.md` says which module may
+//! know which.
 
 pub mod admin;
 pub mod backoff;
 pub mod cli;
 pub mod cmd;
 pub mod controller;
-pub mod domain;
 pub mod events;
 pub mod kube;
 pub mod lease;
@@ -20,4 +19,3 @@ pub mod reconcile;
 pub mod run;
 pub mod telemetry;
 pub mod vault;
-pub mod yaml;

@@ -15,8 +15,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
-use crate::domain::ledger::State;
-use crate::domain::source::SourceKey;
+use domain::ledger::State;
+use domain::source::SourceKey;
 use labels::{
     Attempt, ByErrorKind, ByErrorType, ByName, ByNamespace, ByResult, ByState, ConfigError, Numbers, Setting,
     Sources,

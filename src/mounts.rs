@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::domain::document::{KvVersion, Mount};
-use crate::domain::path::is_within;
-use crate::domain::problem::PathFault;
 use crate::vault::{self, ErrorKind, MountAnswer, Vault};
+use domain::document::{KvVersion, Mount};
+use domain::path::is_within;
+use domain::problem::PathFault;
 
 /// A re-check of a thousand sources asks about their mount once, not a thousand times.
 const FRESH: Duration = Duration::from_mins(1);

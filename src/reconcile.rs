@@ -2,7 +2,7 @@
 //!
 //! Vault is read before Kubernetes, so that a check-and-set that succeeds proves that no newer
 //! value was there; one that fails repeats the whole. What is decided is decided in
-//! [`crate::domain::plan`]; this module fetches what that needs and does what it says.
+//! [`domain::plan`]; this module fetches what that needs and does what it says.
 
 mod apply;
 mod budget;
@@ -19,17 +19,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::domain::annotations::Ask;
-use crate::domain::document::{DocumentId, KvVersion, Mount};
-use crate::domain::index::{Index, Memory};
-use crate::domain::ledger::{LedgerEntry, State};
-use crate::domain::path;
-use crate::domain::plan::{Contender, Identity, Standing, leaving, may_clean};
-use crate::domain::policy::Policy;
-use crate::domain::problem::{Problem, Retry};
-use crate::domain::settings::{DeletionPolicy, Settings};
-use crate::domain::source::{Source, SourceKey};
-use crate::domain::value::Digester;
 use crate::events::Events;
 use crate::kube::{self, Kube};
 use crate::lease::Tenure;
@@ -37,6 +26,17 @@ use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::mounts::Mounts;
 use crate::vault::{self, Vault};
+use domain::annotations::Ask;
+use domain::document::{DocumentId, KvVersion, Mount};
+use domain::index::{Index, Memory};
+use domain::ledger::{LedgerEntry, State};
+use domain::path;
+use domain::plan::{Contender, Identity, Standing, leaving, may_clean};
+use domain::policy::Policy;
+use domain::problem::{Problem, Retry};
+use domain::settings::{DeletionPolicy, Settings};
+use domain::source::{Source, SourceKey};
+use domain::value::Digester;
 
 pub use budget::Budget;
 use claimless::Claimless;
@@ -432,7 +432,7 @@ impl<'a> Run<'a> {
     /// A source that is there and asks for something.
     async fn live(&mut self, source: &Source) -> Result<(), Moved> {
         let ask = self.gathered.ask.clone();
-        let unused = crate::domain::desired::nothing_used(source, &ask);
+        let unused = domain::desired::nothing_used(source, &ask);
         for warning in ask.warnings.iter().chain(&unused) {
             self.report.warning(warning.clone());
         }
@@ -485,7 +485,7 @@ impl<'a> Run<'a> {
         }
         if source
             .annotations
-            .contains_key(crate::domain::annotations::SECRET_VERSIONS)
+            .contains_key(domain::annotations::SECRET_VERSIONS)
             && let Err(error) = self.on.kube.drop_predecessors_annotation(source).await
             && matches!(error, kube::Error::Denied { .. } | kube::Error::Refused { .. })
         {

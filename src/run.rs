@@ -20,12 +20,6 @@ use crate::admin;
 use crate::backoff::Backoff;
 use crate::cli::Config;
 use crate::controller::Controller;
-use crate::domain::election::{Term, Timing};
-use crate::domain::index::Index;
-use crate::domain::ledger::State;
-use crate::domain::plan::Identity;
-use crate::domain::policy::{Policy, Rule};
-use crate::domain::source::{Kind, Scope};
 use crate::events::Events;
 use crate::kube::{self, Kube};
 use crate::lease::{self, Held, Lease, Tenure};
@@ -35,6 +29,12 @@ use crate::mounts::Mounts;
 use crate::readiness::Readiness;
 use crate::reconcile::{Budget, Locks, Notes, Reconciler};
 use crate::vault::{self, Vault};
+use domain::election::{Term, Timing};
+use domain::index::Index;
+use domain::ledger::State;
+use domain::plan::Identity;
+use domain::policy::{Policy, Rule};
+use domain::source::{Kind, Scope};
 
 /// Why the operator has ended, other than by a signal. Each says what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -482,9 +482,9 @@ fn load_policy(file: Option<&Path>) -> Result<Policy, Error> {
     };
     let fault = |what: String| Error::Setup(format!("--path-policy: {}: {what}", file.display()));
     let text = std::fs::read_to_string(file).map_err(|error| fault(error.to_string()))?;
-    let rules = match crate::yaml::from_str(&text).map_err(&fault)? {
-        serde_json::Value::Array(_) => crate::yaml::from_str(&text).map_err(&fault)?,
-        _ => crate::yaml::from_str::<PolicyFile>(&text).map_err(&fault)?.rules,
+    let rules = match domain::yaml::from_str(&text).map_err(&fault)? {
+        serde_json::Value::Array(_) => domain::yaml::from_str(&text).map_err(&fault)?,
+        _ => domain::yaml::from_str::<PolicyFile>(&text).map_err(&fault)?.rules,
     };
     Policy::new(rules).map_err(fault)
 }

@@ -29,8 +29,8 @@ use vaultrs::api::kv2::requests::{
     ReadSecretRequest,
 };
 
-use crate::domain::document::{Cas, DocumentId, KvVersion, MetadataPatch, Mount, Observed};
-use crate::domain::value::Content;
+use domain::document::{Cas, DocumentId, KvVersion, MetadataPatch, Mount, Observed};
+use domain::value::Content;
 use error::Call;
 pub use error::{Error, ErrorKind, LABELS, Operation};
 pub use kv::encoded_len;

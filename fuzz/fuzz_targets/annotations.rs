@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vault_sync_operator::domain::hostile;
+use domain::hostile;
 
 const KNOWN: [&str; 11] = [
     "secrets",

@@ -2,6 +2,6 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vault_sync_operator::domain::hostile;
+use domain::hostile;
 
 fuzz_target!(|data: &[u8]| hostile::ledger_line(&String::from_utf8_lossy(data)));

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vault_sync_operator::domain::hostile;
+use domain::hostile;
 
 fuzz_target!(|data: &[u8]| {
     let Some((&choices, rest)) = data.split_first() else {

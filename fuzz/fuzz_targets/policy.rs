@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vault_sync_operator::domain::hostile;
+use domain::hostile;
 
 fuzz_target!(|data: &[u8]| {
     let mut texts = data.splitn(3, |&byte| byte == 0).map(String::from_utf8_lossy);

@@ -9,7 +9,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use tokio::sync::Semaphore;
 
-use crate::domain::value::{Digest, Digester};
+use domain::value::{Digest, Digester};
 
 /// How long an allowed token stays allowed without being asked for again.
 const REMEMBERED: Duration = Duration::from_secs(10);

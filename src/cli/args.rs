@@ -11,10 +11,10 @@ use clap::{ArgAction, Args, Parser};
 use super::environment::VaultFlags;
 use super::values::{self, Bind, Extra, List, Period};
 use super::{Command, Config, Exit, Runtime, Surroundings, go, refused};
-use crate::domain::document::Mount;
-use crate::domain::settings::{Adopt, DeletionPolicy, Discover, NamespaceIsolation, PrefixStyle, Settings};
-use crate::domain::source::Kind;
 use crate::telemetry::{Format, Level, Logs};
+use domain::document::Mount;
+use domain::settings::{Adopt, DeletionPolicy, Discover, NamespaceIsolation, PrefixStyle, Settings};
+use domain::source::Kind;
 
 const DEFAULT_PREFIX: &str = "clusters/{cluster}";
 /// Where the kubelet puts what a pod may know of its service account.

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Exit, Surroundings, go, values};
-use crate::domain::problem::excerpt;
 use crate::vault::Settings;
+use domain::problem::excerpt;
 
 /// What the flags say of Vault.
 pub(super) struct VaultFlags {

@@ -42,7 +42,7 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
         _ => Err(format!(
             "{:?} is not allowed; use true or false (or 1, t, T, TRUE, True, 0, f, F, FALSE, False)",
-            crate::domain::problem::excerpt(text)
+            domain::problem::excerpt(text)
         )),
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
-use crate::domain::document::{KvVersion, Mount};
-use crate::domain::settings::{Adopt, DeletionPolicy, NamespaceIsolation, PrefixStyle};
+use domain::document::{KvVersion, Mount};
+use domain::settings::{Adopt, DeletionPolicy, NamespaceIsolation, PrefixStyle};
 
 mod complaints;
 mod hostile;

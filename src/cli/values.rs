@@ -3,9 +3,9 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::domain::document::{KvVersion, Mount};
-use crate::domain::duration;
-use crate::domain::problem::excerpt;
+use domain::document::{KvVersion, Mount};
+use domain::duration;
+use domain::problem::excerpt;
 
 /// Values of a flag that takes a comma list and may be repeated: one word's worth.
 #[derive(Clone, Debug)]

@@ -17,14 +17,14 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Config, Doctor};
-use crate::domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount, Observed};
-use crate::domain::path;
-use crate::domain::source::{Kind, SourceKey};
-use crate::domain::value::{Content, Held, Value, same};
 use crate::kube::{Kube, call, connect, resource};
 use crate::mounts::{Fault, Mounts};
 use crate::run::Error;
 use crate::vault::{self, ErrorKind, Observer, Vault};
+use domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount, Observed};
+use domain::path;
+use domain::source::{Kind, SourceKey};
+use domain::value::{Content, Held, Value, same};
 
 /// No answer takes longer that is worth waiting for.
 const WITHIN: Duration = Duration::from_secs(20);

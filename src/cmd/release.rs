@@ -19,12 +19,12 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Config, Release};
-use crate::domain::election::Timing;
-use crate::domain::source::{Kind, Source};
 use crate::kube::{self as ours, Kube, WATCH_SECONDS, Workload, call, configure, resource, source};
 use crate::lease::{self, Held, Lease};
 use crate::ledger;
 use crate::run::{self, Duty, Error};
+use domain::election::Timing;
+use domain::source::{Kind, Source};
 
 /// Objects in one page of a list.
 const PAGE: u32 = 500;

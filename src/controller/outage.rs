@@ -8,9 +8,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::Controller;
-use crate::domain::source::SourceKey;
 use crate::mounts::Mounts;
 use crate::vault::Vault;
+use domain::source::SourceKey;
 
 /// How long a source waits before an Event says what it waits for: a login takes a moment at each start.
 const GRACE: Duration = Duration::from_secs(2);

@@ -16,10 +16,10 @@ use tokio::time::{Instant, sleep};
 
 use super::Controller;
 use crate::backoff::Backoff;
-use crate::domain::annotations;
-use crate::domain::source::{Kind, Source, SourceKey};
 use crate::kube::{Life, WATCH_SECONDS, Workload, listening, resource, source};
 use crate::reconcile::fingerprint;
+use domain::annotations;
+use domain::source::{Kind, Source, SourceKey};
 
 /// A watch that has ended, which none ever should.
 #[derive(Debug, thiserror::Error)]

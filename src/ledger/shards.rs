@@ -6,9 +6,9 @@ use tokio::sync::oneshot;
 use tracing::{error, warn};
 
 use super::CommitError;
-use crate::domain::document::DocumentId;
-use crate::domain::ledger::{BadLine, LedgerEntry};
-use crate::domain::source::SourceKey;
+use domain::document::DocumentId;
+use domain::ledger::{BadLine, LedgerEntry};
+use domain::source::SourceKey;
 
 const NAME: &str = "vault-sync-operator-ledger";
 /// etcd takes objects of 1.5 MiB; the promise is 512 KiB, and an object has more than its data.

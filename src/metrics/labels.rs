@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::encoding::EncodeLabelSet;
 
-use crate::domain::source::{Kind, SourceKey};
+use domain::source::{Kind, SourceKey};
 
 /// Labels of what is counted per source; `resource` is its own name, whatever its kind.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::domain::source::Kind;
+use domain::source::Kind;
 
 fn source(kind: Kind, name: &str) -> SourceKey {
     SourceKey {

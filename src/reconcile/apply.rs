@@ -3,19 +3,19 @@
 use super::inputs::Made;
 use super::report::{of_kubernetes, of_ledger};
 use super::{Moved, Reconciler, Run, now};
-use crate::domain::annotations::Ask;
-use crate::domain::desired::{Assembled, Wanted};
-use crate::domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount};
-use crate::domain::index::Remembered;
-use crate::domain::ledger::{LedgerEntry, State};
-use crate::domain::plan::{
+use crate::vault::ErrorKind;
+use domain::annotations::Ask;
+use domain::desired::{Assembled, Wanted};
+use domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount};
+use domain::index::Remembered;
+use domain::ledger::{LedgerEntry, State};
+use domain::plan::{
     Act, Contender, Scene, Seen, Standing, Step, Title, Wish, decide, is_refuted, is_vain, title,
 };
-use crate::domain::problem::{Owner, Problem};
-use crate::domain::settings::Adopt;
-use crate::domain::source::{Kind, Source, SourceKey};
-use crate::domain::value::{Content, Digest};
-use crate::vault::ErrorKind;
+use domain::problem::{Owner, Problem};
+use domain::settings::Adopt;
+use domain::source::{Kind, Source, SourceKey};
+use domain::value::{Content, Digest};
 
 impl Run<'_> {
     /// Notes all documents that are about to be created, in one commit for all of them: but for those
@@ -311,7 +311,7 @@ impl Run<'_> {
                 if let Problem::Vault { message, .. } = &mut problem
                     && error.kind == ErrorKind::TooLarge
                 {
-                    let size = crate::domain::value::size(content);
+                    let size = domain::value::size(content);
                     *message = format!("{message}; its keys and values are {size} bytes");
                 }
                 Ok(Err(problem))

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::domain::room::{Room, Ticket};
+use domain::room::{Room, Ticket};
 
 const MIB: usize = 1024 * 1024;
 /// A Secret is at most 1 MiB. JSON may write each byte of it as six, and both are held while that is sent.

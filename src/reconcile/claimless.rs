@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Run;
-use crate::domain::document::{DocumentId, KvVersion};
-use crate::domain::problem::{PathFault, Problem};
-use crate::domain::source::SourceKey;
+use domain::document::{DocumentId, KvVersion};
+use domain::problem::{PathFault, Problem};
+use domain::source::SourceKey;
 
 /// Rights are granted without telling us: a claim that was denied is tried again after a while.
 const DENIED_FOR: Duration = Duration::from_hours(1);
@@ -127,7 +127,7 @@ impl Run<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::source::Kind;
+    use domain::source::Kind;
 
     #[test]
     fn a_mount_counts_while_somebody_uses_it_and_it_takes_no_claims() {

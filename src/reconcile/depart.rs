@@ -4,15 +4,15 @@ use std::time::{Duration, Instant};
 
 use super::report::{of_kubernetes, of_ledger};
 use super::{Moved, Run, now};
-use crate::domain::document::{Claim, DocumentId, KvVersion, Mount};
-use crate::domain::index::LastWord;
-use crate::domain::ledger::{LedgerEntry, State};
-use crate::domain::plan::{Contender, Departure, Removal, Seen, after, remove};
-use crate::domain::problem::{Problem, Retry};
-use crate::domain::settings::DeletionPolicy;
-use crate::domain::source::{Source, SourceKey};
 use crate::mounts::Fault;
 use crate::vault::{self, ErrorKind};
+use domain::document::{Claim, DocumentId, KvVersion, Mount};
+use domain::index::LastWord;
+use domain::ledger::{LedgerEntry, State};
+use domain::plan::{Contender, Departure, Removal, Seen, after, remove};
+use domain::problem::{Problem, Retry};
+use domain::settings::DeletionPolicy;
+use domain::source::{Source, SourceKey};
 
 /// After what time is looked again at documents that another source has at work.
 const HELD_UP: Duration = Duration::from_secs(1);

@@ -12,19 +12,19 @@ pub use locks::Locks;
 
 use super::report::{of_kubernetes, of_vault};
 use super::{Moved, Reconciler};
-use crate::domain::annotations::{self, Ask};
-use crate::domain::desired::{self, Hint, Wanted};
-use crate::domain::document::{DocumentId, KvVersion, Mount};
-use crate::domain::index::{Memory, Remembered, Tracked};
-use crate::domain::ledger::State;
-use crate::domain::path;
-use crate::domain::plan::{Seen, may_trust};
-use crate::domain::problem::Problem;
-use crate::domain::source::{Source, SourceKey};
-use crate::domain::value::{Digest, Digester};
 use crate::kube;
 use crate::mounts::Fault;
 use crate::vault::ErrorKind;
+use domain::annotations::{self, Ask};
+use domain::desired::{self, Hint, Wanted};
+use domain::document::{DocumentId, KvVersion, Mount};
+use domain::index::{Memory, Remembered, Tracked};
+use domain::ledger::State;
+use domain::path;
+use domain::plan::{Seen, may_trust};
+use domain::problem::Problem;
+use domain::source::{Source, SourceKey};
+use domain::value::{Digest, Digester};
 
 /// What is known before anything is decided.
 pub(super) struct Gathered<'a> {

@@ -9,13 +9,13 @@ use futures_util::stream::FuturesOrdered;
 use super::Run;
 use super::budget::Share;
 use super::report::of_kubernetes;
-use crate::domain::annotations::Entry;
-use crate::domain::desired::{Assembled, MOST_TOLD, Wanted, assemble, keep_picked};
-use crate::domain::problem::Problem;
-use crate::domain::source::Source;
-use crate::domain::value::{Content, Digest, Payload, Value};
 use crate::kube::Fetched;
 use crate::vault::encoded_len;
+use domain::annotations::Entry;
+use domain::desired::{Assembled, MOST_TOLD, Wanted, assemble, keep_picked};
+use domain::problem::Problem;
+use domain::source::Source;
+use domain::value::{Content, Digest, Payload, Value};
 
 /// Secrets of one document that are read at a time.
 const READS: usize = 8;

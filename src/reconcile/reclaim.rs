@@ -2,10 +2,10 @@
 //! documents at its path that carry exactly its claim are still known to be its own.
 
 use super::{Run, now};
-use crate::domain::annotations::Ask;
-use crate::domain::ledger::{LedgerEntry, State};
-use crate::domain::plan::proof;
-use crate::domain::source::Source;
+use domain::annotations::Ask;
+use domain::ledger::{LedgerEntry, State};
+use domain::plan::proof;
+use domain::source::Source;
 
 impl Run<'_> {
     /// Gives the ledger back what it should know of a source that is being deleted and of which it

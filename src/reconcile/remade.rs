@@ -1,10 +1,10 @@
 //! Mounts that are made anew with another version of the KV engine while we write to them.
 
 use super::{Moved, Run};
-use crate::domain::document::{DocumentId, KvVersion, Mount, Observed};
-use crate::domain::problem::Problem;
-use crate::domain::value::Held;
 use crate::mounts::Fault;
+use domain::document::{DocumentId, KvVersion, Mount, Observed};
+use domain::problem::Problem;
+use domain::value::Held;
 
 impl Run<'_> {
     /// Makes sure that a KV v2 mount has not been made anew as KV v1 since it was seen last. KV v1 takes whatever

@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use super::tell::{HeldBack, Line};
 use super::{Outcome, Run};
-use crate::domain::document::DocumentId;
-use crate::domain::index::Mistakes;
-use crate::domain::problem::{Problem, Retry, Warning};
-use crate::domain::source::SourceKey;
 use crate::events::ONE_MORE_AFTER;
 use crate::ledger::CommitError;
 use crate::vault;
+use domain::document::DocumentId;
+use domain::index::Mistakes;
+use domain::problem::{Problem, Retry, Warning};
+use domain::source::SourceKey;
 
 /// Refusals that a change of policies, mounts or Roles would cure, which nobody tells us of.
 const SLOW_RETRY: Duration = Duration::from_mins(5);

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use super::report::Report;
 use super::{Reconciler, Run};
-use crate::domain::document::DocumentId;
-use crate::domain::index::{Memory, Told};
-use crate::domain::problem::{Problem, Reason, Warning};
-use crate::domain::source::SourceKey;
-use crate::domain::value::Digest;
 use crate::events::{Note, ONE_MORE_AFTER};
+use domain::document::DocumentId;
+use domain::index::{Memory, Told};
+use domain::problem::{Problem, Reason, Warning};
+use domain::source::SourceKey;
+use domain::value::Digest;
 
 /// Bytes of Secrets' names in one Event, which has room for 1024 with what is said of them.
 const MOST_OF_NAMES: usize = 500;

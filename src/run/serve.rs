@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 use super::{Error, Tasks};
 use crate::admin::{self, Checks, KubernetesReviewer};
 use crate::cli::Config;
-use crate::domain::problem::Reason;
 use crate::events::{Events, Note};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::vault::{self, Vault};
+use domain::problem::Reason;
 
 /// The listeners for metrics and probes.
 pub(super) async fn start(

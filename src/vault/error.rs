@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::domain::problem::Retry;
+use domain::problem::Retry;
 
 /// Longest text of Vault's that an error repeats, in characters.
 const DETAIL_LIMIT: usize = 300;

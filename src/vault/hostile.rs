@@ -5,7 +5,7 @@
 use super::error::{Call, Error, Operation, one_line, quotes, says_dead_token, says_nothing_here};
 use super::transport::Reply;
 use super::{kv, mounts};
-use crate::domain::document::{KvVersion, Observed};
+use domain::document::{KvVersion, Observed};
 
 /// Longer than any line for people should be, in bytes.
 const READABLE: usize = 2000;

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Call, Error, ErrorKind, says_nothing_here};
 use super::transport::{Plain, Reply, json_len};
-use crate::domain::document::{Cas, DocumentId, KvVersion, Mark, MetadataPatch, Mount, Observed};
-use crate::domain::value::{Content, Held, Value};
+use domain::document::{Cas, DocumentId, KvVersion, Mark, MetadataPatch, Mount, Observed};
+use domain::value::{Content, Held, Value};
 
 /// The write of a whole document.
 pub(super) fn write<'a>(mount: &Mount, id: &DocumentId, content: &'a Content, cas: Cas) -> Plain<Body<'a>> {

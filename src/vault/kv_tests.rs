@@ -2,8 +2,8 @@
 
 use super::super::error::Operation;
 use super::*;
-use crate::domain::document::Claim;
-use crate::domain::source::{Kind, SourceKey};
+use domain::document::Claim;
+use domain::source::{Kind, SourceKey};
 use rustify::endpoint::Endpoint as _;
 
 fn mount(version: KvVersion) -> Mount {

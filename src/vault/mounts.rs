@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::error::{Call, Error, ErrorKind};
 use super::kv::Data;
 use super::transport::{Plain, Reply};
-use crate::domain::document::{KvVersion, Mount};
+use domain::document::{KvVersion, Mount};
 
 /// What Vault says about a path.
 #[derive(Clone, PartialEq, Eq, Debug)]

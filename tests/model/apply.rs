@@ -1,11 +1,9 @@
 //! The first half of a reconcile: bringing the wanted document to Vault, as `src/reconcile/apply.rs`
 //! does it.
 
-use vault_sync_operator::domain::document::{Cas, KvVersion, Mark as DomainMark};
-use vault_sync_operator::domain::ledger::{LedgerEntry, State};
-use vault_sync_operator::domain::plan::{
-    self, Scene, Seen, Standing, Step, Title, Wish, decide, is_refuted, is_vain, title,
-};
+use domain::document::{Cas, KvVersion, Mark as DomainMark};
+use domain::ledger::{LedgerEntry, State};
+use domain::plan::{self, Scene, Seen, Standing, Step, Title, Wish, decide, is_refuted, is_vain, title};
 
 use super::names::{self, NAMES, contender, digest};
 use super::operator::{Turn, news, set};

@@ -1,9 +1,9 @@
 //! The second half of a reconcile: taking away what the source no longer wants, as
 //! `src/reconcile/depart.rs` does it.
 
-use vault_sync_operator::domain::document::KvVersion;
-use vault_sync_operator::domain::ledger::{LedgerEntry, State};
-use vault_sync_operator::domain::plan::{Departure, Removal, Seen, after, remove};
+use domain::document::KvVersion;
+use domain::ledger::{LedgerEntry, State};
+use domain::plan::{Departure, Removal, Seen, after, remove};
 
 use super::names::{self, NAMES};
 use super::operator::{Turn, claim_as, flush, held, set};

@@ -53,8 +53,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
+use domain::settings::{Adopt, DeletionPolicy};
 use stateright::{Checker, HasDiscoveries, Model};
-use vault_sync_operator::domain::settings::{Adopt, DeletionPolicy};
 
 use world::Budget;
 

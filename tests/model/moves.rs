@@ -1,8 +1,8 @@
 //! What can happen next, and what must never be: the model as the checker sees it.
 
+use domain::ledger::State;
+use domain::settings::{Adopt, DeletionPolicy};
 use stateright::{Model, Property};
-use vault_sync_operator::domain::ledger::State;
-use vault_sync_operator::domain::settings::{Adopt, DeletionPolicy};
 
 use super::names;
 use super::operator::{Turn, flush, observe};

@@ -5,15 +5,13 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
-use vault_sync_operator::domain::annotations;
-use vault_sync_operator::domain::document::{Claim, DocumentId, KvVersion, Mount};
-use vault_sync_operator::domain::index::{Index, Memory, Remembered};
-use vault_sync_operator::domain::plan::{Contender, Identity};
-use vault_sync_operator::domain::settings::{
-    Adopt, DeletionPolicy, NamespaceIsolation, PrefixStyle, Settings,
-};
-use vault_sync_operator::domain::source::{Kind, Scope, Source, SourceKey};
-use vault_sync_operator::domain::value::{Content, Digest, Digester, Value};
+use domain::annotations;
+use domain::document::{Claim, DocumentId, KvVersion, Mount};
+use domain::index::{Index, Memory, Remembered};
+use domain::plan::{Contender, Identity};
+use domain::settings::{Adopt, DeletionPolicy, NamespaceIsolation, PrefixStyle, Settings};
+use domain::source::{Kind, Scope, Source, SourceKey};
+use domain::value::{Content, Digest, Digester, Value};
 use vault_sync_operator::reconcile::fingerprint;
 
 use super::world::{Author, DOCUMENTS, Object, SOURCES, Set, Text, bit};

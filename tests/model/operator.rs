@@ -1,10 +1,10 @@
 //! One operator's reconcile, call by call, as `src/reconcile` does it: each [`Turn::go`] makes the
 //! one call that is next, and then decides, by the functions of the domain, until another call is due.
 
-use vault_sync_operator::domain::document::{DocumentId, Mark as DomainMark};
-use vault_sync_operator::domain::ledger::LedgerEntry;
-use vault_sync_operator::domain::plan::{self, Seen, Standing, may_clean, may_trust};
-use vault_sync_operator::domain::settings::DeletionPolicy;
+use domain::document::{DocumentId, Mark as DomainMark};
+use domain::ledger::LedgerEntry;
+use domain::plan::{self, Seen, Standing, may_clean, may_trust};
+use domain::settings::DeletionPolicy;
 
 use super::names::{self, NAMES};
 use super::world::{Entry, Object, Operator, Remembered, Run, Set, Stage, World, bit, has, small};

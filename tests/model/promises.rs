@@ -1,7 +1,7 @@
 //! The promises: what must hold in every state, or in every state in which nothing is left to be done.
 
+use domain::settings::DeletionPolicy;
 use stateright::Property;
-use vault_sync_operator::domain::settings::DeletionPolicy;
 
 use super::Rules;
 use super::moves::hears;

@@ -3,10 +3,10 @@
 //! All of it is small numbers. Sources, documents and operators are indices; a [`Set`] has a bit for
 //! each. What is marked *ghost* is known to the model alone.
 
-use vault_sync_operator::domain::document::{Mark as DomainMark, Release};
-use vault_sync_operator::domain::ledger::{LedgerEntry, State};
-use vault_sync_operator::domain::plan::Seen;
-use vault_sync_operator::domain::settings::DeletionPolicy;
+use domain::document::{Mark as DomainMark, Release};
+use domain::ledger::{LedgerEntry, State};
+use domain::plan::Seen;
+use domain::settings::DeletionPolicy;
 
 use super::names::{NAMES, Sights, digest};
 
@@ -209,7 +209,7 @@ pub enum Reply {
     NotFound,
 }
 
-/// An [`Act`](vault_sync_operator::domain::plan::Act) that is still to come; the version that a
+/// An [`Act`](domain::plan::Act) that is still to come; the version that a
 /// write is checked against is kept once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Act {

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::domain::document::DocumentId;
+use domain::document::DocumentId;
 
 /// The documents that are being worked on.
 #[derive(Default)]

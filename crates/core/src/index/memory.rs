@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::domain::annotations::Ask;
-use crate::domain::desired;
-use crate::domain::document::DocumentId;
-use crate::domain::problem::{Problem, Warning};
-use crate::domain::settings::DeletionPolicy;
-use crate::domain::source::Source;
-use crate::domain::value::Digest;
+use crate::annotations::Ask;
+use crate::desired;
+use crate::document::DocumentId;
+use crate::problem::{Problem, Warning};
+use crate::settings::DeletionPolicy;
+use crate::source::Source;
+use crate::value::Digest;
 
 /// What a source says about the end of its documents.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

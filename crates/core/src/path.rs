@@ -170,7 +170,7 @@ fn fence(own: &str, namespace: &str, isolation: NamespaceIsolation) -> Result<St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::settings::tests::settings;
+    use crate::settings::tests::settings;
 
     fn v1(path: &str) -> Mount {
         Mount {

@@ -1,7 +1,7 @@
 use super::*;
-use crate::domain::settings::DeletionPolicy;
-use crate::domain::source::Kind;
-use crate::domain::value::{Content, Value};
+use crate::settings::DeletionPolicy;
+use crate::source::Kind;
+use crate::value::{Content, Value};
 
 fn key(namespace: &str, name: &str) -> SourceKey {
     SourceKey {

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use serde_json::{Map, Value as Json};
 
 use super::{Encoding, tree};
-use crate::domain::problem::{Problem, excerpt};
-use crate::domain::wording::{hidden, nearest, without_mark};
+use crate::problem::{Problem, excerpt};
+use crate::wording::{hidden, nearest, without_mark};
 
 /// Longest list in YAML, in bytes: its parser keeps many times that while it reads.
 const LONGEST_YAML: usize = 64 * 1024;

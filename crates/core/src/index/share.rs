@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Index, Tracked};
-use crate::domain::desired::Hint;
-use crate::domain::document::DocumentId;
-use crate::domain::source::SourceKey;
+use crate::desired::Hint;
+use crate::document::DocumentId;
+use crate::source::SourceKey;
 
 /// Most objects of a namespace, and of all, that are known only for a misspelt annotation.
 const MOST_MISSPELT: usize = 20;

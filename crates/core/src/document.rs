@@ -213,7 +213,7 @@ impl Claim {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::source::Kind;
+    use crate::source::Kind;
 
     fn metadata(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs

@@ -1,7 +1,7 @@
 //! Turns, appointments, places.
 
 use super::*;
-use crate::domain::source::Kind;
+use crate::source::Kind;
 
 fn key(namespace: &str, name: &str) -> SourceKey {
     SourceKey {

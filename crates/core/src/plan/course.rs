@@ -1,10 +1,10 @@
 //! The calls that bring a wanted document to Vault, in their order, and what the ledger says around them.
 
 use super::Title;
-use crate::domain::document::Cas;
-use crate::domain::ledger::{LedgerEntry, State};
-use crate::domain::settings::DeletionPolicy;
-use crate::domain::source::SourceKey;
+use crate::document::Cas;
+use crate::ledger::{LedgerEntry, State};
+use crate::settings::DeletionPolicy;
+use crate::source::SourceKey;
 
 /// What is to be done about a document that a source wants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

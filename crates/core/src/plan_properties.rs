@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::settings::DeletionPolicy;
-use crate::domain::source::Kind;
-use crate::domain::value::{Content, Value};
+use crate::settings::DeletionPolicy;
+use crate::source::Kind;
+use crate::value::{Content, Value};
 
 const ME: &str = "web";
 

@@ -1,8 +1,8 @@
 use super::*;
-use crate::domain::annotations;
-use crate::domain::document::{KvVersion, Mount};
-use crate::domain::settings::tests::settings;
-use crate::domain::value::Digester;
+use crate::annotations;
+use crate::document::{KvVersion, Mount};
+use crate::settings::tests::settings;
+use crate::value::Digester;
 
 fn key(name: &str) -> SourceKey {
     SourceKey {

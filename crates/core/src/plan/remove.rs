@@ -1,9 +1,9 @@
 //! What is to be done about a document that its source no longer wants.
 
 use super::{Identity, Seen, is_written, lacks_claim};
-use crate::domain::document::{Claim, KvVersion, Mark, Release};
-use crate::domain::ledger::{LedgerEntry, State};
-use crate::domain::settings::DeletionPolicy;
+use crate::document::{Claim, KvVersion, Mark, Release};
+use crate::ledger::{LedgerEntry, State};
+use crate::settings::DeletionPolicy;
 
 /// All that bears on a document that the ledger gives to a source which no longer wants it.
 #[derive(Clone, Debug)]
