@@ -7,11 +7,12 @@ mod watch;
 use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,9 +21,9 @@ use crate::backoff::fraction;
 use crate::kube::Kube;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
-use crate::reconcile::Reconciler;
+use crate::reconcile::{Reconciler, Requeue};
 use domain::index::Index;
-use domain::queue::{Moment, Next, Queue};
+use domain::queue::{Appointment, Depth, Moment, Next, Queue};
 use domain::source::{Kind, SourceKey};
 use domain::value::Digester;
 
@@ -131,7 +132,7 @@ impl Controller {
     }
 
     /// The next source whose turn it is, when there is a place for it.
-    async fn take(&self) -> (SourceKey, bool) {
+    async fn take(&self) -> (SourceKey, Depth) {
         loop {
             let woken = self.wake.notified();
             let next = {
@@ -141,7 +142,7 @@ impl Controller {
                 next
             };
             match next {
-                Next::Run(key, recheck) => return (key, recheck),
+                Next::Run(key, depth) => return (key, depth),
                 Next::Wait(None) => woken.await,
                 Next::Wait(Some(at)) => {
                     // Whichever comes first; either way, look again.
@@ -152,11 +153,11 @@ impl Controller {
     }
 
     /// Reconciles one source. A panic in it ends that reconcile and nothing else.
-    async fn run(&self, reconciler: &Reconciler, (key, recheck): (SourceKey, bool)) {
+    async fn run(&self, reconciler: &Reconciler, (key, depth): (SourceKey, Depth)) {
         let cut_off = self.begin_live(&key);
         let (deleting, departing) = self.departs(&key);
         // One that is being deleted has a deadline to keep; when Vault is back it is seen to with the others.
-        if let Some(wait) = self.outage.park(&key, recheck).filter(|_| !deleting) {
+        if let Some(wait) = self.outage.park(&key, depth).filter(|_| !deleting) {
             // However long Vault is away, sources come and go.
             let again = if reconciler.is_done_with(&key) {
                 self.outage.forget(&key);
@@ -170,13 +171,17 @@ impl Controller {
             };
             self.end_live(&key);
             let mut queue = self.queue();
-            queue.schedule(&key, again.map(|after| (self.now() + after, false)));
+            let due = |after| Appointment {
+                at: self.now() + after,
+                depth: Depth::Trusting,
+            };
+            queue.schedule(&key, again.map(due));
             queue.done(&key);
             drop(queue);
             self.wake.notify_one();
             return;
         }
-        let reconcile = Box::pin(AssertUnwindSafe(reconciler.reconcile(&key, recheck)).catch_unwind());
+        let reconcile = Box::pin(AssertUnwindSafe(reconciler.reconcile(&key, depth)).catch_unwind());
         let watched = self.watch_over(&key, reconciler, reconcile);
         let outcome = if departing {
             Some(watched.await)
@@ -192,16 +197,14 @@ impl Controller {
             Some(Err(_)) => {
                 tracing::error!(source = %key, "a reconcile has panicked, which is a bug; it is tried again");
                 crate::reconcile::Outcome {
-                    again: Some((Duration::from_mins(1), true)),
-                    wake: reconciler.missed(),
+                    again: Some(Requeue::full(Duration::from_mins(1))),
                     ..Default::default()
                 }
             }
             None => {
                 tracing::debug!(source = %key, "the source is deleted; what was under way for it is cut off");
                 crate::reconcile::Outcome {
-                    again: Some((Duration::ZERO, false)),
-                    wake: reconciler.missed(),
+                    again: Some(Requeue::trusting(Duration::ZERO)),
                     ..Default::default()
                 }
             }
@@ -211,12 +214,11 @@ impl Controller {
         }
         self.enqueue(outcome.wake);
         let mut queue = self.queue();
-        queue.schedule(
-            &key,
-            outcome
-                .again
-                .map(|(after, recheck)| (self.now() + after, recheck)),
-        );
+        let due = |again: Requeue| Appointment {
+            at: self.now() + again.after,
+            depth: again.depth,
+        };
+        queue.schedule(&key, outcome.again.map(due));
         queue.done(&key);
         drop(queue);
         self.wake.notify_one();
@@ -282,20 +284,20 @@ impl Controller {
         }
         let mut queue = self.queue();
         for key in keys {
-            queue.add(&key, false);
+            queue.add(&key, Depth::Trusting);
         }
         drop(queue);
         self.wake.notify_one();
     }
 
     /// Brings sources back after an outage, spread over a while that grows with their number.
-    fn enqueue_spread(&self, keys: Vec<(SourceKey, bool)>) {
+    fn enqueue_spread(&self, keys: Vec<(SourceKey, Depth)>) {
         let spread = Duration::from_millis(5).saturating_mul(u32::try_from(keys.len()).unwrap_or(u32::MAX));
         let spread = spread.min(Duration::from_secs(5));
         let now = self.now();
         let mut queue = self.queue();
-        for (key, recheck) in keys {
-            queue.recall(&key, now + spread.mul_f64(fraction()), recheck);
+        for (key, depth) in keys {
+            queue.recall(&key, now + spread.mul_f64(fraction()), depth);
         }
         drop(queue);
         self.wake.notify_one();
@@ -306,15 +308,15 @@ impl Controller {
     }
 
     fn live(&self) -> MutexGuard<'_, HashMap<SourceKey, CancellationToken>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+        self.live.lock()
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+        self.index.lock()
     }
 }
 

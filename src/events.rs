@@ -8,8 +8,8 @@
 
 mod limit;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
@@ -18,6 +18,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Api, PostParams};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -89,7 +90,6 @@ impl Events {
     /// Puts a note on a source, unless there have been too many; those are counted. Never waits. Whether the note
     /// was taken; if not, there is room for another one after [`ONE_MORE_AFTER`].
     pub fn publish(&self, source: &SourceKey, uid: &str, note: &Note) -> bool {
-        // It is whole after every statement, so a panic elsewhere leaves nothing half done.
         self.about(reference(source, uid), note)
     }
 
@@ -110,11 +110,7 @@ impl Events {
 
     fn about(&self, regarding: ObjectReference, note: &Note) -> bool {
         let uid = regarding.uid.as_deref().unwrap_or_default();
-        let allowed = self
-            .limits
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .allow(uid, Instant::now());
+        let allowed = self.limits.lock().allow(uid, Instant::now());
         let now = jiff::Timestamp::now();
         let taken = allowed
             && self

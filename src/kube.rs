@@ -471,15 +471,10 @@ impl Kube {
     /// Puts our finalizer on a source, and takes the predecessor's annotation away. A strategic merge
     /// adds to the list whatever else is in it; the UID makes sure that it is the same object.
     /// <https://kubernetes.io/docs/tasks/manage-kubernetes-objects/update-api-object-kubectl-patch/>
-    ///
-    /// `read`: the resourceVersion that the object must still have, if that matters. Returns the new one.
-    pub async fn add_finalizer(&self, source: &Source, read: Option<&str>) -> Result<Option<String>, Error> {
+    pub async fn add_finalizer(&self, source: &Source) -> Result<(), Error> {
         let mut metadata = serde_json::json!({ "uid": source.uid, "finalizers": [FINALIZER] });
         if source.annotations.contains_key(SECRET_VERSIONS) {
             metadata["annotations"] = predecessors_annotation();
-        }
-        if let Some(version) = read {
-            metadata["resourceVersion"] = version.into();
         }
         self.patch(source, "put the finalizer on", metadata).await
     }
@@ -489,7 +484,6 @@ impl Kube {
         let metadata = serde_json::json!({ "uid": source.uid, "annotations": predecessors_annotation() });
         self.patch(source, "take the predecessor's annotation off", metadata)
             .await
-            .map(drop)
     }
 
     /// Takes our finalizer off. An object that is gone meanwhile needs it no more.
@@ -504,7 +498,7 @@ impl Kube {
                 .await;
             let conflict = match patched {
                 Err(conflict @ Error::Conflict(_)) => conflict,
-                Ok(_) | Err(Error::NotFound { .. }) => return Ok(()),
+                Ok(()) | Err(Error::NotFound { .. }) => return Ok(()),
                 Err(error) => return Err(error),
             };
             // The same is said of one that somebody else edits all the time.
@@ -518,13 +512,7 @@ impl Kube {
         }
     }
 
-    /// Returns the new resourceVersion.
-    async fn patch(
-        &self,
-        source: &Source,
-        what: &str,
-        metadata: serde_json::Value,
-    ) -> Result<Option<String>, Error> {
+    async fn patch(&self, source: &Source, what: &str, metadata: serde_json::Value) -> Result<(), Error> {
         let what = format!("{what} {}", source.key);
         let patch = Patch::Strategic(serde_json::json!({ "metadata": metadata }));
         let params = PatchParams {
@@ -533,8 +521,9 @@ impl Kube {
         };
         let api = self.metadata_api(&source.key);
         // The reply has only metadata; a workload's whole status is of no use here.
-        let patched = call(&what, api.patch_metadata(&source.key.name, &params, &patch)).await?;
-        Ok(patched.metadata.resource_version)
+        call(&what, api.patch_metadata(&source.key.name, &params, &patch))
+            .await
+            .map(drop)
     }
 }
 

@@ -1,13 +1,15 @@
 //! Which mount holds a path: asked from Vault once, remembered, and asked again when in doubt.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::vault::{self, ErrorKind, MountAnswer, Vault};
 use domain::document::{KvVersion, Mount};
 use domain::path::is_within;
 use domain::problem::PathFault;
+use domain::queue::Depth;
+use parking_lot::Mutex;
 
 /// A re-check of a thousand sources asks about their mount once, not a thousand times.
 const FRESH: Duration = Duration::from_mins(1);
@@ -72,10 +74,10 @@ impl Mounts {
         stated.or_else(|| self.lock().values().map(|(mount, _)| mount).find(within).cloned())
     }
 
-    /// The mount that holds `query`, from Vault if it is not known or if `recheck` asks for fresh news.
-    pub async fn resolve(&self, query: &str, recheck: bool) -> Result<Mount, Fault> {
+    /// The mount that holds `query`, from Vault if it is not known, or was not asked for lately and the look is a full one.
+    pub async fn resolve(&self, query: &str, depth: Depth) -> Result<Mount, Fault> {
         if let Some(mount) = self.known(query)
-            && !(recheck && self.is_stale(&mount.path))
+            && !(depth.is_full() && self.is_stale(&mount.path))
         {
             return Ok(mount);
         }
@@ -133,11 +135,11 @@ impl Mounts {
             .is_some_and(|(_, asked)| asked.elapsed() > FRESH)
     }
 
-    fn vouched(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Instant>> {
-        self.vouched.lock().unwrap_or_else(PoisonError::into_inner)
+    fn vouched(&self) -> parking_lot::MutexGuard<'_, HashMap<Arc<str>, Instant>> {
+        self.vouched.lock()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, (Mount, Instant)>> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, HashMap<Arc<str>, (Mount, Instant)>> {
+        self.asked.lock()
     }
 }

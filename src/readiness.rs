@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// What is waited for, and why it is not there yet. Clones share it.
 #[derive(Clone, Default)]
@@ -37,7 +39,7 @@ impl Readiness {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
         // It is whole after every statement.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

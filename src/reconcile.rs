@@ -16,7 +16,7 @@ mod report;
 mod tell;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::events::Events;
@@ -34,9 +34,11 @@ use domain::path;
 use domain::plan::{Contender, Identity, Standing, leaving, may_clean};
 use domain::policy::Policy;
 use domain::problem::{Problem, Retry};
+use domain::queue::Depth;
 use domain::settings::{DeletionPolicy, Settings};
 use domain::source::{Source, SourceKey};
 use domain::value::Digester;
+use parking_lot::{Mutex, MutexGuard};
 
 pub use budget::Budget;
 use claimless::Claimless;
@@ -50,12 +52,35 @@ const ATTEMPTS: u32 = 5;
 /// What a reconcile leaves for the controller.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// When to look again by itself, and whether Vault is to be read again then.
-    pub again: Option<(Duration, bool)>,
+    /// When to look again by itself.
+    pub again: Option<Requeue>,
     /// Other sources that may want what this one has given up.
     pub wake: Vec<SourceKey>,
     /// Vault does not answer, not even whether it is up: there is no use in trying before it does.
     pub vault_down: bool,
+}
+
+/// When a source is to be looked at again by itself, and how deep.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Requeue {
+    /// After this time.
+    pub after: Duration,
+    /// How deep.
+    pub depth: Depth,
+}
+
+impl Requeue {
+    /// Trusting what is remembered.
+    pub fn trusting(after: Duration) -> Self {
+        let depth = Depth::Trusting;
+        Self { after, depth }
+    }
+
+    /// Reading Vault again.
+    pub fn full(after: Duration) -> Self {
+        let depth = Depth::Full;
+        Self { after, depth }
+    }
 }
 
 /// Everything that reconciling needs.
@@ -107,8 +132,6 @@ pub struct Notes {
     started: Instant,
     late: Mutex<HashMap<DocumentId, Instant>>,
     claimless: Mutex<Claimless>,
-    /// Sources that a pass which was cut off could not wake.
-    missed: Mutex<Vec<SourceKey>>,
     /// How often in a row a source has failed, one that is gone too.
     failures: Mutex<HashMap<SourceKey, u32>>,
     /// Objects that are being deleted: their UID, and when we first saw that.
@@ -121,7 +144,6 @@ impl Default for Notes {
             started: Instant::now(),
             late: Mutex::default(),
             claimless: Mutex::default(),
-            missed: Mutex::default(),
             failures: Mutex::default(),
             deleting: Mutex::default(),
         }
@@ -130,20 +152,16 @@ impl Default for Notes {
 
 impl Notes {
     fn late(&self) -> MutexGuard<'_, HashMap<DocumentId, Instant>> {
-        self.late.lock().unwrap_or_else(PoisonError::into_inner)
+        self.late.lock()
     }
 
     fn claimless(&self) -> MutexGuard<'_, Claimless> {
-        self.claimless.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn missed(&self) -> MutexGuard<'_, Vec<SourceKey>> {
-        self.missed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.claimless.lock()
     }
 
     /// Counts a failure, or the end of them; how many there are now.
     fn count_failure(&self, key: &SourceKey, failed: bool) -> u32 {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = self.failures.lock();
         if !failed {
             failures.remove(key);
             return 0;
@@ -157,7 +175,7 @@ impl Notes {
 impl Notes {
     /// For how long we have known that this object is being deleted.
     fn seen_deleting(&self, key: &SourceKey, uid: &str) -> Duration {
-        let mut deleting = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut deleting = self.deleting.lock();
         let new = || (uid.to_owned(), Instant::now());
         let seen = deleting.entry(key.clone()).or_insert_with(new);
         if seen.0 != uid {
@@ -168,7 +186,7 @@ impl Notes {
 
     /// It is gone, or needs us no more.
     fn seen_gone(&self, key: &SourceKey) {
-        let mut deleting = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut deleting = self.deleting.lock();
         deleting.remove(key);
     }
 }
@@ -215,35 +233,53 @@ impl Drop for Open<'_> {
 /// Something moved while we looked: gather again.
 struct Moved;
 
+/// Why a document was not brought to Vault.
+enum Stop {
+    /// Something moved while we looked: the whole pass begins again.
+    Moved,
+    /// It cannot be brought there now. What stands there for the source stays.
+    Problems(Vec<Problem>),
+    /// It is somebody else's, whatever the ledger says of it.
+    Conflict(Problem),
+}
+
+impl From<Moved> for Stop {
+    fn from(Moved: Moved) -> Self {
+        Self::Moved
+    }
+}
+
+impl From<Problem> for Stop {
+    fn from(problem: Problem) -> Self {
+        Self::Problems(vec![problem])
+    }
+}
+
 impl Reconciler {
-    /// Reconciles one source, which need not exist any more. `recheck`: trust nothing remembered.
-    pub async fn reconcile(&self, key: &SourceKey, recheck: bool) -> Outcome {
+    /// Reconciles one source, which need not exist any more. `depth`: whether to trust what is remembered.
+    pub async fn reconcile(&self, key: &SourceKey, depth: Depth) -> Outcome {
         let started = Instant::now();
         let mut wake = Vec::new();
         for attempt in 1..=ATTEMPTS {
-            let gathered = match self.gather(key, recheck, &mut wake).await {
+            let gathered = match self.gather(key, depth, &mut wake).await {
                 Ok(gathered) => gathered,
                 Err(Moved) => continue,
             };
-            let mut run = Run::new(self, gathered, recheck);
+            let mut run = Run::new(self, gathered, depth);
             if run.go().await.is_ok() {
                 return run.finish(wake, started.elapsed());
             }
             tracing::debug!(source = %key, attempt, "something moved meanwhile; gathering again");
+            wake.append(&mut run.wake);
             // What was remembered has led here: look afresh.
             self.forget_memory(key);
         }
         // Somebody edits the same object or document in a loop. They will stop, or the retry gets between.
         Outcome {
-            again: Some((self.moved_again(key), true)),
+            again: Some(Requeue::full(self.moved_again(key))),
             wake,
             vault_down: false,
         }
-    }
-
-    /// What is left of a pass that was cut off: the sources that it could not wake any more.
-    pub fn missed(&self) -> Vec<SourceKey> {
-        std::mem::take(&mut *self.notes.missed())
     }
 
     /// How long to wait after all attempts have met a change: longer, each time in a row.
@@ -256,7 +292,7 @@ impl Reconciler {
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+        self.index.lock()
     }
 
     /// Whether a source is gone and nothing is left to be done for it, by all that this process knows.
@@ -364,14 +400,10 @@ pub(crate) fn now() -> i64 {
 }
 
 /// One pass over one source.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "facts of a pass that do not depend on each other"
-)]
 struct Run<'a> {
     on: &'a Reconciler,
     gathered: Gathered<'a>,
-    recheck: bool,
+    depth: Depth,
     /// Kubernetes did not show the source: nothing is known of it now.
     unread: bool,
     memory: Memory,
@@ -382,20 +414,20 @@ struct Run<'a> {
     doubts: usize,
     vault_is_down: bool,
     /// The earliest time for which something asked.
-    again: Option<(Duration, bool)>,
+    again: Option<Requeue>,
     wake: Vec<SourceKey>,
 }
 
 impl<'a> Run<'a> {
-    fn new(on: &'a Reconciler, gathered: Gathered<'a>, recheck: bool) -> Self {
+    fn new(on: &'a Reconciler, gathered: Gathered<'a>, depth: Depth) -> Self {
         let memory = gathered.memory.clone();
-        let recheck = recheck || gathered.forced;
+        let depth = depth.max(Depth::full_if(gathered.forced));
         let has_finalizer = gathered.source.as_ref().is_some_and(|source| source.finalizer);
         let report = Report::default();
         Self {
             on,
             gathered,
-            recheck,
+            depth,
             unread: false,
             memory,
             report,
@@ -512,9 +544,9 @@ impl<'a> Run<'a> {
         &self.gathered.key
     }
 
-    fn look_again(&mut self, after: Duration, recheck: bool) {
-        if self.again.is_none_or(|(earlier, _)| after < earlier) {
-            self.again = Some((after, recheck));
+    fn look_again(&mut self, again: Requeue) {
+        if self.again.is_none_or(|earlier| again.after < earlier.after) {
+            self.again = Some(again);
         }
     }
 

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Mutex, PoisonError};
+
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use domain::value::{Digest, Digester};
@@ -90,8 +91,7 @@ impl<R: Reviewer> Gate<R> {
     }
 
     fn allowed<T>(&self, with: impl FnOnce(&mut Allowed) -> T) -> T {
-        // It is whole after every statement, so a panic elsewhere leaves nothing half done.
-        with(&mut self.allowed.lock().unwrap_or_else(PoisonError::into_inner))
+        with(&mut self.allowed.lock())
     }
 }
 

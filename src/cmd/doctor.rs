@@ -23,6 +23,7 @@ use crate::run::Error;
 use crate::vault::{self, ErrorKind, Observer, Vault};
 use domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount, Observed};
 use domain::path;
+use domain::queue::Depth;
 use domain::source::{Kind, SourceKey};
 use domain::value::{Content, Held, Value, same};
 
@@ -279,7 +280,7 @@ async fn probe(
     path::check(written).map_err(|fault| of_path(&fault))?;
     let mounts = Mounts::new(vault.clone(), config.settings.mounts.clone());
     let mount = mounts
-        .resolve(&path::mount_query(written, &config.settings), true)
+        .resolve(&path::mount_query(written, &config.settings), Depth::Full)
         .await
         .map_err(|fault| match fault {
             Fault::Vault(error) => Failure(format!("mount of {written:?}"), in_hints(&error)),

@@ -1,15 +1,17 @@
 //! While Vault is away one prober asks for it, and all sources wait for that one.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::Controller;
 use crate::mounts::Mounts;
 use crate::vault::Vault;
+use domain::queue::Depth;
 use domain::source::SourceKey;
 
 /// How long a source waits before an Event says what it waits for: a login takes a moment at each start.
@@ -26,7 +28,7 @@ pub(super) struct Outage {
 
 /// A source that waits.
 struct Parked {
-    recheck: bool,
+    depth: Depth,
     since: Instant,
 }
 
@@ -51,14 +53,14 @@ impl Default for Outage {
 
 impl Outage {
     /// Lets a source wait, if Vault is away; `None`: it is there.
-    pub(super) fn park(&self, key: &SourceKey, recheck: bool) -> Option<Wait> {
+    pub(super) fn park(&self, key: &SourceKey, depth: Depth) -> Option<Wait> {
         let mut parked = self.parked();
         let fresh = || Parked {
-            recheck: false,
+            depth,
             since: Instant::now(),
         };
         let waiting = parked.as_mut()?.entry(key.clone()).or_insert_with(fresh);
-        waiting.recheck |= recheck;
+        waiting.depth = waiting.depth.max(depth);
         let left = GRACE.saturating_sub(waiting.since.elapsed());
         Some(if left.is_zero() {
             Wait::Tell
@@ -107,7 +109,7 @@ impl Outage {
                 vault.up().await;
             }
             let back = self.parked().take().into_iter().flatten();
-            let back: Vec<_> = back.map(|(key, parked)| (key, parked.recheck)).collect();
+            let back: Vec<_> = back.map(|(key, parked)| (key, parked.depth)).collect();
             if away {
                 tracing::info!(sources = back.len(), "Vault answers again");
                 mounts.forget();
@@ -128,10 +130,10 @@ impl Outage {
     }
 
     fn parked(&self) -> MutexGuard<'_, Option<HashMap<SourceKey, Parked>>> {
-        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
+        self.parked.lock()
     }
 
     fn words(&self) -> MutexGuard<'_, String> {
-        self.why.lock().unwrap_or_else(PoisonError::into_inner)
+        self.why.lock()
     }
 }

@@ -3,7 +3,7 @@
 //! What a watch brings is reduced to what deciding needs as it arrives; nothing else of it is kept.
 
 use std::collections::HashSet;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, TryStreamExt as _, pin_mut};
@@ -365,7 +365,7 @@ fn pages() -> watcher::Config {
 
 impl Controller {
     fn watch_is_behind(&self, name: String, behind: bool) {
-        let mut watches = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watches = self.behind.lock();
         if behind {
             watches.insert(name);
         } else {

@@ -7,7 +7,7 @@
 //! Must not know what is asked. Of a request nothing is logged but method and path.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use http::{Method, Request, Response};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use kube::client::Body;
 use kube::{Client, Config};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tower::{BoxError, Service};
 
@@ -53,7 +54,7 @@ struct Pool {
 
 impl Pool {
     fn now(&self) -> MutexGuard<'_, (u64, Client)> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+        self.now.lock()
     }
 
     /// Replaces the pool, if it is still this one. Calls under way stay on their connections.
@@ -206,11 +207,11 @@ impl Default for Life {
 impl Life {
     /// When something was heard last; at first, when this was made.
     pub fn last(&self) -> Instant {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock()
     }
 
     fn is_heard(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.0.lock() = Instant::now();
     }
 }
 

@@ -42,7 +42,7 @@ impl Server {
     }
 
     fn stored(&self) -> MutexGuard<'_, Stored> {
-        self.0.lock().unwrap()
+        self.0.lock()
     }
 
     fn annotation(&self, name: &str) -> Option<String> {

@@ -1,8 +1,9 @@
 //! The label sets, and who still has series.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::encoding::EncodeLabelSet;
 
 use domain::source::{Kind, SourceKey};
@@ -125,7 +126,7 @@ pub(super) struct Numbers {
 impl Sources {
     pub(super) fn lock(&self) -> MutexGuard<'_, ByNames> {
         // Numbers are whole after every statement, so a panic elsewhere leaves nothing half done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -1,9 +1,8 @@
 //! Bringing wanted documents to Vault: ledger, finalizer, write, claim; in this order.
 
-use super::inputs::Made;
 use super::report::{of_kubernetes, of_ledger};
-use super::{Moved, Reconciler, Run, now};
-use crate::vault::ErrorKind;
+use super::{Moved, Requeue, Run, Stop, now};
+use crate::vault::{self, ErrorKind};
 use domain::annotations::Ask;
 use domain::desired::{Assembled, Wanted};
 use domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount};
@@ -13,9 +12,18 @@ use domain::plan::{
     Act, Contender, Scene, Seen, Standing, Step, Title, Wish, decide, is_refuted, is_vain, title,
 };
 use domain::problem::{Owner, Problem};
+use domain::queue::Depth;
 use domain::settings::Adopt;
-use domain::source::{Kind, Source, SourceKey};
+use domain::source::{Source, SourceKey};
 use domain::value::{Content, Digest};
+
+/// What has become of a document without a problem.
+enum Brought {
+    /// Vault holds what it should.
+    Stands,
+    /// Its optional Secret is absent.
+    NotWanted,
+}
 
 impl Run<'_> {
     /// Notes all documents that are about to be created, in one commit for all of them: but for those
@@ -56,55 +64,36 @@ impl Run<'_> {
         ask: &Ask,
         wanted: &Wanted,
     ) -> Result<Option<Standing>, Moved> {
-        let standing = self.bring(source, ask, wanted).await?;
-        if standing != Some(Standing::Stands) {
-            self.withdraw(&wanted.id);
-        }
+        let id = &wanted.id;
+        let standing = match self.bring(source, ask, wanted).await {
+            Ok(Brought::Stands) => return Ok(Some(Standing::Stands)),
+            Ok(Brought::NotWanted) => None,
+            Err(Stop::Moved) => return Err(Moved),
+            Err(Stop::Problems(problems)) => Some(self.failed(id, problems)),
+            Err(Stop::Conflict(problem)) => {
+                self.failed(id, vec![problem]);
+                Some(Standing::Missing)
+            }
+        };
+        self.withdraw(id);
         Ok(standing)
     }
 
-    async fn bring(
-        &mut self,
-        source: &Source,
-        ask: &Ask,
-        wanted: &Wanted,
-    ) -> Result<Option<Standing>, Moved> {
+    async fn bring(&mut self, source: &Source, ask: &Ask, wanted: &Wanted) -> Result<Brought, Stop> {
         let (on, id) = (self.on, &wanted.id);
-        let trusted = !self.recheck && ask.trust;
+        let trusted = !self.depth.is_full() && ask.trust;
         let remembered = on.trusted(&source.key, &self.memory, id).filter(|_| trusted);
         if let Some(known) = remembered
             && self.inputs_by_watch(source, wanted) == Some(known.inputs)
         {
             self.keep_entry(source, ask, id);
-            return Ok(Some(Standing::Stands));
+            return Ok(Brought::Stands);
         }
-        let seen = match (remembered, self.gathered.seen.get(id)) {
-            (Some(known), _) => self.seen_by_memory(source, wanted, known),
-            (None, Some(Ok(seen))) => seen.clone(),
-            (None, Some(Err(problem))) => {
-                let problem = problem.clone();
-                return Ok(Some(self.failed(id, problem)));
-            }
-            // It was not foreseen: the index has learnt of it since.
-            (None, None) => return Err(Moved),
-        };
-
-        let Made {
-            assembled,
-            mut versions,
-            share,
-        } = match self.make(source, wanted).await {
-            Ok(made) => made,
-            Err(problems) => return Ok(Some(self.all_failed(id, problems))),
-        };
-        let itself = if source.key.kind == Kind::Secret {
-            versions.get_mut(&*source.key.name)
-        } else {
-            None
-        };
-        let content = match assembled {
-            Assembled::Nothing => return Ok(None),
-            Assembled::Problems(problems) => return Ok(Some(self.all_failed(id, problems))),
+        let seen = self.seen(source, wanted, remembered)?;
+        let made = self.make(source, wanted).await?;
+        let content = match made.assembled {
+            Assembled::Nothing => return Ok(Brought::NotWanted),
+            Assembled::Problems(problems) => return Err(Stop::Problems(problems)),
             Assembled::Content { content, warnings } => {
                 for warning in warnings {
                     self.report.warning(warning);
@@ -113,62 +102,64 @@ impl Run<'_> {
             }
         };
         let digest = on.digester.content(&content);
-        let entry = on.ledger.get(id);
-        let (me, rivals) = self.contenders(source, wanted, entry.as_ref(), &seen);
-        let decided = decide(&self.scene(&me, &rivals, entry.as_ref(), &seen, wanted), digest);
+        let step = self.decide(source, wanted, &seen, digest)?;
+        let before = self.memory.documents.get(id).copied();
+        let version = self.carry_out(source, ask, wanted, &seen, step, &content).await?;
+        // What the Secrets held is not needed any more, and the next document wants the room.
+        drop(content);
+        drop(made.share);
+        self.note_drift(id, before, digest, step);
+        let versions = made.versions.iter();
+        let known = Remembered {
+            version,
+            content: digest,
+            inputs: self.inputs(
+                wanted,
+                versions.map(|(name, version)| (name.as_str(), version.as_str())),
+            ),
+        };
+        self.memory.documents.insert(id.clone(), known);
+        Ok(Brought::Stands)
+    }
+
+    /// What Vault holds there: as it is remembered, or as this pass has seen it.
+    fn seen(&self, source: &Source, wanted: &Wanted, remembered: Option<Remembered>) -> Result<Seen, Stop> {
+        match (remembered, self.gathered.seen.get(&wanted.id)) {
+            (Some(known), _) => Ok(self.seen_by_memory(source, wanted, known)),
+            (None, Some(Ok(seen))) => Ok(seen.clone()),
+            (None, Some(Err(problem))) => Err(problem.clone().into()),
+            // It was not foreseen: the index has learnt of it since.
+            (None, None) => Err(Stop::Moved),
+        }
+    }
+
+    /// Whose the document is, and what to do about it.
+    fn decide(
+        &mut self,
+        source: &Source,
+        wanted: &Wanted,
+        seen: &Seen,
+        content: Digest,
+    ) -> Result<Step, Stop> {
+        let id = &wanted.id;
+        let entry = self.on.ledger.get(id);
+        let (me, rivals) = self.contenders(source, wanted, entry.as_ref(), seen);
+        let decided = decide(&self.scene(&me, &rivals, entry.as_ref(), seen, wanted), content);
         tracing::debug!(
             source = %source.key, document = %id, decision = ?decided, version = seen.version(),
             ledger = entry.as_ref().map(|entry| entry.state.as_str()), "decided",
         );
-        let step = match decided {
-            Ok(step) => step,
-            Err(owner) => {
-                self.give_up(id, entry.as_ref(), &owner);
-                let owner = as_its_people_may_know(source, id, owner);
-                let problem = Problem::Conflict {
-                    document: id.clone(),
-                    owner,
-                };
-                self.failed(id, problem);
-                // Whatever the ledger says of it.
-                return Ok(Some(Standing::Missing));
-            }
-        };
-        let before = self.memory.documents.get(id).copied();
-        let result = self
-            .carry_out(source, ask, wanted, &seen, step, &content, itself)
-            .await?;
-        // What the Secrets held is not needed any more, and the next document wants the room.
-        drop(content);
-        drop(share);
-        match result {
-            Err(problem) => Ok(Some(self.failed(id, problem))),
-            Ok(version) => {
-                let inputs = self.inputs(
-                    wanted,
-                    versions
-                        .iter()
-                        .map(|(name, version)| (name.as_str(), version.as_str())),
-                );
-                self.note_drift(id, before, digest, step);
-                self.memory.documents.insert(
-                    id.clone(),
-                    Remembered {
-                        version,
-                        content: digest,
-                        inputs,
-                    },
-                );
-                Ok(Some(Standing::Stands))
-            }
-        }
+        decided.map_err(|owner| {
+            self.give_up(id, entry.as_ref(), &owner);
+            Stop::Conflict(Problem::Conflict {
+                document: id.clone(),
+                owner: as_its_people_may_know(source, id, owner),
+            })
+        })
     }
 
-    /// Does what was decided, and returns the version that Vault then holds.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "all that was gathered and decided about one document"
-    )]
+    /// Does what was decided, and returns the version that Vault then holds. Whoever held the document until now
+    /// is woken, also when it was not done to the end.
     async fn carry_out(
         &mut self,
         source: &Source,
@@ -177,48 +168,61 @@ impl Run<'_> {
         seen: &Seen,
         step: Step,
         content: &Content,
-        mut itself: Option<&mut String>,
-    ) -> Result<Result<u64, Problem>, Moved> {
-        let (id, ledger) = (&wanted.id, &self.on.ledger);
+    ) -> Result<u64, Stop> {
+        let id = &wanted.id;
         let stood = self.standing_of_failed(id) == Standing::Stale;
         let losers = self.losers(id, seen);
-        let mut version = seen.version();
-        for act in step.course(&source.key, ledger.get(id).as_ref()) {
-            let wish = self.wish(source, ask, id, seen);
-            let done = match act {
-                Act::Record => {
-                    let entry = step.entry(&wish, ledger.get(id).as_ref());
-                    let stored = ledger.commit(vec![(id.clone(), Some(entry))]).await;
-                    stored.map_err(|error| of_ledger(&error))
-                }
-                Act::Restate => {
-                    let entry = step.entry(&wish, ledger.get(id).as_ref());
-                    ledger.commit_later(vec![(id.clone(), Some(entry))]);
-                    Ok(())
-                }
-                Act::Settle => {
-                    let entry = step.title.settled(&wish, ledger.get(id).as_ref());
-                    ledger.commit_later(vec![(id.clone(), Some(entry))]);
-                    Ok(())
-                }
-                Act::Finalizer => self.ensure_finalizer(source, itself.as_deref_mut()).await?,
-                Act::Write(cas) => {
-                    let written = self.write(source, wanted, content, cas, step.title).await?;
-                    written.map(|new| version = new)
-                }
-                Act::Claim => self.claim(source, id, step.title.adopted).await,
-            };
-            if let Err(problem) = done {
-                self.wake.extend(losers);
-                return Ok(Err(problem));
-            }
-        }
+        let outcome = self.run_course(source, ask, wanted, seen, step, content).await;
         self.wake.extend(losers);
+        let version = outcome?;
         self.note_claim(wanted);
         if !stood {
             self.report.acquired(id);
         }
-        Ok(Ok(version))
+        Ok(version)
+    }
+
+    async fn run_course(
+        &mut self,
+        source: &Source,
+        ask: &Ask,
+        wanted: &Wanted,
+        seen: &Seen,
+        step: Step,
+        content: &Content,
+    ) -> Result<u64, Stop> {
+        let id = &wanted.id;
+        let mut version = seen.version();
+        for act in step.course(&source.key, self.on.ledger.get(id).as_ref()) {
+            let wish = self.wish(source, ask, id, seen);
+            match act {
+                Act::Record | Act::Restate | Act::Settle => self.note(act, step, &wish, id).await?,
+                Act::Finalizer => self.ensure_finalizer(source).await?,
+                Act::Write(cas) => version = self.write(source, wanted, content, cas, step.title).await?,
+                Act::Claim => self.claim(source, id, step.title.adopted).await?,
+            }
+        }
+        Ok(version)
+    }
+
+    /// Notes in the ledger what is about to be done, or what has been.
+    async fn note(&self, act: Act, step: Step, wish: &Wish<'_>, id: &DocumentId) -> Result<(), Stop> {
+        let ledger = &self.on.ledger;
+        let before = ledger.get(id);
+        let entry = match act {
+            Act::Settle => step.title.settled(wish, before.as_ref()),
+            _ => step.entry(wish, before.as_ref()),
+        };
+        let change = vec![(id.clone(), Some(entry))];
+        if matches!(act, Act::Record) {
+            // Nothing may be written of which the ledger does not know.
+            return ledger
+                .commit(change)
+                .await
+                .map_err(|error| of_ledger(&error).into());
+        }
+        ledger.commit_later(change);
+        Ok(())
     }
 
     /// The document stands, and carries our claim if it can carry one.
@@ -262,61 +266,67 @@ impl Run<'_> {
         content: &Content,
         cas: Cas,
         title: Title,
-    ) -> Result<Result<u64, Problem>, Moved> {
+    ) -> Result<u64, Stop> {
         let (on, id) = (self.on, &wanted.id);
-        if let Err(problem) = on.ensure_leading() {
-            return Ok(Err(problem));
-        }
+        on.ensure_leading()?;
         let mount = Mount {
             path: id.mount.clone(),
             version: wanted.version,
         };
-        if let Err(problem) = self.ensure_versioned(&mount, id).await? {
-            return Ok(Err(problem));
-        }
+        self.ensure_versioned(&mount, id).await?;
         let open = on.open(id);
         match open.end(on.vault.write(&mount, id, content, cas).await) {
             Ok(version) => {
                 on.mounts.vouch(&mount);
                 tracing::info!(source = %source.key, document = %id, version, "document written");
                 on.metrics.document_written(&source.key.namespace);
-                Ok(Ok(version))
+                Ok(version)
             }
             Err(error) if error.kind == ErrorKind::Mismatch => {
                 let entry = on.ledger.get(id).filter(|_| title.creating);
                 if entry.is_some_and(|entry| is_refuted(&source.key, &entry)) {
                     on.ledger.commit_later(vec![(id.clone(), None)]);
                 }
-                Err(Moved)
+                Err(Stop::Moved)
             }
-            Err(error) => {
-                if error.outcome_unknown {
-                    self.look_again(on.late_window, true);
+            Err(error) => Err(self.not_written(&mount, id, content, &error).await),
+        }
+    }
+
+    /// What follows from a write that was refused, or has no answer.
+    async fn not_written(
+        &mut self,
+        mount: &Mount,
+        id: &DocumentId,
+        content: &Content,
+        error: &vault::Error,
+    ) -> Stop {
+        let on = self.on;
+        if error.outcome_unknown {
+            self.look_again(Requeue::full(on.late_window));
+        }
+        if matches!(
+            error.kind,
+            ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Bug
+        ) {
+            on.mounts.doubt(&id.mount);
+            if let Ok(now) = on.mounts.resolve(&id.mount, Depth::Trusting).await
+                && now != *mount
+            {
+                if error.outcome_unknown && now.version == KvVersion::V1 {
+                    self.take_back(&now, id).await;
                 }
-                if matches!(
-                    error.kind,
-                    ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Bug
-                ) {
-                    on.mounts.doubt(&id.mount);
-                    if let Ok(now) = on.mounts.resolve(&id.mount, false).await
-                        && now != mount
-                    {
-                        if error.outcome_unknown && now.version == KvVersion::V1 {
-                            self.take_back(&now, id).await;
-                        }
-                        return Err(Moved);
-                    }
-                }
-                let mut problem = on.vault_failed(&error);
-                if let Problem::Vault { message, .. } = &mut problem
-                    && error.kind == ErrorKind::TooLarge
-                {
-                    let size = domain::value::size(content);
-                    *message = format!("{message}; its keys and values are {size} bytes");
-                }
-                Ok(Err(problem))
+                return Stop::Moved;
             }
         }
+        let mut problem = on.vault_failed(error);
+        if let Problem::Vault { message, .. } = &mut problem
+            && error.kind == ErrorKind::TooLarge
+        {
+            let size = domain::value::size(content);
+            *message = format!("{message}; its keys and values are {size} bytes");
+        }
+        problem.into()
     }
 
     /// Puts our claim on a document. Where a policy denies metadata, the document is claimless: sync goes on,
@@ -388,40 +398,21 @@ impl Run<'_> {
         }
     }
 
-    /// Puts the finalizer on, where it is not. `itself`: the resourceVersion at which a Secret that is its own
-    /// source was fetched. Our patch makes a new one of it, which is no news to anybody.
-    async fn ensure_finalizer(
-        &mut self,
-        source: &Source,
-        itself: Option<&mut String>,
-    ) -> Result<Result<(), Problem>, Moved> {
+    /// Puts the finalizer on, where it is not.
+    async fn ensure_finalizer(&mut self, source: &Source) -> Result<(), Stop> {
         if self.has_finalizer || !self.on.settings.finalizers {
-            return Ok(Ok(()));
+            return Ok(());
         }
-        let SourceKey { namespace, name, .. } = &source.key;
-        let patched = match itself {
-            None => self.on.kube.add_finalizer(source, None).await,
-            Some(version) => {
-                let patching = Patching::begin(self.on, namespace, name);
-                let patched = self.on.kube.add_finalizer(source, Some(version)).await;
-                let new = patched.as_ref().ok().and_then(|new| new.as_deref());
-                self.wake.extend(patching.end(new));
-                if let Some(new) = new {
-                    new.clone_into(version);
-                }
-                patched
-            }
-        };
-        match patched {
-            Ok(_) => {
+        match self.on.kube.add_finalizer(source).await {
+            Ok(()) => {
                 self.has_finalizer = true;
-                Ok(Ok(()))
+                Ok(())
             }
             Err(error @ (crate::kube::Error::Conflict(_) | crate::kube::Error::NotFound { .. })) => {
                 tracing::debug!(source = %source.key, %error, "the source has changed");
-                Err(Moved)
+                Err(Stop::Moved)
             }
-            Err(error) => Ok(Err(of_kubernetes(&error))),
+            Err(error) => Err(of_kubernetes(&error).into()),
         }
     }
 
@@ -493,59 +484,19 @@ impl Run<'_> {
     /// Vault no longer held what we knew it to hold, and should hold it still.
     fn note_drift(&mut self, id: &DocumentId, before: Option<Remembered>, content: Digest, step: Step) {
         let Some(before) = before else { return };
-        if self.recheck && step.write.is_some() && before.content == content {
+        if self.depth.is_full() && step.write.is_some() && before.content == content {
             self.report.drift(id);
             self.on.metrics.drift_repaired(self.key());
         }
     }
 
-    fn failed(&mut self, id: &DocumentId, problem: Problem) -> Standing {
-        self.all_failed(id, vec![problem])
-    }
-
-    fn all_failed(&mut self, id: &DocumentId, problems: Vec<Problem>) -> Standing {
+    /// It could not be brought to Vault now.
+    fn failed(&mut self, id: &DocumentId, problems: Vec<Problem>) -> Standing {
         self.memory.documents.remove(id);
         for problem in problems {
             self.report.problem(Some(id), problem);
         }
         self.standing_of_failed(id)
-    }
-}
-
-/// While a Secret is patched by us: what the watch shows of it is held back. That ends also when the patch is
-/// cut off.
-struct Patching<'a> {
-    on: &'a Reconciler,
-    namespace: &'a str,
-    name: &'a str,
-    ended: bool,
-}
-
-impl<'a> Patching<'a> {
-    fn begin(on: &'a Reconciler, namespace: &'a str, name: &'a str) -> Self {
-        on.index().patching(namespace, name);
-        Self {
-            on,
-            namespace,
-            name,
-            ended: false,
-        }
-    }
-
-    /// The patch was answered with this new version (`None`: it failed). Who has to know.
-    fn end(mut self, version: Option<&str>) -> Vec<SourceKey> {
-        self.ended = true;
-        self.on.index().patched(self.namespace, self.name, version)
-    }
-}
-
-impl Drop for Patching<'_> {
-    fn drop(&mut self) {
-        if !self.ended {
-            // Nobody here can wake them: whoever cut the pass off asks for them.
-            let woken = self.on.index().patched(self.namespace, self.name, None);
-            self.on.notes.missed().extend(woken);
-        }
     }
 }
 

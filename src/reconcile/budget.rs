@@ -1,8 +1,9 @@
 //! Bounds the payload in flight: how many bytes of Secrets may be in memory at once. Decided by [`Room`].
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use domain::room::{Room, Ticket};
@@ -125,8 +126,7 @@ impl Budget {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // It is whole after every statement, so a panic elsewhere leaves nothing half done.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 }
 
@@ -204,7 +204,7 @@ impl Share {
     }
 
     fn part(&self) -> MutexGuard<'_, Part> {
-        self.part.lock().unwrap_or_else(PoisonError::into_inner)
+        self.part.lock()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::report::{of_kubernetes, of_ledger};
-use super::{Moved, Run, now};
+use super::{Moved, Requeue, Run, now};
 use crate::mounts::Fault;
 use crate::vault::{self, ErrorKind};
 use domain::document::{Claim, DocumentId, KvVersion, Mount};
@@ -29,7 +29,7 @@ impl Run<'_> {
                 self.release(source).await;
             }
             // Its documents go when the other source has done with them.
-            self.look_again(HELD_UP, false);
+            self.look_again(Requeue::trusting(HELD_UP));
             return Ok(());
         }
         let ask = self.gathered.ask.clone();
@@ -90,7 +90,7 @@ impl Run<'_> {
         match self.deadline(source) {
             _ if done => self.release(source).await,
             Some(Duration::ZERO) => self.release(source).await,
-            Some(left) => self.look_again(left, false),
+            Some(left) => self.look_again(Requeue::trusting(left)),
             None => {}
         }
         Ok(())
@@ -148,7 +148,7 @@ impl Run<'_> {
         holder: &SourceKey,
     ) -> Result<bool, Problem> {
         let on = self.on;
-        let mount = match on.mounts.resolve(&id.to_string(), self.recheck).await {
+        let mount = match on.mounts.resolve(&id.to_string(), self.depth).await {
             Ok(mount) => mount,
             // Not even "no such mount" proves that nothing of ours is left: with another `VAULT_NAMESPACE`, or
             // while a mount is moved, every mount is missing. The delete stays pending.
@@ -279,7 +279,7 @@ impl Run<'_> {
         let left = until.map_or(Duration::ZERO, |until| {
             until.saturating_duration_since(Instant::now())
         });
-        self.look_again(left, true);
+        self.look_again(Requeue::full(left));
     }
 
     /// Marks our claim as released.

@@ -23,6 +23,7 @@ use domain::ledger::State;
 use domain::path;
 use domain::plan::{Seen, may_trust};
 use domain::problem::Problem;
+use domain::queue::Depth;
 use domain::source::{Source, SourceKey};
 use domain::value::{Digest, Digester};
 
@@ -134,7 +135,7 @@ impl Reconciler {
     pub(super) async fn gather(
         &self,
         key: &SourceKey,
-        recheck: bool,
+        depth: Depth,
         wake: &mut Vec<SourceKey>,
     ) -> Result<Gathered<'_>, Moved> {
         let began = Instant::now();
@@ -150,7 +151,7 @@ impl Reconciler {
         let forced = tracked
             .as_ref()
             .is_some_and(|t| t.force.is_some() && t.force != memory.force);
-        let trust = tracked.as_ref().is_some_and(|t| t.trust) && !recheck && !forced;
+        let trust = tracked.as_ref().is_some_and(|t| t.trust) && !depth.is_full() && !forced;
 
         let left = tracked
             .as_ref()
@@ -162,7 +163,9 @@ impl Reconciler {
             mount,
             ids,
             lost,
-        } = self.lock(key, left, named.as_ref(), recheck || forced).await?;
+        } = self
+            .lock(key, left, named.as_ref(), depth.max(Depth::full_if(forced)))
+            .await?;
 
         let unsettled = |id: &DocumentId| Some((id.clone(), self.unsettled_until(id)?));
         let unsettled = lock.ids().filter_map(unsettled).collect();
@@ -224,7 +227,7 @@ impl Reconciler {
         let force = gathered.ask.force;
         let unforeseen = force.is_some() && force != gathered.memory.force && !forced;
         if now != hint
-            || (unforeseen && !recheck)
+            || (unforeseen && !depth.is_full())
             // One that is being deleted, and that nobody had seen: its documents are not locked.
             || (tracked.is_none() && source.deleting.is_some())
             || (changed && tracked.is_some_and(|tracked| tracked.uid != source.uid))
@@ -256,13 +259,13 @@ impl Reconciler {
         key: &SourceKey,
         left: Option<Duration>,
         hint: Option<&Hint>,
-        recheck: bool,
+        depth: Depth,
     ) -> Result<Locked<'_>, Moved> {
         let held: Vec<DocumentId> = self.ledger.of(key).into_iter().map(|(id, _)| id).collect();
         let departing = left.is_some();
         // A source that is being deleted wants nothing. If the ledger knows nothing of it, it may have been lost.
         let foreseen = match hint.filter(|_| !departing || held.is_empty()) {
-            Some(hint) => within(left, self.foresee(key, hint, recheck)).await,
+            Some(hint) => within(left, self.foresee(key, hint, depth)).await,
             None => None,
         };
         let (mount, ids) = foreseen.unwrap_or_default();
@@ -303,8 +306,8 @@ impl Reconciler {
     }
 
     /// The mount that holds the documents which a hint names, and these documents.
-    async fn foresee(&self, key: &SourceKey, hint: &Hint, recheck: bool) -> Foreseen {
-        let mount = self.mount_of(hint, recheck).await;
+    async fn foresee(&self, key: &SourceKey, hint: &Hint, depth: Depth) -> Foreseen {
+        let mount = self.mount_of(hint, depth).await;
         let ids = match &mount {
             Some(Ok(mount)) => hint
                 .places(key, mount, &self.settings)
@@ -353,12 +356,12 @@ impl Reconciler {
     }
 
     /// The mount that holds a source's path; `None`: no mount could.
-    async fn mount_of(&self, hint: &Hint, recheck: bool) -> Option<Result<Mount, Problem>> {
+    async fn mount_of(&self, hint: &Hint, depth: Depth) -> Option<Result<Mount, Problem>> {
         path::check(&hint.path).ok()?;
         let query = path::mount_query(&hint.path, &self.settings);
         Some(
             self.mounts
-                .resolve(&query, recheck)
+                .resolve(&query, depth)
                 .await
                 .map_err(|fault| match fault {
                     Fault::Path(fault) => fault.into(),
@@ -394,7 +397,7 @@ impl Reconciler {
     /// Asks Vault again about a mount whose replies do not fit: whether it is not what it was.
     pub(super) async fn is_another(&self, mount: &Mount) -> bool {
         self.mounts.doubt(&mount.path);
-        !matches!(self.mounts.resolve(&mount.path, false).await, Ok(same) if same == *mount)
+        !matches!(self.mounts.resolve(&mount.path, Depth::Trusting).await, Ok(same) if same == *mount)
     }
 
     /// Whether a mount shows nothing where something of ours should be: it may have been made anew, with

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, HashSet};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 
-use super::Run;
 use super::budget::Share;
 use super::report::of_kubernetes;
+use super::{Run, Stop};
 use crate::kube::Fetched;
 use crate::vault::encoded_len;
 use domain::annotations::Entry;
@@ -44,7 +44,7 @@ impl Run<'_> {
     ///
     /// It holds room only while it reads; where there is not enough, it begins again with as much as it knows to
     /// need, and waits for that with empty hands.
-    pub(super) async fn make(&self, source: &Source, wanted: &Wanted) -> Result<Made, Vec<Problem>> {
+    pub(super) async fn make(&self, source: &Source, wanted: &Wanted) -> Result<Made, Stop> {
         let budget = &self.on.budget;
         let mut needs = FIRST;
         loop {
@@ -58,13 +58,16 @@ impl Run<'_> {
                         share,
                     });
                 }
-                Err(Unmade::Problems(problems)) => return Err(problems),
+                Err(Unmade::Problems(problems)) => return Err(Stop::Problems(problems)),
                 Err(Unmade::NoRoom(size)) if size > budget.total() => {
-                    return Err(vec![Problem::NoMemory {
-                        document: wanted.id.clone(),
+                    let document = wanted.id.clone();
+                    let limit = budget.total();
+                    return Err(Problem::NoMemory {
+                        document,
                         size,
-                        limit: budget.total(),
-                    }]);
+                        limit,
+                    }
+                    .into());
                 }
                 Err(Unmade::NoRoom(size)) => needs = size.max(2 * needs),
             }

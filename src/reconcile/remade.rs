@@ -1,6 +1,6 @@
 //! Mounts that are made anew with another version of the KV engine while we write to them.
 
-use super::{Moved, Run};
+use super::{Run, Stop};
 use crate::mounts::Fault;
 use domain::document::{DocumentId, KvVersion, Mount, Observed};
 use domain::problem::Problem;
@@ -9,30 +9,27 @@ use domain::value::Held;
 impl Run<'_> {
     /// Makes sure that a KV v2 mount has not been made anew as KV v1 since it was seen last. KV v1 takes whatever
     /// it is given: a write in the form of v2 would replace the document that somebody keeps at `data/…` there.
-    pub(super) async fn ensure_versioned(
-        &self,
-        mount: &Mount,
-        id: &DocumentId,
-    ) -> Result<Result<(), Problem>, Moved> {
+    pub(super) async fn ensure_versioned(&self, mount: &Mount, id: &DocumentId) -> Result<(), Stop> {
         let on = self.on;
         let vouched = || on.mounts.is_vouched_for(mount, self.gathered.began);
         // What was looked at in this pass was not there, or had the form of v2.
         let looked = self.gathered.seen.contains_key(id);
         if mount.version == KvVersion::V1 || looked || vouched() {
-            return Ok(Ok(()));
+            return Ok(());
         }
         match on.mounts.confirm(mount).await {
             Ok(now) if now == *mount => {}
-            Ok(_) => return Err(Moved),
-            Err(Fault::Path(fault)) => return Ok(Err(fault.into())),
-            Err(Fault::Vault(error)) => return Ok(Err(on.vault_failed(&error))),
+            Ok(_) => return Err(Stop::Moved),
+            Err(Fault::Path(fault)) => return Err(Problem::from(fault).into()),
+            Err(Fault::Vault(error)) => return Err(on.vault_failed(&error).into()),
         }
         if vouched() {
-            return Ok(Ok(()));
+            return Ok(());
         }
         // The mount is stated by a flag, since nobody may ask about it: the document's own reply must do. What
         // stands there in another form does not fit.
-        Ok(on.look(mount, id).await.map(drop))
+        on.look(mount, id).await?;
+        Ok(())
     }
 
     /// KV v1 takes whatever it is given: what was written in the way of v2 to a mount that has been remade

@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::tell::{HeldBack, Line};
-use super::{Outcome, Run};
+use super::{Outcome, Requeue, Run};
 use crate::events::ONE_MORE_AFTER;
 use crate::ledger::CommitError;
 use crate::vault;
 use domain::document::DocumentId;
 use domain::index::Mistakes;
 use domain::problem::{Problem, Retry, Warning};
+use domain::queue::Depth;
 use domain::source::SourceKey;
 
 /// Refusals that a change of policies, mounts or Roles would cure, which nobody tells us of.
@@ -161,7 +162,7 @@ impl Run<'_> {
         }
         let retry = self.retry(failures);
         if let Some(retry) = retry {
-            self.look_again(retry, false);
+            self.look_again(Requeue::trusting(retry));
         }
         // What could not be read is not gone: it may ask for as much as before.
         if asks || self.unread {
@@ -222,10 +223,10 @@ impl Run<'_> {
             .filter_map(|(id, _)| self.on.unsettled_until(id))
             .max();
         if let Some(until) = self.gathered.unsettled.values().copied().max().max(still) {
-            self.look_again(until.saturating_duration_since(Instant::now()), true);
+            self.look_again(Requeue::full(until.saturating_duration_since(Instant::now())));
             // Whatever has asked for an earlier look: it must be one at Vault.
-            if let Some((_, recheck)) = &mut self.again {
-                *recheck = true;
+            if let Some(again) = &mut self.again {
+                again.depth = Depth::Full;
             }
         }
     }
@@ -239,21 +240,22 @@ impl Run<'_> {
         };
         let now = self.on.notes.started.elapsed();
         // What does not pass by itself has been looked at as well as it can be.
-        if retry.is_none() && (self.recheck || self.memory.checked.is_none()) {
+        if retry.is_none() && (self.depth.is_full() || self.memory.checked.is_none()) {
             self.memory.checked = Some(now);
         }
         let since = now.saturating_sub(self.memory.checked.unwrap_or(now));
         let left = crate::backoff::shortened(period).saturating_sub(since);
-        self.look_again(left.max(retry.unwrap_or_default()), true);
+        self.look_again(Requeue::full(left.max(retry.unwrap_or_default())));
     }
 
     /// Makes sure that a lasting problem is reported again in time, and soon what could not be told.
     fn appoint_repetition(&mut self, held_back: &HeldBack) {
         if let Some(at) = self.memory.repeat_at {
-            self.look_again(at.saturating_sub(self.on.notes.started.elapsed()), false);
+            let left = at.saturating_sub(self.on.notes.started.elapsed());
+            self.look_again(Requeue::trusting(left));
         }
         if held_back.lines || held_back.good_news {
-            self.look_again(crate::backoff::lengthened(ONE_MORE_AFTER), false);
+            self.look_again(Requeue::trusting(crate::backoff::lengthened(ONE_MORE_AFTER)));
         }
     }
 

@@ -1,8 +1,9 @@
 //! The listeners, and what they ask of the rest of the process.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -87,7 +88,7 @@ struct Pod {
 
 impl Pod {
     fn tell(&self, ready: Result<(), String>) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock();
         if last.as_ref() == Some(&ready) {
             return;
         }

@@ -6,10 +6,11 @@
 //! document, and logs each failure itself.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, Url};
 use rustify::endpoint::Endpoint;
@@ -169,7 +170,7 @@ impl Transport {
         patience: Duration,
     ) -> (Result<Reply, Error>, bool) {
         let (number, client) = {
-            let built = self.client.read().unwrap_or_else(PoisonError::into_inner);
+            let built = self.client.read();
             (built.number, built.client.clone())
         };
         let (request, body) = match self.request(call, endpoint, token) {
@@ -369,7 +370,7 @@ impl Transport {
     pub(super) fn refresh(&self) {
         let stamp = setup::stamp(&self.settings);
         let number = {
-            let built = self.client.read().unwrap_or_else(PoisonError::into_inner);
+            let built = self.client.read();
             if built.stamp == stamp {
                 return;
             }
@@ -391,12 +392,12 @@ impl Transport {
 
     /// Puts a new client in the place of the one with this number, if it still has it.
     fn rebuild(&self, number: u64, stamp: Vec<Option<SystemTime>>) -> Result<(), SetupError> {
-        let current = || self.client.read().unwrap_or_else(PoisonError::into_inner).number;
+        let current = || self.client.read().number;
         if current() != number {
             return Ok(());
         }
         let client = setup::client(&self.settings)?;
-        let mut built = self.client.write().unwrap_or_else(PoisonError::into_inner);
+        let mut built = self.client.write();
         if built.number == number {
             *built = Built {
                 client,

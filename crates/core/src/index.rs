@@ -78,18 +78,12 @@ enum Sight {
     At(String),
 }
 
-/// What the watch has shown during a patch of ours, if anything.
-#[derive(Default, Debug)]
-struct Held(Option<Sight>);
-
 /// A Secret's namespace and name.
 type SecretName = (Arc<str>, Arc<str>);
 
 #[derive(Default, Debug)]
 struct SecretSlot {
     sight: Sight,
-    /// While a patch of ours is under way: what the watch has shown since.
-    held: Option<Held>,
     users: Vec<SourceKey>,
 }
 
@@ -282,49 +276,11 @@ impl Index {
     pub fn observe_secret(&mut self, namespace: &str, name: &str, version: Option<&str>) -> Vec<SourceKey> {
         let sight = version.map_or(Sight::Gone, |version| Sight::At(version.to_owned()));
         match self.secrets.get_mut(&(namespace.into(), name.into())) {
-            Some(SecretSlot {
-                held: Some(Held(held)),
-                ..
-            }) => {
-                *held = Some(sight);
-                Vec::new()
-            }
             Some(slot) if slot.sight != sight => {
                 slot.sight = sight;
                 slot.users.clone()
             }
             _ => Vec::new(),
-        }
-    }
-
-    /// A Secret is about to be patched by us: what the watch shows of it is held back until
-    /// [`Index::patched`], so that our own change is told from others'.
-    pub fn patching(&mut self, namespace: &str, name: &str) {
-        if let Some(slot) = self.secrets.get_mut(&(namespace.into(), name.into())) {
-            slot.held = Some(Held::default());
-        }
-    }
-
-    /// The patch has been answered: with the version that it made of the one that was read (the
-    /// patch was guarded by that), or not (`None`). The sources that name the Secret, when the watch has shown
-    /// anything else.
-    pub fn patched(&mut self, namespace: &str, name: &str, version: Option<&str>) -> Vec<SourceKey> {
-        let Some(slot) = self.secrets.get_mut(&(namespace.into(), name.into())) else {
-            return Vec::new();
-        };
-        let held = slot.held.take().and_then(|Held(held)| held);
-        let own = version.map(|version| Sight::At(version.to_owned()));
-        match (own, held) {
-            (Some(own), None) => {
-                slot.sight = own;
-                Vec::new()
-            }
-            (own, Some(held)) => {
-                let news = own.as_ref() != Some(&held) && slot.sight != held;
-                slot.sight = held;
-                if news { slot.users.clone() } else { Vec::new() }
-            }
-            (None, None) => Vec::new(),
         }
     }
 

@@ -68,34 +68,6 @@ fn a_deletion_that_the_watch_shows_during_a_fetch_is_not_undone_by_it() {
     assert!(index.is_missing("shop", "db"));
 }
 
-#[test]
-fn our_own_patch_wakes_nobody_and_hides_nobody_elses() {
-    let mut index = index();
-    listing(&mut index, "app", r#"[{"name": "db"}]"#);
-    let woken = [key("app")];
-    for (shown, answered, wakes) in [
-        (None, Some("8"), false),
-        (Some("8"), Some("8"), false),
-        (Some("9"), Some("8"), true),
-        (Some("9"), None, true),
-        (None, None, false),
-    ] {
-        index.observe_secret("shop", "db", Some("7"));
-        index.patching("shop", "db");
-        if shown.is_some() {
-            assert_eq!(index.observe_secret("shop", "db", shown), []);
-        }
-        let found = index.patched("shop", "db", answered);
-        assert_eq!(
-            found,
-            if wakes { woken.as_slice() } else { &[] },
-            "{shown:?} {answered:?}"
-        );
-        let expected = if wakes { shown } else { answered };
-        assert_eq!(index.observe_secret("shop", "db", expected.or(Some("7"))), []);
-    }
-}
-
 /// Found by the model: another source wrote to the document meanwhile, and nobody looked.
 #[test]
 fn what_a_source_did_not_want_for_a_moment_is_not_remembered() {

@@ -24,6 +24,37 @@ const PLACES: usize = 4;
 /// How many of a namespace may be at work, for each that still could be: of sixteen, thirteen when it is alone.
 const SHARE: usize = 4;
 
+/// How deep a reconcile looks: the deeper of two is the greater.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub enum Depth {
+    /// What is remembered of Vault counts.
+    #[default]
+    Trusting,
+    /// Vault is read again, whatever is remembered.
+    Full,
+}
+
+impl Depth {
+    /// A full one if that is so.
+    pub fn full_if(so: bool) -> Self {
+        if so { Self::Full } else { Self::Trusting }
+    }
+
+    /// Whether Vault is read again.
+    pub fn is_full(self) -> bool {
+        self == Self::Full
+    }
+}
+
+/// When a source becomes ready by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Appointment {
+    /// The time.
+    pub at: Moment,
+    /// How deep to look then.
+    pub depth: Depth,
+}
+
 /// The queue. Time comes in as an argument.
 pub struct Queue {
     /// The namespaces that have somebody ready, in the order of their turns.
@@ -60,9 +91,8 @@ struct Slot {
     run: Run,
     /// It was added while it ran: it runs again.
     again: bool,
-    /// Vault is to be read again, whatever is remembered.
-    recheck: bool,
-    appointment: Option<(Moment, bool)>,
+    depth: Depth,
+    appointment: Option<Appointment>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -76,8 +106,8 @@ enum Run {
 /// What to do now.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Next {
-    /// Reconcile this source; the flag says whether Vault is to be read again.
-    Run(SourceKey, bool),
+    /// Reconcile this source, so deep.
+    Run(SourceKey, Depth),
     /// Nobody is ready, or has a place; look again at this time, or when something has happened.
     Wait(Option<Moment>),
 }
@@ -98,9 +128,9 @@ impl Queue {
     }
 
     /// Makes a source ready, once however often it is added. One that runs will run again.
-    pub fn add(&mut self, key: &SourceKey, recheck: bool) {
+    pub fn add(&mut self, key: &SourceKey, depth: Depth) {
         let slot = self.slots.entry(key.clone()).or_default();
-        slot.recheck |= recheck;
+        slot.depth = slot.depth.max(depth);
         if slot.run != Run::No {
             slot.again = true;
         } else if !slot.ready {
@@ -116,14 +146,14 @@ impl Queue {
 
     /// Sets the time at which a source becomes ready by itself; `None` takes it away. Each source
     /// has one such time.
-    pub fn schedule(&mut self, key: &SourceKey, appointment: Option<(Moment, bool)>) {
+    pub fn schedule(&mut self, key: &SourceKey, appointment: Option<Appointment>) {
         let slot = self.slots.entry(key.clone()).or_default();
-        if let Some((at, _)) = slot.appointment.take() {
-            self.agenda.remove(&(at, key.clone()));
+        if let Some(before) = slot.appointment.take() {
+            self.agenda.remove(&(before.at, key.clone()));
         }
         slot.appointment = appointment;
         match appointment {
-            Some((at, _)) => {
+            Some(Appointment { at, .. }) => {
                 self.agenda.insert((at, key.clone()));
             }
             None => self.forget_if_idle(key),
@@ -132,11 +162,11 @@ impl Queue {
 
     /// Calls a source that waited for something: at this time, or once more if it runs just now, which may
     /// have begun too early.
-    pub fn recall(&mut self, key: &SourceKey, at: Moment, recheck: bool) {
+    pub fn recall(&mut self, key: &SourceKey, at: Moment, depth: Depth) {
         if self.slots.get(key).is_some_and(|slot| slot.run != Run::No) {
-            self.add(key, recheck);
+            self.add(key, depth);
         } else {
-            self.schedule(key, Some((at, recheck)));
+            self.schedule(key, Some(Appointment { at, depth }));
         }
     }
 
@@ -152,19 +182,16 @@ impl Queue {
         let slot = self.slots.entry(key.clone()).or_default();
         slot.ready = false;
         slot.run = Run::AtWork;
-        let recheck = std::mem::take(&mut slot.recheck);
-        Next::Run(key, recheck)
+        let depth = std::mem::take(&mut slot.depth);
+        Next::Run(key, depth)
     }
 
     fn keep_appointments(&mut self, now: Moment) {
         while let Some((at, key)) = self.agenda.first().filter(|(at, _)| *at <= now).cloned() {
             self.agenda.remove(&(at, key.clone()));
-            let recheck = self
-                .slots
-                .get_mut(&key)
-                .and_then(|slot| slot.appointment.take())
-                .is_some_and(|(_, r)| r);
-            self.add(&key, recheck);
+            let slot = self.slots.get_mut(&key);
+            let appointment = slot.and_then(|slot| slot.appointment.take());
+            self.add(&key, appointment.map_or(Depth::Trusting, |due| due.depth));
         }
     }
 
@@ -211,7 +238,7 @@ impl Queue {
             Run::Stalled => self.count(&key.namespace, |running| running.stalled -= 1),
         }
         if again {
-            self.add(key, false);
+            self.add(key, Depth::Trusting);
         }
         self.forget_if_idle(key);
     }

@@ -20,13 +20,18 @@ fn drain(queue: &mut Queue, now: Moment) -> Vec<String> {
     names
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "what is scheduled may also be nothing")]
+fn due(at: Moment, depth: Depth) -> Option<Appointment> {
+    Some(Appointment { at, depth })
+}
+
 #[test]
 fn namespaces_take_turns() {
     let (mut queue, now) = (Queue::new(16), Moment::from_secs(1000));
     for name in ["1", "2", "3"] {
-        queue.add(&key("busy", name), false);
+        queue.add(&key("busy", name), Depth::Trusting);
     }
-    queue.add(&key("calm", "1"), false);
+    queue.add(&key("calm", "1"), Depth::Trusting);
     assert_eq!(queue.len(), 4);
     assert_eq!(drain(&mut queue, now), ["busy/1", "calm/1", "busy/2", "busy/3"]);
     assert_eq!(queue.slots.len(), 0);
@@ -36,14 +41,14 @@ fn namespaces_take_turns() {
 fn a_source_never_runs_twice_at_once_and_no_change_is_lost() {
     let (mut queue, now) = (Queue::new(16), Moment::from_secs(1000));
     let a = key("n", "a");
-    queue.add(&a, false);
-    queue.add(&a, true);
-    assert_eq!(queue.next(now), Next::Run(a.clone(), true));
-    queue.add(&a, false);
-    queue.add(&a, true);
+    queue.add(&a, Depth::Trusting);
+    queue.add(&a, Depth::Full);
+    assert_eq!(queue.next(now), Next::Run(a.clone(), Depth::Full));
+    queue.add(&a, Depth::Trusting);
+    queue.add(&a, Depth::Full);
     assert_eq!(queue.next(now), Next::Wait(None));
     queue.done(&a);
-    assert_eq!(queue.next(now), Next::Run(a.clone(), true));
+    assert_eq!(queue.next(now), Next::Run(a.clone(), Depth::Full));
     queue.done(&a);
     assert_eq!(queue.next(now), Next::Wait(None));
 }
@@ -53,14 +58,14 @@ fn appointments_come_due_once_and_the_last_word_counts() {
     let (mut queue, now) = (Queue::new(16), Moment::from_secs(1000));
     let later = |s| now + Duration::from_secs(s);
     let (a, b) = (key("n", "a"), key("n", "b"));
-    queue.schedule(&a, Some((later(10), true)));
-    queue.schedule(&b, Some((later(5), false)));
-    queue.schedule(&a, Some((later(20), true)));
+    queue.schedule(&a, due(later(10), Depth::Full));
+    queue.schedule(&b, due(later(5), Depth::Trusting));
+    queue.schedule(&a, due(later(20), Depth::Full));
     assert_eq!(queue.next(now), Next::Wait(Some(later(5))));
-    assert_eq!(queue.next(later(5)), Next::Run(b.clone(), false));
+    assert_eq!(queue.next(later(5)), Next::Run(b.clone(), Depth::Trusting));
     queue.done(&b);
     assert_eq!(queue.next(later(10)), Next::Wait(Some(later(20))));
-    assert_eq!(queue.next(later(20)), Next::Run(a.clone(), true));
+    assert_eq!(queue.next(later(20)), Next::Run(a.clone(), Depth::Full));
     queue.schedule(&a, None);
     queue.done(&a);
     assert_eq!(queue.next(later(99)), Next::Wait(None));
@@ -84,7 +89,7 @@ fn of<'a>(keys: &'a [SourceKey], namespace: &str) -> Vec<&'a SourceKey> {
 fn as_many_are_at_work_as_concurrency_says() {
     let mut queue = Queue::new(3);
     for name in ["1", "2", "3", "4", "5"] {
-        queue.add(&key("n", name), false);
+        queue.add(&key("n", name), Depth::Trusting);
     }
     let running = started(&mut queue);
     assert_eq!(running.len(), 3);
@@ -98,10 +103,10 @@ fn as_many_are_at_work_as_concurrency_says() {
 fn a_busy_namespace_leaves_somebody_of_another_begin_at_once() {
     let mut queue = Queue::new(16);
     for number in 0..1000 {
-        queue.add(&key("busy", &number.to_string()), false);
+        queue.add(&key("busy", &number.to_string()), Depth::Trusting);
     }
     assert_eq!(started(&mut queue).len(), 13);
-    queue.add(&key("calm", "1"), false);
+    queue.add(&key("calm", "1"), Depth::Trusting);
     assert_eq!(started(&mut queue), [key("calm", "1")]);
     queue.done(&key("calm", "1"));
     queue.done(&key("busy", "0"));
@@ -112,7 +117,7 @@ fn a_busy_namespace_leaves_somebody_of_another_begin_at_once() {
 fn a_namespace_whose_sources_all_hang_leaves_places_for_others() {
     let mut queue = Queue::new(16);
     for number in 0..1000 {
-        queue.add(&key("hung", &number.to_string()), false);
+        queue.add(&key("hung", &number.to_string()), Depth::Trusting);
     }
     let mut hung = 0;
     loop {
@@ -127,7 +132,7 @@ fn a_namespace_whose_sources_all_hang_leaves_places_for_others() {
     }
     assert_eq!((hung, queue.stalled()), (32, 32), "half of 64 places");
     for number in 0..100 {
-        queue.add(&key("calm", &number.to_string()), false);
+        queue.add(&key("calm", &number.to_string()), Depth::Trusting);
     }
     assert_eq!(started(&mut queue).len(), 13, "as if there were no other");
 }
@@ -137,7 +142,10 @@ fn while_fewer_namespaces_hang_than_there_are_places_there_is_one_for_another() 
     let mut queue = Queue::new(4);
     for namespace in 0..15 {
         for number in 0..20 {
-            queue.add(&key(&format!("hung{namespace}"), &number.to_string()), false);
+            queue.add(
+                &key(&format!("hung{namespace}"), &number.to_string()),
+                Depth::Trusting,
+            );
         }
     }
     loop {
@@ -150,7 +158,7 @@ fn while_fewer_namespaces_hang_than_there_are_places_there_is_one_for_another() 
         }
     }
     assert_eq!(queue.stalled(), 15, "of 16 places");
-    queue.add(&key("calm", "1"), false);
+    queue.add(&key("calm", "1"), Depth::Trusting);
     assert_eq!(of(&started(&mut queue), "calm"), [&key("calm", "1")]);
 }
 
@@ -158,8 +166,8 @@ fn while_fewer_namespaces_hang_than_there_are_places_there_is_one_for_another() 
 fn places_come_back() {
     let mut queue = Queue::new(1);
     let (a, b) = (key("n", "a"), key("n", "b"));
-    queue.add(&a, false);
-    queue.add(&b, false);
+    queue.add(&a, Depth::Trusting);
+    queue.add(&b, Depth::Trusting);
     assert_eq!(started(&mut queue), std::slice::from_ref(&a));
     queue.stall(&a);
     queue.stall(&a);
@@ -175,15 +183,15 @@ fn places_come_back() {
 fn whoever_is_recalled_while_it_runs_runs_again() {
     let (mut queue, now) = (Queue::new(16), Moment::from_secs(1000));
     let (runs, waits) = (key("n", "runs"), key("n", "waits"));
-    queue.add(&runs, false);
-    assert_eq!(queue.next(now), Next::Run(runs.clone(), false));
+    queue.add(&runs, Depth::Trusting);
+    assert_eq!(queue.next(now), Next::Run(runs.clone(), Depth::Trusting));
     let later = now + Duration::from_secs(5);
-    queue.recall(&runs, later, true);
-    queue.recall(&waits, later, false);
+    queue.recall(&runs, later, Depth::Full);
+    queue.recall(&waits, later, Depth::Trusting);
     // What it has learnt while it ran is that it should wait for long.
-    queue.schedule(&runs, Some((now + Duration::from_mins(2), false)));
+    queue.schedule(&runs, due(now + Duration::from_mins(2), Depth::Trusting));
     queue.done(&runs);
-    assert_eq!(queue.next(now), Next::Run(runs, true));
+    assert_eq!(queue.next(now), Next::Run(runs, Depth::Full));
     assert_eq!(queue.next(now), Next::Wait(Some(later)));
-    assert_eq!(queue.next(later), Next::Run(waits, false));
+    assert_eq!(queue.next(later), Next::Run(waits, Depth::Trusting));
 }

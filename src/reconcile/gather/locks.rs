@@ -5,7 +5,8 @@
 //! that waited for a second lock could wait for one that it holds itself.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use tokio::sync::Notify;
 
@@ -41,7 +42,7 @@ impl Locks {
     }
 
     fn try_take(&self, ids: &HashSet<DocumentId>) -> bool {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.lock();
         if ids.iter().any(|id| held.contains(id)) {
             return false;
         }
@@ -64,7 +65,7 @@ impl Guard<'_> {
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        let mut held = self.locks.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.locks.held.lock();
         for id in &self.ids {
             held.remove(id);
         }
