@@ -9,16 +9,6 @@
 //!
 //! Machines are noisy: read the ratios.
 
-#[expect(
-    dead_code,
-    unused_imports,
-    clippy::pedantic,
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "the tests' harness, by the rules for tests; a benchmark needs little of it"
-)]
-#[path = "../tests/it/harness/mod.rs"]
-mod harness;
 #[path = "table.rs"]
 mod table;
 #[path = "workers.rs"]
@@ -27,9 +17,9 @@ mod workers;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use harness::{Scene, Testbed, eventually, ours};
 use serde_json::json;
 use table::{percentile, report, row};
+use testkit::{Scene, Testbed, eventually, ours};
 use workers::{WORKERS, each};
 
 const SOURCES: usize = 1000;

@@ -12,16 +12,6 @@
 //! It ends with a panic if a document is not where it belongs, has another's content or claim, or was written
 //! more often than its Secret changed.
 
-#[expect(
-    dead_code,
-    unused_imports,
-    clippy::pedantic,
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "the tests' harness, by the rules for tests; a benchmark needs little of it"
-)]
-#[path = "../tests/it/harness/mod.rs"]
-mod harness;
 #[path = "table.rs"]
 mod table;
 #[path = "workers.rs"]
@@ -29,9 +19,9 @@ mod workers;
 
 use std::time::{Duration, Instant};
 
-use harness::{Cluster, Operator, Scene, Testbed, env_from, eventually, ours};
 use serde_json::json;
 use table::{percentile, report, row};
+use testkit::{Cluster, Operator, Scene, Testbed, env_from, eventually, ours};
 use workers::each;
 
 const ROTATIONS: usize = 50;

@@ -8,16 +8,6 @@
 //!
 //! Machines are noisy: read the ratios.
 
-#[expect(
-    dead_code,
-    unused_imports,
-    clippy::pedantic,
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "the tests' harness, by the rules for tests; a benchmark needs little of it"
-)]
-#[path = "../tests/it/harness/mod.rs"]
-mod harness;
 #[path = "table.rs"]
 mod table;
 #[path = "workers.rs"]
@@ -25,9 +15,9 @@ mod workers;
 
 use std::time::{Duration, Instant};
 
-use harness::{Scene, env_from, eventually, ours};
 use serde_json::json;
 use table::{percentile, report, row};
+use testkit::{Scene, env_from, eventually, ours};
 use workers::{WORKERS, each};
 
 const SOURCES: usize = 300;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::harness::{Scene, env_from, eventually, ours};
+use testkit::{Scene, env_from, eventually, ours};
 
 const PARSE_ERRORS: &str = "vault_sync_operator_config_parse_errors_total";
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Scene, run_to_end};
+use testkit::{Scene, run_to_end};
 
 #[test]
 fn version_is_told_with_one_dash_or_two() {

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::harness::{Scene, eventually};
+use testkit::{Scene, eventually};
 
 const HOUR: i64 = 3600;
 

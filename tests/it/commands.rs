@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, Scene, check, env_from, eventually, ours};
+use testkit::{Cluster, Scene, check, env_from, eventually, ours};
 
 const FINALIZER: &str = "vault-sync.io/finalizer";
 

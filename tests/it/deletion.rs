@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use serde_json::json;
 
-use crate::harness::{Scene, Testbed, check, env_from, eventually, ours};
+use testkit::{Scene, Testbed, check, env_from, eventually, ours};
 
 const FINALIZER: &str = "vault-sync.io/finalizer";
 

@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use crate::harness::{Scene, env_from, ours};
+use testkit::{Scene, env_from, ours};
 
 /// Syncs a Deployment with this list, over the Secrets `a` (k1, k2) and `b` (x).
-fn listed<'a>(scene: &'a Scene, list: &str) -> crate::harness::Doc<'a> {
+fn listed<'a>(scene: &'a Scene, list: &str) -> testkit::Doc<'a> {
     scene.secret("a", &[("k1", "1"), ("k2", "2")]);
     scene.secret("b", &[("x", "3")]);
     scene.listing("app", list);

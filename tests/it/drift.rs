@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Operator, Scene, check, eventually, ours};
+use testkit::{Operator, Scene, check, eventually, ours};
 
 const ATTEMPTS: &str = "vault_sync_operator_sync_attempts_total";
 const REPAIRED: &str = "vault_sync_operator_drift_repaired_total";

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use crate::harness::{Http, Operator, Scene, check, env_from, eventually, ours};
+use testkit::{Http, Operator, Scene, check, env_from, eventually, ours};
 
 const FAMILIES: [&str; 9] = [
     "vault_sync_operator_sync_attempts_total",

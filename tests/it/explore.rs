@@ -22,10 +22,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Step, Testbed};
 use points::{Passed, Point, spread};
 use run::{Done, run};
 use scenario::{SCENARIOS, Scenario};
+use testkit::{Step, Testbed};
 
 /// Without `EXPLORE_SECONDS`.
 const SAMPLE: Duration = Duration::from_secs(100);

@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, Doc, Scene, check, eventually, ours};
+use testkit::{Cluster, Doc, Scene, check, eventually, ours};
 
 /// Both, set up, before their operators run.
 fn two() -> [Cluster; 2] {

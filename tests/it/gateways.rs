@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Answer, Scene};
+use testkit::{Answer, Scene};
 
 /// A status page, to which somebody redirects all requests for a while.
 fn elsewhere() -> Answer {

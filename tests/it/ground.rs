@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::harness::{Http, Scene, check, eventually};
+use testkit::{Http, Scene, check, eventually};
 
 #[test]
 fn the_operators_identity_works_in_both_worlds_and_ends_at_its_fences() {

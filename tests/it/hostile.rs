@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Operator, Scene, Testbed, env_from, eventually, ours};
+use testkit::{Operator, Scene, Testbed, env_from, eventually, ours};
 
 /// What the operator may have at most, in bytes, whatever is in the cluster.
 const LIMIT: u64 = 64 * 1024 * 1024;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Http, Operator, Scene, Testbed, check, env_from, eventually, ours};
+use testkit::{Http, Operator, Scene, Testbed, check, env_from, eventually, ours};
 
 /// A testbed whose programs may be stopped, for one test at a time.
 fn alone() -> (MutexGuard<'static, ()>, Arc<Testbed>) {

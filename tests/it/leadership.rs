@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Gate, Scene, check, eventually};
+use testkit::{Gate, Scene, check, eventually};
 
 /// How a candidate that has lost its lease ends.
 const FAILED: Option<i32> = Some(1);
@@ -117,7 +117,7 @@ fn a_leader_that_is_cut_off_ends_before_its_lease_does_and_its_late_write_change
 fn a_leader_that_was_suspended_for_longer_than_its_lease_writes_nothing_when_it_goes_on() {
     let scene = Scene::new();
     let path = format!("kv1/{}/db", scene.ns);
-    let annotations = crate::harness::ours(&[("path", &path)]);
+    let annotations = testkit::ours(&[("path", &path)]);
     scene.create_secret("db", annotations, &[("k", b"one")]);
     let (kube, vault) = (Gate::to(scene.bed.kube_port), Gate::to(scene.bed.vault_port));
     let mut first = scene.run().candidate("first").via(&kube, &vault).start();

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use vault_sync_operator::telemetry::{Format, Level, Logs};
 
-use crate::harness::{Operator, Scene, env_from, ours};
+use testkit::{Operator, Scene, env_from, ours};
 
 const TEXT: &str = "canary-9f2c7e51-text";
 const OTHER: &str = "canary-b03d8a44-other";

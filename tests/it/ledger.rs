@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Scene, check, env_from, eventually, ours};
+use testkit::{Scene, check, env_from, eventually, ours};
 
 const EPOCH: &str = "vault-sync.io/epoch";
 

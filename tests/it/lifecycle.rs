@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Scene, check, env_from, eventually, ours};
+use testkit::{Scene, check, env_from, eventually, ours};
 
 #[test]
 fn sigterm_ends_it_with_0_and_its_token_is_revoked() {

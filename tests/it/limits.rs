@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Answer, Plan, Scene, Wires, check, env_from, eventually, ours};
+use testkit::{Answer, Plan, Scene, Wires, check, env_from, eventually, ours};
 
 #[test]
 fn a_source_whose_write_hangs_delays_no_other_even_when_one_runs_at_a_time() {

@@ -1,9 +1,7 @@
 //! The promises of the operator, each tested on a real Kubernetes and a real Vault.
 //!
-//! A file is a topic, a test's name a promise. What a test starts from is in `harness`.
+//! A file is a topic, a test's name a promise. What a test starts from is the crate `testkit`.
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::needless_pass_by_value)]
-
-mod harness;
 
 mod bad_input;
 mod cli;

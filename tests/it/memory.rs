@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Operator, Scene, check, eventually, ours, within};
+use testkit::{Operator, Scene, check, eventually, ours, within};
 
 /// Far less than the payloads below, far more than an idle process varies by.
 const ALLOWED_GROWTH: f64 = 12e6;

@@ -12,7 +12,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use serde_json::{Value, json};
 
-use crate::harness::{Http, Operator, Scene, check, connect_from, eventually};
+use testkit::{Http, Operator, Scene, check, connect_from, eventually};
 
 const SCRAPE: &str = "GET /metrics HTTP/1.1\r\nHost: operator\r\nConnection: close\r\n\r\n";
 /// More than the endpoint takes, all in all.

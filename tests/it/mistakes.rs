@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Scene, check, env_from, eventually, ours, within};
+use testkit::{Answer, Scene, check, env_from, eventually, ours, within};
 
 /// How many Events on a source have this reason and all of these words.
 fn count(scene: &Scene, source: &str, reason: &str, words: &[&str]) -> usize {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Scene, env_from, eventually, ours};
+use testkit::{Scene, env_from, eventually, ours};
 
 #[test]
 fn two_sources_swap_their_paths_and_nothing_is_lost() {
@@ -358,7 +358,7 @@ fn a_source_with_300_documents_moves_in_one_edit() {
     eventually("the ledger holds the new ones only", || {
         let entries = scene.entries();
         let moved = entries.keys().filter(|path| path.starts_with("moved/")).count();
-        crate::harness::check(
+        testkit::check(
             (entries.len(), moved) == (300, 300),
             format!("{} {moved}", entries.len()),
         )

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Scene, check, eventually, ours};
+use testkit::{Scene, check, eventually, ours};
 
 const ATTEMPTS: &str = "vault_sync_operator_sync_attempts_total";
 

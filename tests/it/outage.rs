@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use crate::harness::{Answer, Scene, Testbed, check, eventually};
+use testkit::{Answer, Scene, Testbed, check, eventually};
 
 const UP: &str = "vault_sync_operator_vault_up";
 const PROBE: &str = "GET /v1/sys/health?";

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Scene, env_from, ours, run_to_end};
+use testkit::{Scene, env_from, ours, run_to_end};
 
 #[test]
 fn api_form_and_logical_form_name_the_same_document() {

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Doc, Scene, check, env_from, eventually, ours};
+use testkit::{Answer, Doc, Scene, check, env_from, eventually, ours};
 
 fn metadata_path(scene: &Scene, document: &str) -> String {
     format!("/v1/secret/metadata/{}/{document}", scene.ns)

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Scene, check, eventually, ours};
+use testkit::{Scene, check, eventually, ours};
 
 /// A mount of the test's own, which its policy allows altogether.
 struct Own<'a> {

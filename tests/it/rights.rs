@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Chart, Http, Scene, check, eventually, ours};
+use testkit::{Chart, Http, Scene, check, eventually, ours};
 
 fn as_operator(scene: &Scene) -> Http {
     as_account(scene, "operator")

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Scene, env_from, ours};
+use testkit::{Scene, env_from, ours};
 
 fn container(fields: Value) -> Value {
     let mut container = json!({"name": "main", "image": "none"});

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Scene, env_from, ours};
+use testkit::{Scene, env_from, ours};
 
 /// Far below any period of re-checking, far above what a loaded machine needs for an event.
 const AT_ONCE: Duration = Duration::from_secs(10);

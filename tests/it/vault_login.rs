@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Scene, check, eventually, ours};
+use testkit::{Scene, check, eventually, ours};
 
 const LOGIN: &str = "POST /v1/auth/kubernetes/login";
 

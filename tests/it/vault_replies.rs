@@ -4,7 +4,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Answer, Gate, Operator, Scene, check, eventually};
+use testkit::{Answer, Gate, Operator, Scene, check, eventually};
 
 const LOGIN: &str = "POST /v1/auth/kubernetes/login";
 /// No reply that is read is longer.

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::harness::{Scene, Testbed, check, env_from, eventually, ours};
+use testkit::{Scene, Testbed, check, env_from, eventually, ours};
 
 const LOGIN: &str = "POST /v1/auth/kubernetes/login";
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::harness::{Answer, Authority, ForwardProxy, Front, Scene};
+use testkit::{Answer, Authority, ForwardProxy, Front, Scene};
 
 const HERE: &str = "IP:127.0.0.1";
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Answer, Authority, Front, Gate, Plan, Scene, Wires, check, eventually, within};
+use testkit::{Answer, Authority, Front, Gate, Plan, Scene, Wires, check, eventually, within};
 
 /// Every wait on a wire ends within this time.
 const BOUND: Duration = Duration::from_secs(90);

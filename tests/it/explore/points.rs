@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use super::scenario::{SCENARIOS, Scenario};
-use crate::harness::{Fault, PROGRAM, Planned, Step};
+use testkit::{Fault, Planned, Step, program};
 
 /// Points that a bug was found by: they are in every sample.
 const FOUND: [&str; 1] = ["delete/patch.deployments.app/409"];
@@ -140,7 +140,7 @@ impl Passed {
 /// Of the operator and of these tests: when either changes, everything is to be tried again.
 fn digest() -> String {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
-    for program in [PathBuf::from(PROGRAM), std::env::current_exe().unwrap()] {
+    for program in [PathBuf::from(program()), std::env::current_exe().unwrap()] {
         context.update(&fs::read(program).unwrap());
     }
     let digest = context.finish();

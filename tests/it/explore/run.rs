@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::scenario::{Scenario, observe};
-use crate::harness::{Operator, Plan, Planned, Scene, Step, Wires, check, eventually};
+use testkit::{Operator, Plan, Planned, Scene, Step, Wires, check, eventually};
 
 /// `VAULT_CLIENT_TIMEOUT`. Twice as long is how long a write without an answer may still land.
 const TIMEOUT: Duration = Duration::from_secs(1);

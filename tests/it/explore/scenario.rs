@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::run::Stage;
-use crate::harness::{Scene, env_from, ours};
+use testkit::{Scene, env_from, ours};
 
 /// One story.
 pub struct Scenario {

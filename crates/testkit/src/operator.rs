@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use serde_json::json;
 
@@ -15,7 +16,15 @@ use super::proxy::Wires;
 use super::scene::Scene;
 use super::{check, eventually, free_port};
 
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_vault-sync-operator");
+/// The program under test: Cargo builds it for every test and benchmark, two folders above theirs.
+pub fn program() -> &'static str {
+    static PROGRAM: LazyLock<String> = LazyLock::new(|| {
+        let own = std::env::current_exe().unwrap();
+        let folder = own.parent().and_then(Path::parent).expect("it lies in deps/");
+        folder.join("vault-sync-operator").to_str().unwrap().to_owned()
+    });
+    &PROGRAM
+}
 
 /// How to start the operator: what every scene needs, changed by what a test is about.
 pub struct Run<'a> {
@@ -73,8 +82,8 @@ impl<'a> Run<'a> {
         self.flag("kubeconfig", &kubeconfig).flag("vault-addr", &vault)
     }
 
-    /// On a wire to Kubernetes that can be read: it speaks HTTP to the [`Gate`](super::Gate), which leads to
-    /// [`Wires`](super::Wires).
+    /// On a wire to Kubernetes that can be read: it speaks HTTP to the [`Gate`], which leads to
+    /// [`Wires`].
     pub fn over_http(self, kube: &Gate) -> Self {
         let kubeconfig = self.kubeconfig(kube.port);
         let config = fs::read_to_string(&kubeconfig).unwrap();
@@ -127,7 +136,7 @@ impl<'a> Run<'a> {
 
     pub fn start(self) -> Operator<'a> {
         let dash = if self.single_dash { "-" } else { "--" };
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(program());
         command.env_clear().env("HOME", &self.scene.dir).envs(&self.env);
         command.args(
             self.flags
@@ -198,7 +207,7 @@ impl<'a> Run<'a> {
 /// Runs the program to its end: exit code (124: it did not end) and everything it printed.
 pub fn run_to_end(args: &[&str], env: &[(&str, &str)]) -> (i32, String) {
     let output = Command::new("timeout")
-        .args(["--signal=KILL", "20", PROGRAM])
+        .args(["--signal=KILL", "20", program()])
         .env_clear()
         .envs(env.iter().copied())
         .args(args)

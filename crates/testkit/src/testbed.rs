@@ -185,7 +185,7 @@ fn binaries() -> PathBuf {
     if let Some(dir) = std::env::var_os("TESTBED_BIN") {
         return dir.into();
     }
-    let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("hack/testbed/build");
+    let build = super::project().join("hack/testbed/build");
     let output = Command::new(&build)
         .stderr(Stdio::inherit())
         .output()

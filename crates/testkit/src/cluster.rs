@@ -1,6 +1,5 @@
 //! A cluster of a fleet: set up in Vault as people do it, by `hack/setup-vault.sh`.
 
-use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
@@ -27,7 +26,7 @@ impl Cluster {
     /// What `hack/setup-vault.sh` says that it did, a line each: how, and what.
     pub fn set_up(&self, env: &[(&str, &str)]) -> Vec<String> {
         let (scene, bed) = (&self.scene, &self.scene.bed);
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("hack/setup-vault.sh");
+        let script = super::project().join("hack/setup-vault.sh");
         let path = format!("{}:{}", bed.bin.display(), std::env::var("PATH").unwrap());
         let output = Command::new(script)
             .env_clear()

@@ -4,6 +4,16 @@
 //! [`Scene`] is one test's own corner of it: namespaces, rights, a Vault role, and the wires to both,
 //! which can be cut. [`Operator`] is the program under test, running in a scene; [`Wires`] are for it instead of the
 //! scene's where a single request is to go wrong.
+#![allow(
+    clippy::missing_panics_doc,
+    clippy::needless_pass_by_value,
+    clippy::new_without_default,
+    clippy::print_stderr,
+    clippy::return_self_not_must_use,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "the rules for tests: what is not as it should be panics"
+)]
 
 mod answer;
 mod certs;
@@ -30,16 +40,22 @@ pub use forward_proxy::ForwardProxy;
 pub use front::Front;
 pub use gate::Gate;
 pub use http::{Http, connect_from};
-pub use operator::{Operator, PROGRAM, run_to_end};
+pub use operator::{Operator, program, run_to_end};
 pub use proxy::{Fault, Plan, Planned, Step, Wires};
 pub use scene::{Scene, env_from, ours};
 pub use testbed::Testbed;
 
 use std::fmt::Display;
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
+
+/// The project's folder.
+fn project() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
 
 /// How long anything may take that has to happen. Generous, and longer than the shortest period of
 /// re-checking: only a failure lasts this long.

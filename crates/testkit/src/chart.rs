@@ -11,7 +11,7 @@ pub struct Chart(Vec<Value>);
 impl Chart {
     /// Renders it as release `it` in namespace `home`, with these values (`name=value`).
     pub fn render(bin: &Path, values: &[&str]) -> Self {
-        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/vault-sync-operator");
+        let chart = super::project().join("charts/vault-sync-operator");
         let mut helm = Command::new(bin.join("helm"));
         helm.args(["template", "it"])
             .arg(chart)
