@@ -187,7 +187,12 @@ fn probes_that_wait_for_a_hung_vault_keep_livez_out_for_nobody() {
             .unwrap();
     }
     for _ in 0..5 {
-        assert_eq!(operator.health.get("/livez").status, 200);
+        let mut kubelet = connect_from(1, health);
+        let probe = b"GET /livez HTTP/1.1\r\nHost: operator\r\nConnection: close\r\n\r\n";
+        kubelet.write_all(probe).unwrap();
+        let mut reply = String::new();
+        kubelet.read_to_string(&mut reply).unwrap();
+        assert_eq!(status(&reply), "200", "{reply}");
     }
     scene.vault.flow();
 }

@@ -277,7 +277,8 @@ fn an_absent_optional_secret_costs_no_write_to_the_ledger() {
     // What is new in it is stored behind the write, the marker's too.
     eventually("the ledger has come to rest", || {
         let text = Value::from(scene.ledger()).to_string();
-        check(!text.contains("creating"), text)
+        let claimed = text.matches("claimed").count();
+        check(!text.contains("creating") && claimed == 2, text)
     });
     let ledger = || -> Vec<String> { scene.at_home("configmaps").iter().map(version_of).collect() };
     let before = ledger();

@@ -1,4 +1,4 @@
-//! What a [`Gate`] says in the server's place: what only Vault Enterprise says, and what only a
+//! What a [`Gate`](super::Gate) says in the server's place: what only Vault Enterprise says, and what only a
 //! broken server does.
 
 use std::fmt::Write as _;
