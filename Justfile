@@ -38,7 +38,7 @@ chart:
 
 # Format the code, and write the flags of --help into the README
 fmt:
-    cargo fmt
+    cargo fmt --all
     ci/readme --write
 
 # Static release build into dist/

@@ -1,24 +1,24 @@
 {{/* The chart's name, or what replaces it. */}}
-{{- define "vso.name" -}}
+{{- define "vault-sync-operator.name" -}}
 {{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
 {{/* What every object's name begins with: the release's name, which need not say the chart's twice. */}}
-{{- define "vso.fullname" -}}
+{{- define "vault-sync-operator.fullname" -}}
 {{- $name := .Values.nameOverride | default .Chart.Name -}}
 {{- $long := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
 {{- .Values.fullnameOverride | default $long | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{- define "vso.manager" -}}
-{{- printf "%s-controller-manager" (include "vso.fullname" .) -}}
+{{- define "vault-sync-operator.manager" -}}
+{{- printf "%s-controller-manager" (include "vault-sync-operator.fullname" .) -}}
 {{- end -}}
 
 {{/*
 (list FRONT END): a name of 63 characters at most, without dots. A front that is changed gets a hash, so that the
 name stays unique.
 */}}
-{{- define "vso.short" -}}
+{{- define "vault-sync-operator.short" -}}
 {{- $front := first . -}}
 {{- $end := last . -}}
 {{- if or (contains "." $front) (gt (add (len $front) (len $end)) 63) -}}
@@ -28,8 +28,8 @@ name stays unique.
 {{- end -}}
 
 {{/* A Service's name has 63 characters at most, begins with a letter and has no dots; a release's name may. */}}
-{{- define "vso.metricsService" -}}
-{{- $full := include "vso.fullname" . -}}
+{{- define "vault-sync-operator.metricsService" -}}
+{{- $full := include "vault-sync-operator.fullname" . -}}
 {{- $plain := $full | replace "." "-" -}}
 {{- if regexMatch "^[0-9]" $plain -}}
 {{- $plain = printf "m-%s" $plain -}}
@@ -43,72 +43,72 @@ name stays unique.
 {{- end -}}
 
 {{/* A Job's name has 63 characters at most. */}}
-{{- define "vso.releaseJob" -}}
-{{- include "vso.short" (list (include "vso.fullname" .) "-release") -}}
+{{- define "vault-sync-operator.releaseJob" -}}
+{{- include "vault-sync-operator.short" (list (include "vault-sync-operator.fullname" .) "-release") -}}
 {{- end -}}
 
 {{/* A Pod's name is its hostname too, which has 63 characters at most. */}}
-{{- define "vso.testPod" -}}
-{{- include "vso.short" (list (include "vso.fullname" .) "-test") -}}
+{{- define "vault-sync-operator.testPod" -}}
+{{- include "vault-sync-operator.short" (list (include "vault-sync-operator.fullname" .) "-test") -}}
 {{- end -}}
 
-{{- define "vso.namespace" -}}
+{{- define "vault-sync-operator.namespace" -}}
 {{- and .Values.namespace.create .Values.namespace.name | default .Release.Namespace -}}
 {{- end -}}
 
-{{- define "vso.serviceAccount" -}}
-{{- .Values.serviceAccount.name | default (.Values.serviceAccount.create | ternary (include "vso.manager" .) "default") -}}
+{{- define "vault-sync-operator.serviceAccount" -}}
+{{- .Values.serviceAccount.name | default (.Values.serviceAccount.create | ternary (include "vault-sync-operator.manager" .) "default") -}}
 {{- end -}}
 
 {{/* The account of what runs before an uninstall. To log in to Vault it has to be the operator's. */}}
-{{- define "vso.releaseAccount" -}}
+{{- define "vault-sync-operator.releaseAccount" -}}
 {{- if dig "deleteDocuments" false (.Values.uninstall | default dict) -}}
-{{- include "vso.serviceAccount" . -}}
+{{- include "vault-sync-operator.serviceAccount" . -}}
 {{- else -}}
-{{- printf "%s-release" (include "vso.fullname" .) -}}
+{{- printf "%s-release" (include "vault-sync-operator.fullname" .) -}}
 {{- end -}}
 {{- end -}}
 
-{{- define "vso.image" -}}
+{{- define "vault-sync-operator.image" -}}
 {{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) -}}
 {{- end -}}
 
 {{/* What all pods of the release have in common. */}}
-{{- define "vso.instanceLabels" -}}
-app.kubernetes.io/name: {{ include "vso.name" . }}
+{{- define "vault-sync-operator.instanceLabels" -}}
+app.kubernetes.io/name: {{ include "vault-sync-operator.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
 {{/* A Deployment's selector cannot change: neither may these. */}}
-{{- define "vso.selectorLabels" -}}
-{{ include "vso.instanceLabels" . }}
+{{- define "vault-sync-operator.selectorLabels" -}}
+{{ include "vault-sync-operator.instanceLabels" . }}
 control-plane: controller-manager
 {{- end -}}
 
-{{- define "vso.commonLabels" -}}
+{{- define "vault-sync-operator.commonLabels" -}}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{- end -}}
 
-{{- define "vso.labels" -}}
-{{ include "vso.selectorLabels" . }}
-{{ include "vso.commonLabels" . }}
+{{- define "vault-sync-operator.labels" -}}
+{{ include "vault-sync-operator.selectorLabels" . }}
+{{ include "vault-sync-operator.commonLabels" . }}
 {{- end -}}
 
 {{/* The labels of what is not the operator itself: no selector must find it. */}}
-{{- define "vso.helperLabels" -}}
-{{ include "vso.instanceLabels" . }}
-{{ include "vso.commonLabels" . }}
+{{- define "vault-sync-operator.helperLabels" -}}
+{{ include "vault-sync-operator.instanceLabels" . }}
+{{ include "vault-sync-operator.commonLabels" . }}
 {{- end -}}
 
 {{/* The port of an address such as :8080 or [::1]:8080. */}}
-{{- define "vso.port" -}}
+{{- define "vault-sync-operator.port" -}}
 {{- splitList ":" . | last -}}
 {{- end -}}
 
 {{/* How many pods; a value that is not there counts as not set, as after `helm upgrade --reuse-values`. */}}
-{{- define "vso.replicas" -}}
+{{- define "vault-sync-operator.replicas" -}}
 {{- $elect := .Values.controllerManager.leaderElect -}}
 {{- if kindIs "invalid" .Values.replicaCount -}}
 {{- $elect | ternary 2 1 -}}
@@ -120,7 +120,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 
 {{/* "true" or "false": rights in a namespace can go before the objects in it do, and nobody could take a finalizer off then. */}}
-{{- define "vso.finalizers" -}}
+{{- define "vault-sync-operator.finalizers" -}}
 {{- if kindIs "invalid" .Values.finalizers -}}
 {{- empty .Values.watchNamespaces -}}
 {{- else -}}
@@ -129,7 +129,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 
 {{/* All kinds that can be sources, with commas. */}}
-{{- define "vso.kinds" -}}
+{{- define "vault-sync-operator.kinds" -}}
 {{- $kinds := kindIs "invalid" .Values.kinds | ternary (list "Deployment") .Values.kinds -}}
 {{- if dig "secretSources" true (.Values | merge dict) -}}
 {{- $kinds = append $kinds "Secret" -}}
@@ -141,12 +141,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 
 {{/* Name and keys of a Secret that is given by its name or as an object, as JSON. */}}
-{{- define "vso.secret" -}}
+{{- define "vault-sync-operator.secret" -}}
 {{- kindIs "string" . | ternary (dict "name" .) . | default dict | toJson -}}
 {{- end -}}
 
 {{/* Files that are made of values: in the ConfigMap, if there are any. */}}
-{{- define "vso.files" -}}
+{{- define "vault-sync-operator.files" -}}
 {{- if dig "rules" list (.Values.pathPolicy | default dict) -}}
 path-policy.yaml: |
   {{- toYaml .Values.pathPolicy | nindent 2 }}

@@ -4,7 +4,7 @@ same things, with the same files.
 */}}
 
 {{/* One flag a line. */}}
-{{- define "vso.flags" -}}
+{{- define "vault-sync-operator.flags" -}}
 - {{ printf "--vault-addr=%s" .Values.vault.address | quote }}
 - {{ printf "--vault-role=%s" .Values.vault.role | quote }}
 - {{ printf "--vault-auth-path=%s" .Values.vault.authPath | quote }}
@@ -15,8 +15,8 @@ same things, with the same files.
 {{- with .Values.watchNamespaces }}
 - --watch-namespaces={{ join "," . }}
 {{- end }}
-- --kinds={{ include "vso.kinds" . }}
-- --finalizers={{ include "vso.finalizers" . }}
+- --kinds={{ include "vault-sync-operator.kinds" . }}
+- --finalizers={{ include "vault-sync-operator.finalizers" . }}
 - --namespace-isolation={{ .Values.namespaceIsolation | default "off" }}
 {{- if dig "rules" list (.Values.pathPolicy | default dict) }}
 - --path-policy=/etc/vault-sync-operator/files/path-policy.yaml
@@ -36,7 +36,7 @@ same things, with the same files.
 {{- end -}}
 
 {{/* The chart's own variables. */}}
-{{- define "vso.ownEnv" -}}
+{{- define "vault-sync-operator.ownEnv" -}}
 - name: POD_NAME
   valueFrom:
     fieldRef: {fieldPath: metadata.name}
@@ -66,13 +66,13 @@ same things, with the same files.
 {{- end }}
 {{- if .Values.vault.caSecret }}
 - name: VAULT_CACERT
-  value: /etc/vault-sync-operator/vault-ca/{{ (include "vso.secret" .Values.vault.caSecret | fromJson).key | default "ca.crt" }}
+  value: /etc/vault-sync-operator/vault-ca/{{ (include "vault-sync-operator.secret" .Values.vault.caSecret | fromJson).key | default "ca.crt" }}
 {{- else if .Values.vault.caBundle }}
 - name: VAULT_CACERT
   value: /etc/vault-sync-operator/files/vault-ca.crt
 {{- end }}
 {{- with .Values.vault.clientCertSecret }}
-{{- $secret := include "vso.secret" . | fromJson }}
+{{- $secret := include "vault-sync-operator.secret" . | fromJson }}
 - name: VAULT_CLIENT_CERT
   value: /etc/vault-sync-operator/vault-client/{{ $secret.certKey | default "tls.crt" }}
 - name: VAULT_CLIENT_KEY
@@ -84,7 +84,7 @@ same things, with the same files.
 With those of `env`. A variable that the chart sets too is refused: a flag wins over its variable, and nobody would
 notice.
 */}}
-{{- define "vso.env" -}}
+{{- define "vault-sync-operator.env" -}}
 {{- $value := dict
   "VAULT_ADDR" "vault.address" "VAULT_SYNC_VAULT_ROLE" "vault.role" "VAULT_SYNC_VAULT_AUTH_PATH" "vault.authPath"
   "VAULT_SYNC_CLUSTER_NAME" "clusterName" "VAULT_SYNC_WATCH_NAMESPACES" "watchNamespaces" "VAULT_SYNC_KINDS" "kinds and secretSources"
@@ -96,10 +96,10 @@ notice.
   "VAULT_SYNC_LOG_FORMAT" "logFormat" "GOMAXPROCS" "goRuntime.gomaxprocs" "GOMEMLIMIT" "goRuntime.gomemlimit" "VAULT_NAMESPACE" "vault.namespace"
   "VAULT_CACERT" "vault.caSecret or vault.caBundle" "VAULT_CLIENT_CERT" "vault.clientCertSecret" "VAULT_CLIENT_KEY" "vault.clientCertSecret" -}}
 {{- $own := dict -}}
-{{- range include "vso.ownEnv" . | fromYamlArray -}}
+{{- range include "vault-sync-operator.ownEnv" . | fromYamlArray -}}
 {{- $_ := set $own .name (printf "the chart sets %s itself" .name) -}}
 {{- end -}}
-{{- range include "vso.flags" . | fromYamlArray -}}
+{{- range include "vault-sync-operator.flags" . | fromYamlArray -}}
 {{- $flag := regexReplaceAll "^--?([^=]*).*$" . "${1}" -}}
 {{- $variable := eq $flag "vault-addr" | ternary "VAULT_ADDR" (printf "VAULT_SYNC_%s" ($flag | upper | replace "-" "_")) -}}
 {{- $_ := set $own $variable (printf "%s has no effect beside the flag --%s, which the chart sets" $variable $flag) -}}
@@ -110,17 +110,17 @@ notice.
 {{- fail (printf "env: %s; %s" . $instead) -}}
 {{- end -}}
 {{- end -}}
-{{ include "vso.ownEnv" . }}
+{{ include "vault-sync-operator.ownEnv" . }}
 {{- with .Values.env }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
 
-{{- define "vso.mounts" -}}
+{{- define "vault-sync-operator.mounts" -}}
 - name: vault-token
   mountPath: /var/run/secrets/vault-sync-operator
   readOnly: true
-{{- if include "vso.files" . }}
+{{- if include "vault-sync-operator.files" . }}
 - name: files
   mountPath: /etc/vault-sync-operator/files
   readOnly: true
@@ -141,7 +141,7 @@ notice.
 {{- end -}}
 
 {{/* The token for Vault is short-lived, bound to the pod, and renewed by the kubelet. */}}
-{{- define "vso.volumes" -}}
+{{- define "vault-sync-operator.volumes" -}}
 - name: vault-token
   projected:
     sources:
@@ -151,20 +151,20 @@ notice.
           {{- with .Values.vault.tokenAudience }}
           audience: {{ . | quote }}
           {{- end }}
-{{- if include "vso.files" . }}
+{{- if include "vault-sync-operator.files" . }}
 - name: files
   configMap:
-    name: {{ include "vso.fullname" . }}-files
+    name: {{ include "vault-sync-operator.fullname" . }}-files
 {{- end }}
 {{- with .Values.vault.caSecret }}
 - name: vault-ca
   secret:
-    secretName: {{ (include "vso.secret" . | fromJson).name }}
+    secretName: {{ (include "vault-sync-operator.secret" . | fromJson).name }}
 {{- end }}
 {{- with .Values.vault.clientCertSecret }}
 - name: vault-client
   secret:
-    secretName: {{ (include "vso.secret" . | fromJson).name }}
+    secretName: {{ (include "vault-sync-operator.secret" . | fromJson).name }}
 {{- end }}
 {{- with .Values.volumes }}
 {{ toYaml . }}
@@ -172,7 +172,7 @@ notice.
 {{- end -}}
 
 {{/* Where and as what a pod runs. */}}
-{{- define "vso.placement" -}}
+{{- define "vault-sync-operator.placement" -}}
 automountServiceAccountToken: true
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets:
@@ -198,13 +198,13 @@ tolerations:
 {{- end -}}
 
 {{/* A hook's container: the operator's program, with another command. */}}
-{{- define "vso.container" -}}
-image: {{ include "vso.image" . | quote }}
+{{- define "vault-sync-operator.container" -}}
+image: {{ include "vault-sync-operator.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 env:
-  {{- include "vso.env" . | nindent 2 }}
+  {{- include "vault-sync-operator.env" . | nindent 2 }}
 volumeMounts:
-  {{- include "vso.mounts" . | nindent 2 }}
+  {{- include "vault-sync-operator.mounts" . | nindent 2 }}
 {{- with .Values.controllerManager.resources }}
 resources:
   {{- toYaml . | nindent 2 }}

@@ -5,9 +5,9 @@ that nothing else is changed.
 */}}
 
 {{/* On workloads and Secrets, in a namespace or in all. */}}
-{{- define "vso.sourceRules" -}}
-{{- $kinds := splitList "," (include "vso.kinds" .) -}}
-{{- $finalizers := eq (include "vso.finalizers" .) "true" -}}
+{{- define "vault-sync-operator.sourceRules" -}}
+{{- $kinds := splitList "," (include "vault-sync-operator.kinds" .) -}}
+{{- $finalizers := eq (include "vault-sync-operator.finalizers" .) "true" -}}
 {{- $apps := list -}}
 {{- range $kind, $resource := dict "Deployment" "deployments" "StatefulSet" "statefulsets" "DaemonSet" "daemonsets" -}}
 {{- if has $kind $kinds }}{{ $apps = append $apps $resource }}{{ end -}}
@@ -31,7 +31,7 @@ that nothing else is changed.
 {{- end -}}
 
 {{/* Its UID says which cluster this is. */}}
-{{- define "vso.clusterIdRules" -}}
+{{- define "vault-sync-operator.clusterIdRules" -}}
 - apiGroups: [""]
   resources: [namespaces]
   resourceNames: [kube-system]
@@ -39,7 +39,7 @@ that nothing else is changed.
 {{- end -}}
 
 {{/* In the operator's own namespace. */}}
-{{- define "vso.homeRules" -}}
+{{- define "vault-sync-operator.homeRules" -}}
 # The ledger.
 - apiGroups: [""]
   resources: [configmaps]
@@ -59,7 +59,7 @@ that nothing else is changed.
 {{- end -}}
 
 {{/* Taking finalizers off, before an uninstall: everywhere they can be, whatever the operator itself may do. */}}
-{{- define "vso.releaseRules" -}}
+{{- define "vault-sync-operator.releaseRules" -}}
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, list, patch]
@@ -72,14 +72,14 @@ that nothing else is changed.
 {{- end -}}
 
 {{/* Stopping the operator, and forgetting what it has written. */}}
-{{- define "vso.releaseHomeRules" -}}
+{{- define "vault-sync-operator.releaseHomeRules" -}}
 - apiGroups: [apps]
   resources: [deployments]
-  resourceNames: [{{ include "vso.manager" . }}]
+  resourceNames: [{{ include "vault-sync-operator.manager" . }}]
   verbs: [get]
 - apiGroups: [apps]
   resources: [deployments/scale]
-  resourceNames: [{{ include "vso.manager" . }}]
+  resourceNames: [{{ include "vault-sync-operator.manager" . }}]
   verbs: [patch]
 - apiGroups: [""]
   resources: [pods]
@@ -102,20 +102,20 @@ that nothing else is changed.
 A role and its binding: (dict "root" $ "namespace" NAMESPACE-or-empty "name" NAME "rules" RULES "account" NAME
 "labels" LABELS "annotations" ANNOTATIONS)
 */}}
-{{- define "vso.grant" -}}
+{{- define "vault-sync-operator.grant" -}}
 {{- $scope := empty .namespace | ternary "Cluster" "" -}}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: {{ $scope }}Role
 metadata:
-  {{- include "vso.grantMetadata" (merge (dict "suffix" "") .) | nindent 2 }}
+  {{- include "vault-sync-operator.grantMetadata" (merge (dict "suffix" "") .) | nindent 2 }}
 rules:
   {{- .rules | nindent 2 }}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: {{ $scope }}RoleBinding
 metadata:
-  {{- include "vso.grantMetadata" (merge (dict "suffix" "-binding") .) | nindent 2 }}
+  {{- include "vault-sync-operator.grantMetadata" (merge (dict "suffix" "-binding") .) | nindent 2 }}
 roleRef:
   apiGroup: rbac.authorization.k8s.io
   kind: {{ $scope }}Role
@@ -123,10 +123,10 @@ roleRef:
 subjects:
   - kind: ServiceAccount
     name: {{ .account }}
-    namespace: {{ include "vso.namespace" .root }}
+    namespace: {{ include "vault-sync-operator.namespace" .root }}
 {{ end -}}
 
-{{- define "vso.grantMetadata" -}}
+{{- define "vault-sync-operator.grantMetadata" -}}
 name: {{ .name }}{{ .suffix }}
 {{- with .namespace }}
 namespace: {{ . }}
