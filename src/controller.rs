@@ -4,7 +4,7 @@
 mod outage;
 mod watch;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -51,6 +51,8 @@ pub struct Controller {
     live: Mutex<HashMap<SourceKey, CancellationToken>>,
     /// The watches that may show what is old.
     behind: Mutex<BTreeSet<String>>,
+    /// Namespaces with more misspelt annotations than are reported.
+    unreported: Mutex<HashSet<Arc<str>>>,
     /// Whether somebody empties the queue. A standby fills none: it would keep whatever came and went meanwhile.
     works: AtomicBool,
 }
@@ -70,6 +72,7 @@ impl Controller {
             outage: outage::Outage::default(),
             live: Mutex::default(),
             behind: Mutex::default(),
+            unreported: Mutex::default(),
             works: AtomicBool::new(false),
         }
     }
@@ -103,11 +106,7 @@ impl Controller {
         self.works.store(true, Ordering::SeqCst);
         let mut all: Vec<SourceKey> = {
             let mut index = self.index();
-            let held = |key: &SourceKey| {
-                let ids = reconciler.ledger.of(key).into_iter().map(|(id, _)| id);
-                (key.clone(), ids.collect())
-            };
-            index.lead(&holders.iter().map(held).collect());
+            index.lead(&holders.iter().cloned().collect());
             index.keys().cloned().collect()
         };
         all.append(&mut holders);

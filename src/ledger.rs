@@ -157,6 +157,15 @@ impl Ledger {
         found
     }
 
+    /// How many documents it gives to the sources of a namespace.
+    pub fn documents_in(&self, namespace: &str) -> usize {
+        self.lock()
+            .by_namespace
+            .get(namespace)
+            .copied()
+            .unwrap_or_default()
+    }
+
     /// All sources that it gives documents to.
     pub fn holders(&self) -> Vec<SourceKey> {
         self.lock().by_holder.keys().cloned().collect()

@@ -13,6 +13,7 @@ mod inputs;
 mod reclaim;
 mod remade;
 mod report;
+mod share;
 mod tell;
 
 use std::collections::{HashMap, HashSet};
@@ -45,6 +46,7 @@ use claimless::Claimless;
 use gather::Gathered;
 pub use gather::{Locks, fingerprint};
 use report::Report;
+pub use share::Shares;
 
 /// How often a reconcile starts again at once because something moved under it.
 const ATTEMPTS: u32 = 5;
@@ -109,6 +111,8 @@ pub struct Reconciler {
     pub events: Events,
     /// Bounds the payload in flight.
     pub budget: Budget,
+    /// How many documents a namespace may have.
+    pub shares: Shares,
     /// One reconcile at a time for each document.
     pub locks: Locks,
     /// Writes without an answer, and mounts without claims.
@@ -260,6 +264,7 @@ impl Reconciler {
     pub async fn reconcile(&self, key: &SourceKey, depth: Depth) -> Outcome {
         let started = Instant::now();
         let mut wake = Vec::new();
+        self.index().begin(key);
         for attempt in 1..=ATTEMPTS {
             let gathered = match self.gather(key, depth, &mut wake).await {
                 Ok(gathered) => gathered,
@@ -304,6 +309,7 @@ impl Reconciler {
     pub fn bury(&self, key: &SourceKey) {
         self.metrics.forget(key);
         self.notes.seen_gone(key);
+        self.shares.forget(key);
         self.notes.count_failure(key, false);
         self.index().bury(key);
     }
@@ -485,6 +491,9 @@ impl<'a> Run<'a> {
         self.memory.force = ask.force;
         let wanted = std::mem::take(&mut self.gathered.wanted);
         self.announce(source, &wanted, &ask).await;
+        if let Some(admitted) = self.gathered.admitted.take() {
+            self.wake.extend(admitted.release());
+        }
         let mut desired = HashSet::with_capacity(wanted.len());
         let mut standings = Vec::with_capacity(wanted.len());
         for wanted in &wanted {

@@ -27,7 +27,7 @@ use crate::ledger::{CommitError, Ledger};
 use crate::metrics::Metrics;
 use crate::mounts::Mounts;
 use crate::readiness::Readiness;
-use crate::reconcile::{Budget, Locks, Notes, Reconciler};
+use crate::reconcile::{Budget, Locks, Notes, Reconciler, Shares};
 use crate::vault::{self, Vault};
 use domain::election::{Term, Timing};
 use domain::index::Index;
@@ -35,6 +35,9 @@ use domain::ledger::State;
 use domain::plan::Identity;
 use domain::policy::{Policy, Rule};
 use domain::source::{Kind, Scope};
+
+/// A namespace may ask for so many times as many documents as it may have: what it asks for takes memory too.
+const ASKED_FOR: usize = 4;
 
 /// Why the operator has ended, other than by a signal. Each says what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -145,11 +148,7 @@ async fn operate(
     stop: &CancellationToken,
 ) -> Result<(), Error> {
     let kube = Kube::new(client.clone(), config.discover);
-    let scope = Scope {
-        kinds: config.kinds.clone(),
-        namespaces: config.watch_namespaces.clone(),
-    };
-    let index = Index::new(config.settings.isolation, scope).with_most_documents(config.max_documents);
+    let index = index_of(config);
     let controller = Arc::new(Controller::new(
         kube.clone(),
         index,
@@ -210,6 +209,7 @@ async fn operate(
         digester: controller.digester.clone(),
         metrics: metrics.clone(),
         budget: Budget::new(config.runtime.memory_limit),
+        shares: Shares::new(config.max_documents),
         locks: Locks::default(),
         notes: Notes::default(),
         nothing_is_wanted: duty == Duty::ClearOut,
@@ -224,8 +224,8 @@ async fn operate(
         events,
         vault,
     };
-    let end_when_empty = (duty == Duty::ClearOut).then(|| stop.clone());
-    tasks.spawn(count_ledger(Arc::clone(&ledger), metrics.clone(), end_when_empty));
+    let end = (duty == Duty::ClearOut).then(|| stop.clone());
+    tasks.spawn(count_ledger(Arc::clone(&ledger), metrics.clone(), end));
     let work = lead(
         config,
         controller,
@@ -255,6 +255,15 @@ fn identity(config: &Config, cluster_id: String) -> Identity {
         cluster_id,
         also: config.settings.adopt_cluster_ids.clone(),
     }
+}
+
+fn index_of(config: &Config) -> Index {
+    let scope = Scope {
+        kinds: config.kinds.clone(),
+        namespaces: config.watch_namespaces.clone(),
+    };
+    let most = config.max_documents.saturating_mul(ASKED_FOR);
+    Index::new(config.settings.isolation, scope).with_most_documents(most)
 }
 
 /// Waits for the lease, and holds it from then on: `Some(None)` where there is no election. `None`: the operator

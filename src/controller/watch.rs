@@ -374,6 +374,19 @@ impl Controller {
         self.metrics.watches_behind(watches.len());
     }
 
+    /// Logs once for each namespace that more objects than are kept have annotations which are not understood.
+    fn tell_of_unreported(&self, key: &SourceKey) {
+        const MOST: usize = 1000;
+        let mut told = self.unreported.lock();
+        if told.len() < MOST && told.insert(key.namespace.clone()) {
+            tracing::warn!(
+                namespace = &*key.namespace, object = %key,
+                "more objects of this namespace than are reported in Events have annotations of ours that are not \
+                 understood, or have no effect without a path"
+            );
+        }
+    }
+
     /// A watch shows an object. Those that never were sources are not even noted, but for a bounded number
     /// whose annotations look as if they were meant to be.
     fn source_seen(&self, source: &Source) {
@@ -388,6 +401,10 @@ impl Controller {
             || (annotations::are_meant_for_us(&source.annotations)
                 && index.has_room_for_misspelt(&source.key.namespace));
         if !concerns {
+            drop(index);
+            if annotations::are_meant_for_us(&source.annotations) {
+                self.tell_of_unreported(&source.key);
+            }
             return;
         }
         let ask = annotations::parse(&source.annotations);

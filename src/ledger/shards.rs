@@ -1,6 +1,7 @@
 //! The ledger in memory: its entries, and how they are spread over ConfigMaps of bounded size.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use tracing::{error, warn};
@@ -18,6 +19,8 @@ const FULL: usize = 384 * 1024;
 pub(super) struct Store {
     pub(super) entries: HashMap<DocumentId, LedgerEntry>,
     pub(super) by_holder: HashMap<SourceKey, HashSet<DocumentId>>,
+    /// How many documents the sources of each namespace have.
+    pub(super) by_namespace: HashMap<Arc<str>, usize>,
     /// Which shard holds a document.
     pub(super) places: HashMap<DocumentId, usize>,
     pub(super) shards: Vec<Shard>,
@@ -115,6 +118,10 @@ impl Store {
             .entry(entry.holder.clone())
             .or_default()
             .insert(id.clone());
+        *self
+            .by_namespace
+            .entry(entry.holder.namespace.clone())
+            .or_default() += 1;
         self.entries.insert(id, entry);
     }
 
@@ -127,6 +134,12 @@ impl Store {
         let Some(old) = self.entries.remove(id) else {
             return;
         };
+        if let Some(count) = self.by_namespace.get_mut(&old.holder.namespace) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_namespace.remove(&old.holder.namespace);
+            }
+        }
         if let Some(ids) = self.by_holder.get_mut(&old.holder) {
             ids.remove(id);
             if ids.is_empty() {

@@ -9,7 +9,8 @@ use domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount};
 use domain::index::Remembered;
 use domain::ledger::{LedgerEntry, State};
 use domain::plan::{
-    Act, Contender, Scene, Seen, Standing, Step, Title, Wish, decide, is_refuted, is_vain, title,
+    Act, Contender, Scene, Seen, Standing, Step, Title, Wish, decide, foreign_whatever_it_holds, is_refuted,
+    is_vain, title,
 };
 use domain::problem::{Owner, Problem};
 use domain::queue::Depth;
@@ -35,7 +36,7 @@ impl Run<'_> {
             else {
                 continue;
             };
-            if self.is_missing(source, wanted) {
+            if self.on.is_missing(source, wanted) {
                 continue;
             }
             let entry = self.on.ledger.get(&wanted.id);
@@ -49,12 +50,6 @@ impl Run<'_> {
             // Each document that needs it asks again, and reports it.
             tracing::debug!(source = %source.key, %error, "documents could not be announced");
         }
-    }
-
-    fn is_missing(&self, source: &Source, wanted: &Wanted) -> bool {
-        let index = self.on.index();
-        let mut names = wanted.entries.iter().map(|entry| &entry.name);
-        names.any(|name| index.is_missing(&source.key.namespace, name))
     }
 
     /// Brings one document to Vault. `None`: it is not wanted now, its optional Secret being absent.
@@ -90,6 +85,7 @@ impl Run<'_> {
             return Ok(Brought::Stands);
         }
         let seen = self.seen(source, wanted, remembered)?;
+        self.ensure_possible(source, wanted, &seen)?;
         let made = self.make(source, wanted).await?;
         let content = match made.assembled {
             Assembled::Nothing => return Ok(Brought::NotWanted),
@@ -133,6 +129,32 @@ impl Run<'_> {
         }
     }
 
+    /// Stops before anything is fetched for a document that cannot be the source's, whatever it would hold: it
+    /// is locked, and its owner waits.
+    fn ensure_possible(&mut self, source: &Source, wanted: &Wanted, seen: &Seen) -> Result<(), Stop> {
+        let entry = self.on.ledger.get(&wanted.id);
+        let (me, rivals) = self.contenders(source, wanted, entry.as_ref(), seen);
+        let owner = foreign_whatever_it_holds(&self.scene(&me, &rivals, entry.as_ref(), seen, wanted));
+        owner.map_or(Ok(()), |owner| {
+            tracing::debug!(source = %source.key, document = %wanted.id, ?owner, "decided: it is another's");
+            Err(self.conflict(source, &wanted.id, entry.as_ref(), owner))
+        })
+    }
+
+    fn conflict(
+        &mut self,
+        source: &Source,
+        id: &DocumentId,
+        entry: Option<&LedgerEntry>,
+        owner: Owner,
+    ) -> Stop {
+        self.give_up(id, entry, &owner);
+        Stop::Conflict(Problem::Conflict {
+            document: id.clone(),
+            owner: as_its_people_may_know(source, id, owner),
+        })
+    }
+
     /// Whose the document is, and what to do about it.
     fn decide(
         &mut self,
@@ -149,13 +171,7 @@ impl Run<'_> {
             source = %source.key, document = %id, decision = ?decided, version = seen.version(),
             ledger = entry.as_ref().map(|entry| entry.state.as_str()), "decided",
         );
-        decided.map_err(|owner| {
-            self.give_up(id, entry.as_ref(), &owner);
-            Stop::Conflict(Problem::Conflict {
-                document: id.clone(),
-                owner: as_its_people_may_know(source, id, owner),
-            })
-        })
+        decided.map_err(|owner| self.conflict(source, id, entry.as_ref(), owner))
     }
 
     /// Does what was decided, and returns the version that Vault then holds. Whoever held the document until now

@@ -355,6 +355,7 @@ impl Run<'_> {
         on.notes.late().remove(id);
         on.notes.claimless().forget(id);
         self.wake.extend(on.index().sharers(self.key(), id));
+        self.wake.extend(on.shares.waiting(&self.key().namespace));
         on.ledger
             .commit(vec![(id.clone(), None)])
             .await

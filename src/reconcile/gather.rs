@@ -11,6 +11,7 @@ use locks::Guard;
 pub use locks::Locks;
 
 use super::report::{of_kubernetes, of_vault};
+use super::share::Admitted;
 use super::{Moved, Reconciler};
 use crate::kube;
 use crate::mounts::Fault;
@@ -46,7 +47,9 @@ pub(super) struct Gathered<'a> {
     /// What keeps the source as a whole from being synced.
     pub problems: Vec<Problem>,
     /// Documents for which its namespace has no room, and the problem that says so, beside those it has already.
-    pub refused: Option<(Vec<DocumentId>, Problem)>,
+    pub refused: Option<(HashSet<DocumentId>, Problem)>,
+    /// Its new documents, for which there is room.
+    pub admitted: Option<Admitted<'a>>,
     /// What Vault showed of the wanted documents of which nothing is remembered.
     pub seen: HashMap<DocumentId, Result<Seen, Problem>>,
     /// The documents that a late write of ours could still change when they were looked at, and until when.
@@ -111,21 +114,6 @@ async fn within<T>(limit: Option<Duration>, what: impl Future<Output = T>) -> Op
     match limit {
         Some(limit) => timeout(limit, what).await.ok(),
         None => Some(what.await),
-    }
-}
-
-impl Gathered<'_> {
-    /// The source's namespace is full: of the documents that it wants it keeps those that it has already.
-    fn keep_to(&mut self, has: &Hint, full: Problem) {
-        let wanted = std::mem::take(&mut self.wanted).into_iter();
-        let (kept, refused): (Vec<_>, Vec<_>) = wanted.partition(|wanted| has.names(wanted));
-        if kept.is_empty() {
-            self.problems.push(full);
-            return;
-        }
-        self.wanted = kept;
-        let refused = refused.into_iter().map(|wanted| wanted.id).collect();
-        self.refused = Some((refused, full));
     }
 }
 
@@ -195,6 +183,7 @@ impl Reconciler {
             wanted: Vec::new(),
             problems: Vec::new(),
             refused: None,
+            admitted: None,
             seen,
             unsettled,
             lost,
@@ -234,11 +223,10 @@ impl Reconciler {
         {
             return Err(Moved);
         }
-        if let Some(now) = now {
+        if now.is_some() {
             self.compile(&mut gathered, mount);
-            if let Some(full) = full {
-                gathered.keep_to(&now, full);
-            }
+            gathered.problems.extend(full);
+            self.share_out(&mut gathered);
         }
         Ok(gathered)
     }
@@ -324,7 +312,8 @@ impl Reconciler {
         may_trust(key, self.ledger.get(id).as_ref()).then_some(known)
     }
 
-    /// What a live source asks for by the index, and why nothing of it counts, should its namespace be full.
+    /// What a live source asks for by the index, and why nothing of it counts, should its namespace ask for more
+    /// than is kept.
     fn asked(&self, source: &Source) -> (Option<Hint>, Option<Problem>) {
         let index = self.index();
         let tracked = index.get(&source.key).filter(|_| source.deleting.is_none());

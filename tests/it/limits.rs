@@ -229,68 +229,28 @@ fn lists_that_need_most_of_the_memory_are_all_synced_in_the_end() {
     }
 }
 
+/// Whoever names my path gets a conflict, and reads nothing for it while it holds my document's lock.
 #[test]
-fn a_namespace_with_too_many_documents_keeps_those_that_it_has() {
+fn a_strangers_list_at_my_path_costs_me_nothing() {
     let scene = Scene::new();
-    for secret in ["a", "b", "c"] {
-        scene.secret(secret, &[("k", "1")]);
+    scene.own("mine", "one");
+    scene.secret("slow", &[("k", "v")]);
+    let plan = Arc::new(Plan::new(&scene.ns, None));
+    let wires = Wires::new(&scene.bed, &plan);
+    plan.hold(&format!("/namespaces/{}/secrets/slow", scene.ns));
+    let _operator = scene.run().through(&wires).start();
+    scene.doc("mine").becomes(json!({"k": "one"}));
+    let annotations = ours(&[
+        ("path", &scene.path("mine")),
+        ("secrets", r#"[{"name": "slow"}]"#),
+    ]);
+    scene.deployment("stranger", annotations, env_from(&[]));
+    scene.event("stranger", "OwnershipConflict", &["mine"]);
+    scene.set_key("slow", "k", "w");
+    for value in ["two", "three"] {
+        scene.set_key("mine", "k", value);
+        scene.doc("mine").becomes(json!({"k": value}));
     }
-    let run = || scene.run().flag("max-documents-per-namespace", "3");
-    let operator = run().start();
-    scene.app("second", &["a", "b"]);
-    scene.doc("second/b").becomes(json!({"k": "1"}));
-    // In the order of names it comes first; what is there already stays.
-    scene.app("first", &["a", "b", "c"]);
-    let words = ["may have 3 documents", "--max-documents-per-namespace"];
-    scene.event("first", "SyncFailed", &words);
-    assert_eq!(operator.stop().code(), Some(0));
-    let _operator = run().start();
-    scene.set_key("a", "k", "2");
-    scene.doc("second/a").becomes(json!({"k": "2"}));
-    assert_eq!(scene.doc("first/a").data(), None);
-    scene.delete("Deployment", "second");
-    scene.doc("first/c").becomes(json!({"k": "1"}));
-    scene.doc("second/a").goes();
-}
-
-#[test]
-fn a_source_that_grows_past_the_share_keeps_its_documents_up_to_date_and_is_told() {
-    let scene = Scene::new();
-    for secret in ["a", "b", "c"] {
-        scene.secret(secret, &[("k", "1")]);
-    }
-    let run = || scene.run().flag("max-documents-per-namespace", "2");
-    let operator = run().start();
-    scene.app("app", &["a", "b"]);
-    scene.doc("app/b").becomes(json!({"k": "1"}));
-    let uses = |secrets: &[&str]| {
-        let template = json!({"spec": {"template": {"spec": env_from(secrets)}}});
-        scene.patch("Deployment", "app", template);
-    };
-    uses(&["a", "b", "c"]);
-    let words = ["may have 2 documents", "kept up to date"];
-    scene.event("app", "SyncFailed", &words);
-    scene.set_key("a", "k", "2");
-    scene.doc("app/a").becomes(json!({"k": "2"}));
-    assert_eq!(operator.stop().code(), Some(0));
-    let _operator = run().start();
-    scene.set_key("b", "k", "2");
-    scene.doc("app/b").becomes(json!({"k": "2"}));
-    assert_eq!(scene.doc("app/c").data(), None);
-    // What it does not ask for any more goes, once there is room for all that it asks for.
-    uses(&["b", "c"]);
-    scene.doc("app/c").becomes(json!({"k": "1"}));
-    scene.doc("app/a").goes();
-}
-
-#[test]
-fn in_a_namespace_that_is_full_a_bad_path_is_told_as_one() {
-    let scene = Scene::new();
-    scene.secret("a", &[("k", "1")]);
-    let _operator = scene.run().flag("max-documents-per-namespace", "1").start();
-    scene.own("first", "v");
-    scene.doc("first").becomes(json!({"k": "v"}));
-    scene.create_secret("bad", ours(&[("path", "secret/data/../x")]), &[("k", b"v")]);
-    scene.event("bad", "InvalidAnnotation", &[".."]);
-    scene.event("bad", "SyncFailed", &["may have 1 document"]);
+    assert_eq!(plan.waiting(), 0, "nothing is read for it");
+    plan.let_go();
 }

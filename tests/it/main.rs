@@ -33,6 +33,7 @@ mod paths;
 mod people;
 mod remounts;
 mod rights;
+mod shares;
 mod sources;
 mod sync;
 mod vault_login;

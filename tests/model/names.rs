@@ -2,7 +2,7 @@
 //! them. Whatever needs strings is made here, once.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::LazyLock;
 
 use domain::annotations;
@@ -155,7 +155,7 @@ fn answer(sights: Sights, question: Question) -> Answer {
         namespaces: Vec::new(),
     };
     let mut index = Index::new(NamespaceIsolation::Off, scope);
-    index.lead(&HashMap::new());
+    index.lead(&HashSet::new());
     let show = |index: &mut Index, who: usize, object: Object| {
         let source = source(who, object);
         let ask = annotations::parse(&source.annotations);

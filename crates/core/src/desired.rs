@@ -101,25 +101,6 @@ impl Hint {
         }
     }
 
-    /// What is left of it when, of documents that are a Secret each, only those of these Secrets may be had.
-    #[must_use]
-    pub fn only(mut self, secrets: &HashSet<String>) -> Self {
-        self.secrets
-            .retain(|reference| self.each && secrets.contains(&reference.secret));
-        if self.secrets.is_empty() {
-            Self::unknown()
-        } else {
-            self
-        }
-    }
-
-    /// Whether a document of the source is one of those that this names.
-    pub fn names(&self, wanted: &Wanted) -> bool {
-        let made_of =
-            |reference: &Reference| wanted.entries.iter().any(|entry| entry.name == reference.secret);
-        self.secrets.iter().any(made_of)
-    }
-
     /// How many documents it asks for.
     pub fn documents(&self) -> usize {
         match (self.path.is_empty(), self.each) {

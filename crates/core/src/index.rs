@@ -26,8 +26,8 @@ pub use memory::{LastWord, Memory, Mistakes, Remembered, Told};
 /// A source as the watch showed it last, and what the last reconcile learnt.
 #[derive(Clone, Debug)]
 pub struct Tracked {
-    /// Fingerprint of all that decides; `None`: what it asks for is to be found out anew.
-    fingerprint: Option<Digest>,
+    /// Fingerprint of all that decides.
+    fingerprint: Digest,
     /// UID of the object.
     pub uid: String,
     created: i64,
@@ -48,13 +48,10 @@ pub struct Tracked {
     pub mistakes: Option<Box<Mistakes>>,
     /// What the last reconcile learnt.
     pub memory: Memory,
-    /// Documents that count for it in its namespace.
+    /// Documents that it asks for, as they count in its namespace.
     documents: usize,
-    /// How many documents it asks for, if its namespace has no room for them: of what it asks for, `hint` has only
-    /// what it has already.
+    /// How many Secrets it names, if its namespace has no room for them: what it asks for is not kept.
     pub refused: Option<usize>,
-    /// Of a refused source, the Secrets that it has as documents already.
-    has: HashSet<String>,
     /// Its documents in one mount, since somebody asked who wants one of them.
     resolved: RefCell<Option<Arc<Resolved>>>,
 }
@@ -104,7 +101,7 @@ pub struct Index {
     /// By a hash of their [`Index::loose`] paths. Two that share one by chance are told apart as all neighbours are.
     neighbours: HashMap<u64, Vec<SourceKey>>,
     hasher: RandomState,
-    /// Most documents of one namespace, and how many each has.
+    /// Most documents that a namespace may ask for, and how many each does.
     most: usize,
     documents: HashMap<String, usize>,
     /// Whether this process reconciles. One that stands by keeps little of what is gone.
@@ -133,13 +130,14 @@ impl Index {
         }
     }
 
-    /// Lets no namespace have more documents than this.
+    /// Keeps what the sources of a namespace ask for only up to so many documents: a bound for memory, far above
+    /// what a namespace may have in Vault.
     #[must_use]
     pub fn with_most_documents(self, most: usize) -> Self {
         Self { most, ..self }
     }
 
-    /// Most documents of one namespace.
+    /// Most documents that a namespace may ask for.
     pub fn most_documents(&self) -> usize {
         self.most
     }
@@ -150,7 +148,7 @@ impl Index {
         let old = self.sources.get(&source.key);
         if old.is_some_and(|old| {
             let room = |asks| self.fits(&source.key.namespace, old.documents, asks);
-            old.fingerprint == Some(fingerprint) && !old.refused.is_some_and(room)
+            old.fingerprint == fingerprint && !old.refused.is_some_and(room)
         }) {
             return Vec::new();
         }
@@ -159,14 +157,9 @@ impl Index {
         let own = old.map_or(0, |old| old.documents);
         let asks = hint.as_ref().map_or(0, Hint::documents);
         let refused = (!self.fits(&source.key.namespace, own, asks)).then_some(asks);
-        let mut has = HashSet::new();
         if refused.is_some() {
-            has = old
-                .zip(hint.as_ref())
-                .map_or_else(HashSet::new, |(old, hint)| old.secrets_it_has(hint));
-            hint = hint.map(|hint| hint.only(&has));
+            hint = Some(Hint::unknown());
         }
-        let kept = hint.as_ref().map_or(0, Hint::documents);
         let mut wake = vec![source.key.clone()];
         self.last_words.remove(&source.key);
         // An object made anew under the same name is another source: nothing is remembered for it.
@@ -183,8 +176,9 @@ impl Index {
         // What it goes on naming stays known.
         let sights = self.sights(&source.key);
         wake.extend(self.unlink(&source.key));
+        memory.stirred = true;
         let tracked = Tracked {
-            fingerprint: Some(fingerprint),
+            fingerprint,
             uid: source.uid.clone(),
             created: source.created,
             annotated: ask.adopt,
@@ -199,9 +193,8 @@ impl Index {
             }),
             hint,
             memory,
-            documents: if refused.is_some() { kept } else { asks },
+            documents: if refused.is_some() { own } else { asks },
             refused,
-            has,
             resolved: RefCell::default(),
         };
         self.count(&source.key.namespace, own, tracked.documents);
@@ -228,12 +221,11 @@ impl Index {
         wake
     }
 
-    /// This process reconciles from now on. `holders` have these documents by the ledger. What the ledger gives to
-    /// nobody needs no last word.
-    pub fn lead(&mut self, holders: &HashMap<SourceKey, Vec<DocumentId>>) {
+    /// This process reconciles from now on. What the ledger gives to nobody (`holders` have documents) needs no
+    /// last word.
+    pub fn lead(&mut self, holders: &HashSet<SourceKey>) {
         self.leads = true;
-        self.last_words.retain(|key, _| holders.contains_key(key));
-        self.seat(holders);
+        self.last_words.retain(|key, _| holders.contains(key));
     }
 
     /// Forgets a source that is no more, but for its last word. The sources to reconcile: itself, for
@@ -278,6 +270,11 @@ impl Index {
         match self.secrets.get_mut(&(namespace.into(), name.into())) {
             Some(slot) if slot.sight != sight => {
                 slot.sight = sight;
+                for user in &slot.users {
+                    if let Some(user) = self.sources.get_mut(user) {
+                        user.memory.stirred = true;
+                    }
+                }
                 slot.users.clone()
             }
             _ => Vec::new(),
@@ -322,10 +319,18 @@ impl Index {
         self.sources.get(key)
     }
 
+    /// A reconcile of the source begins: it sees all that has changed until now.
+    pub fn begin(&mut self, key: &SourceKey) {
+        if let Some(tracked) = self.sources.get_mut(key) {
+            tracked.memory.stirred = false;
+        }
+    }
+
     /// Stores what a reconcile has learnt, if the source is still the one that it was about.
     pub fn remember(&mut self, key: &SourceKey, uid: &str, memory: Memory) {
         if let Some(tracked) = self.sources.get_mut(key).filter(|tracked| tracked.uid == uid) {
-            tracked.memory = memory;
+            let stirred = tracked.memory.stirred;
+            tracked.memory = Memory { stirred, ..memory };
         }
     }
 

@@ -245,7 +245,7 @@ fn a_standby_keeps_nothing_of_sources_that_are_gone_but_some_last_words() {
     assert_eq!(index.last_words.len(), 1000);
     listing(&mut index, "last", r#"[{"name": "db"}]"#);
     index.forget(&key("last"));
-    index.lead(&[(key("last"), documents("last", 1))].into());
+    index.lead(&[key("last")].into());
     assert_eq!(index.last_words.keys().collect::<Vec<_>>(), [&key("last")]);
     // A leader ends each last word itself, and may need any of them until then.
     for number in 0..3000 {
@@ -275,21 +275,6 @@ fn app(index: &mut Index, name: &str, secrets: usize) -> Vec<SourceKey> {
     let ask = annotations::parse(&source.annotations);
     let print = DIGESTER.fields([name.as_bytes(), &secrets.to_le_bytes()].into_iter());
     index.observe(&source, &ask, print)
-}
-
-/// The first documents of such a Deployment.
-fn documents(name: &str, count: usize) -> Vec<DocumentId> {
-    let id = |at| DocumentId::new("secret", format!("{name}/s{at}"));
-    (0..count).map(id).collect()
-}
-
-/// The Secrets of which the index asks documents for a source.
-fn asks(index: &Index, name: &str) -> Vec<String> {
-    let hint = index.get(&key(name)).unwrap().hint.clone().unwrap();
-    hint.secrets
-        .into_iter()
-        .map(|reference| reference.secret)
-        .collect()
 }
 
 fn refused(index: &Index) -> Vec<(&str, usize)> {
@@ -326,52 +311,4 @@ fn a_namespace_has_its_share_and_those_that_come_last_wait_for_room() {
         index.forget(&key(name));
     }
     assert!(index.documents.is_empty());
-}
-
-#[test]
-fn those_that_hold_documents_keep_them_in_whatever_order_the_watch_shows_them() {
-    let mut index = index().with_most_documents(10);
-    for (name, secrets) in [("new", 6), ("other", 4), ("old", 5)] {
-        app(&mut index, name, secrets);
-    }
-    assert_eq!(refused(&index), [("old", 5)]);
-    index.lead(&[(key("old"), documents("old", 5))].into());
-    for (name, secrets) in [("new", 6), ("other", 4), ("old", 5)] {
-        app(&mut index, name, secrets);
-    }
-    assert_eq!(refused(&index), [("new", 6)]);
-    assert_eq!(index.documents["shop"], 9);
-}
-
-#[test]
-fn a_source_that_asks_for_more_than_there_is_room_for_keeps_what_it_has() {
-    let mut index = index().with_most_documents(5);
-    app(&mut index, "a", 3);
-    app(&mut index, "b", 2);
-    app(&mut index, "a", 4);
-    assert_eq!(refused(&index), [("a", 4)]);
-    assert_eq!(asks(&index, "a"), ["s0", "s1", "s2"]);
-    // Whatever it changes meanwhile.
-    app(&mut index, "a", 5);
-    assert_eq!(asks(&index, "a"), ["s0", "s1", "s2"]);
-    assert_eq!(index.documents["shop"], 5);
-    let woken = index.forget(&key("b"));
-    assert_eq!(woken, [key("a"), key("b")]);
-    app(&mut index, "a", 5);
-    assert_eq!(refused(&index), []);
-    assert_eq!(asks(&index, "a"), ["s0", "s1", "s2", "s3", "s4"]);
-}
-
-#[test]
-fn after_a_restart_a_source_that_asks_for_more_keeps_what_the_ledger_gives_to_it() {
-    let mut index = index().with_most_documents(5);
-    app(&mut index, "b", 3);
-    app(&mut index, "a", 4);
-    index.lead(&[(key("a"), documents("a", 2)), (key("b"), documents("b", 3))].into());
-    app(&mut index, "a", 4);
-    app(&mut index, "b", 3);
-    assert_eq!(refused(&index), [("a", 4)]);
-    assert_eq!(asks(&index, "a"), ["s0", "s1"]);
-    assert_eq!(asks(&index, "b"), ["s0", "s1", "s2"]);
-    assert_eq!(index.documents["shop"], 5);
 }

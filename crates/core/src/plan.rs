@@ -432,6 +432,15 @@ fn adoptable(scene: &Scene, equal: bool) -> bool {
     }
 }
 
+/// Whose the document is, if no content would make it the source's: then there is no use in fetching any.
+pub fn foreign_whatever_it_holds(scene: &Scene) -> Option<Owner> {
+    match title(scene) {
+        Ok(_) => None,
+        Err(Owner::Nobody | Owner::Released) if adoptable(scene, true) => None,
+        Err(owner) => Some(owner),
+    }
+}
+
 /// Decides about a document that shall hold `content`.
 pub fn decide(scene: &Scene, content: Digest) -> Result<Step, Owner> {
     let equal = matches!(scene.seen, Seen::Live { content: Some(held), .. } if *held == content);

@@ -65,6 +65,11 @@ impl Reason {
         }
     }
 
+    /// Whether it is told at one moment only, and nothing would bring it up again: the ledger forgets such a document.
+    pub fn is_told_once(self) -> bool {
+        self == Self::PossibleOrphan
+    }
+
     /// Whether the Event is a Warning.
     pub fn is_warning(self) -> bool {
         !matches!(
@@ -94,12 +99,12 @@ pub enum Problem {
     },
     /// The namespace has as many documents as it may.
     #[error(
-        "namespace {namespace:?} may have {limit} documents; there is no room for the {count} of this source"
+        "namespace {namespace:?} may have {limit} documents; there is no room for {count} more of this source"
     )]
     NamespaceFull {
         /// The namespace.
         namespace: String,
-        /// How many the source asks for.
+        /// How many the source asks for beside those that are there.
         count: usize,
         /// How many the namespace may have.
         limit: usize,

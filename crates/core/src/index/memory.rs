@@ -29,6 +29,8 @@ pub struct Memory {
     pub force: Option<u64>,
     /// What was told to people last, so that only a change is told again.
     pub told: Vec<Told>,
+    /// Whether something has changed since the last reconcile began.
+    pub stirred: bool,
     /// Whether the last reconcile brought all documents to Vault.
     pub healthy: Option<bool>,
     /// When all of it was compared with Vault, since the process began.
