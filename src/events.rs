@@ -20,8 +20,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Api, PostParams};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
+use crate::backoff::Backoff;
 use crate::metrics::Metrics;
 use domain::problem::Reason;
 use domain::source::{Kind, SourceKey};
@@ -41,6 +42,8 @@ const LONGEST_NAME: usize = 220;
 /// Bytes of `reportingInstance`.
 const LONGEST_INSTANCE: usize = 128;
 const WRITE_WITHIN: Duration = Duration::from_secs(5);
+/// How often an Event is tried.
+const TRIES: u32 = 6;
 
 /// What to tell of a source.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -110,7 +113,10 @@ impl Events {
 
     fn about(&self, regarding: ObjectReference, note: &Note) -> bool {
         let uid = regarding.uid.as_deref().unwrap_or_default();
-        let allowed = self.limits.lock().allow(uid, Instant::now());
+        let allowed = self
+            .limits
+            .lock()
+            .allow(uid, note.reason.is_told_once(), Instant::now());
         let now = jiff::Timestamp::now();
         let taken = allowed
             && self
@@ -153,12 +159,28 @@ impl Writer {
     }
 }
 
+/// Writes an Event. What may pass is tried again: an API server that restarts, or elects a leader.
 async fn write(client: &kube::Client, event: &Event) -> Result<(), String> {
     let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
     let api = Api::<Event>::namespaced(client.clone(), namespace);
-    match timeout(WRITE_WITHIN, api.create(&PostParams::default(), event)).await {
-        Ok(written) => written.map(drop).map_err(|error| error.to_string()),
-        Err(_) => Err("no answer in time".to_owned()),
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
+    let mut tried = 0;
+    loop {
+        tried += 1;
+        let (passes, error) = match timeout(WRITE_WITHIN, api.create(&PostParams::default(), event)).await {
+            Ok(Ok(_)) => return Ok(()),
+            // The first try was without an answer, and has been made all the same.
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 && tried > 1 => return Ok(()),
+            Ok(Err(kube::Error::Api(status))) => {
+                (status.code == 429 || status.code >= 500, status.message.clone())
+            }
+            Ok(Err(error)) => (true, error.to_string()),
+            Err(_) => (true, "no answer in time".to_owned()),
+        };
+        if !passes || tried == TRIES {
+            return Err(error);
+        }
+        sleep(backoff.next()).await;
     }
 }
 

@@ -24,6 +24,8 @@ use super::{Reply, plain};
 
 /// Connections at a time: a few probes and scrapers, with room.
 pub(super) const MOST_CONNECTIONS: usize = 64;
+/// Connections that have lost their places and are about to close.
+const CLOSING: usize = 8;
 /// Connections of one address at a time.
 pub(super) const MOST_OF_ONE_PEER: usize = 16;
 const HEADERS_WITHIN: Duration = Duration::from_secs(5);
@@ -47,6 +49,10 @@ where
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, peer)) => {
+                // Those that have lost their places close their sockets first.
+                while connections.len() >= MOST_CONNECTIONS + CLOSING {
+                    sleep(Duration::from_millis(1)).await;
+                }
                 let place = seats.take(peer.ip().to_canonical());
                 let (answer, stop) = (answer.clone(), stop.clone());
                 connections.spawn(async move {
@@ -112,7 +118,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.seats.lock().0.remove(&self.number);
+        self.seats.lock().seats.remove(&self.number);
     }
 }
 
@@ -126,7 +132,11 @@ impl Drop for Busy<'_> {
 
 /// The connections in the order in which they came, `E` being the means to end one.
 #[derive(Default)]
-struct Table<E = CancellationToken>(BTreeMap<u64, Seat<E>>);
+struct Table<E = CancellationToken> {
+    seats: BTreeMap<u64, Seat<E>>,
+    /// The number of the next one. None is given twice: who leaves takes away what has its number.
+    next: u64,
+}
 
 struct Seat<E> {
     peer: IpAddr,
@@ -146,7 +156,7 @@ impl<E> Table<E> {
         let evicted = if of_peer >= MOST_OF_ONE_PEER {
             self.oldest(|seat| seat.peer == peer && !seat.busy)
                 .or_else(|| self.oldest(|seat| seat.peer == peer))
-        } else if self.0.len() >= MOST_CONNECTIONS {
+        } else if self.seats.len() >= MOST_CONNECTIONS {
             let greedy = |seat: &Seat<E>| self.count(seat.peer) > of_peer + 1;
             self.oldest(|seat| !seat.busy)
                 .or_else(|| self.oldest(greedy))
@@ -154,26 +164,27 @@ impl<E> Table<E> {
         } else {
             None
         };
-        let evicted = evicted.and_then(|number| self.0.remove(&number));
-        let number = self.0.last_key_value().map_or(0, |(last, _)| last + 1);
+        let evicted = evicted.and_then(|number| self.seats.remove(&number));
+        let number = self.next;
+        self.next += 1;
         let busy = false;
-        self.0.insert(number, Seat { peer, busy, end });
+        self.seats.insert(number, Seat { peer, busy, end });
         (number, evicted.map(|seat| seat.end))
     }
 
     fn count(&self, peer: IpAddr) -> usize {
-        self.0.values().filter(|seat| seat.peer == peer).count()
+        self.seats.values().filter(|seat| seat.peer == peer).count()
     }
 
     fn oldest(&self, such: impl Fn(&Seat<E>) -> bool) -> Option<u64> {
-        self.0
+        self.seats
             .iter()
             .find(|(_, seat)| such(seat))
             .map(|(number, _)| *number)
     }
 
     fn set_busy(&mut self, number: u64, busy: bool) {
-        if let Some(seat) = self.0.get_mut(&number) {
+        if let Some(seat) = self.seats.get_mut(&number) {
             seat.busy = busy;
         }
     }
@@ -237,14 +248,17 @@ mod tests {
 
     /// A table whose places are all taken: the connections of four peers, named by peer and order.
     fn full() -> Table<(u8, usize)> {
-        let mut table = Table(BTreeMap::new());
+        let mut table = Table {
+            seats: BTreeMap::new(),
+            next: 0,
+        };
         for order in 0..MOST_OF_ONE_PEER {
             for number in 1..=4 {
                 let taken = table.take(peer(number), (number, order));
                 assert!(matches!(taken, (_, None)));
             }
         }
-        assert_eq!(table.0.len(), MOST_CONNECTIONS);
+        assert_eq!(table.seats.len(), MOST_CONNECTIONS);
         table
     }
 
@@ -257,7 +271,7 @@ mod tests {
         let mut table = full();
         assert_eq!(evicted(table.take(peer(5), (5, 0))), Some((1, 0)));
         assert_eq!(evicted(table.take(peer(6), (6, 0))), Some((2, 0)));
-        assert_eq!(table.0.len(), MOST_CONNECTIONS);
+        assert_eq!(table.seats.len(), MOST_CONNECTIONS);
     }
 
     #[test]
@@ -279,7 +293,7 @@ mod tests {
     #[test]
     fn while_all_are_busy_the_peers_with_most_connections_make_room_for_others_only() {
         let mut table = full();
-        for seat in table.0.values_mut() {
+        for seat in table.seats.values_mut() {
             seat.busy = true;
         }
         assert_eq!(
@@ -287,23 +301,45 @@ mod tests {
             Some((2, 0)),
             "too many of its own"
         );
-        let newest = table.0.last_key_value().map(|(number, _)| *number);
+        let newest = table.seats.last_key_value().map(|(number, _)| *number);
         table.set_busy(newest.unwrap(), true);
         assert_eq!(evicted(table.take(peer(5), (5, 0))), Some((1, 0)));
-        let newest = table.0.last_key_value().map(|(number, _)| *number);
+        let newest = table.seats.last_key_value().map(|(number, _)| *number);
         table.set_busy(newest.unwrap(), true);
         assert_eq!(evicted(table.take(peer(5), (5, 1))), Some((3, 0)));
     }
 
     #[test]
     fn while_as_many_peers_as_there_are_places_are_busy_the_newest_is_let_in() {
-        let mut table = Table(BTreeMap::new());
+        let mut table = Table {
+            seats: BTreeMap::new(),
+            next: 0,
+        };
         for number in 0..64 {
             table.take(peer(number), (number, 0));
         }
-        for seat in table.0.values_mut() {
+        for seat in table.seats.values_mut() {
             seat.busy = true;
         }
         assert_eq!(evicted(table.take(peer(64), (64, 0))), Some((0, 0)));
+    }
+
+    #[test]
+    fn whoever_was_evicted_takes_away_no_seat_but_its_own() {
+        let mut table = Table {
+            seats: BTreeMap::new(),
+            next: 0,
+        };
+        for order in 0..MOST_OF_ONE_PEER {
+            let (number, _) = table.take(peer(1), (1, order));
+            table.set_busy(number, order < 15);
+        }
+        // The youngest is the idle one, so it is the one that goes.
+        let gone = table.seats.last_key_value().map(|(number, _)| *number).unwrap();
+        let (number, evicted) = table.take(peer(1), (1, 16));
+        assert_eq!(evicted, Some((1, 15)));
+        assert_ne!(number, gone);
+        table.seats.remove(&gone);
+        assert_eq!(table.count(peer(1)), MOST_OF_ONE_PEER);
     }
 }

@@ -62,8 +62,8 @@ impl Limits {
         }
     }
 
-    /// Whether the source with this UID may have one more Event now.
-    pub(super) fn allow(&mut self, uid: &str, now: Instant) -> bool {
+    /// Whether the source with this UID may have one more Event now. `last`: nobody would ever tell it again.
+    pub(super) fn allow(&mut self, uid: &str, last: bool, now: Instant) -> bool {
         if !self.sources.contains_key(uid) {
             self.make_room(now);
             self.sources.insert(uid.to_owned(), Bucket::full(BURST, now));
@@ -78,7 +78,7 @@ impl Limits {
         // and each has to say so. It counts all the same, at the expense of those that talk much.
         let first = bucket.tokens == BURST;
         let room = self.all.tokens > 0 || first;
-        room && bucket.take() && {
+        last || room && bucket.take() && {
             self.all.take();
             true
         }
@@ -119,7 +119,7 @@ mod tests {
     }
 
     fn allowed(limits: &mut Limits, uid: &str, now: Instant, tries: usize) -> usize {
-        (0..tries).filter(|_| limits.allow(uid, now)).count()
+        (0..tries).filter(|_| limits.allow(uid, false, now)).count()
     }
 
     #[test]
@@ -147,11 +147,18 @@ mod tests {
     fn a_first_one_is_never_refused() {
         let (clock, mut limits) = start();
         for i in 0..2000 {
-            assert!(limits.allow(&format!("u{i}"), clock.at(0)));
+            assert!(limits.allow(&format!("u{i}"), false, clock.at(0)));
         }
         // But then those who want more have to wait for the rest.
-        assert!(!limits.allow("u0", clock.at(0)));
-        assert!(limits.allow("u0", clock.at(1)));
+        assert!(!limits.allow("u0", false, clock.at(0)));
+        assert!(limits.allow("u0", false, clock.at(1)));
+    }
+
+    #[test]
+    fn what_nobody_would_tell_again_is_never_refused() {
+        let (clock, mut limits) = start();
+        assert_eq!(allowed(&mut limits, "a", clock.at(0), 20), 10);
+        assert!(limits.allow("a", true, clock.at(0)));
     }
 
     #[test]
@@ -168,10 +175,10 @@ mod tests {
     fn idle_sources_are_forgotten() {
         let (clock, mut limits) = start();
         for i in 0..MOST_SOURCES + 5 {
-            limits.allow(&format!("u{i}"), clock.at(0));
+            limits.allow(&format!("u{i}"), false, clock.at(0));
         }
         assert_eq!(limits.sources.len(), MOST_SOURCES);
-        limits.allow("new", clock.at(300));
+        limits.allow("new", false, clock.at(300));
         assert_eq!(limits.sources.len(), 1);
     }
 }

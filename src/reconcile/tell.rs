@@ -82,9 +82,7 @@ impl Line {
     fn waiting(why: &str) -> Self {
         Self {
             reason: Reason::SyncFailed,
-            text: format!(
-                "{why} — the documents follow as soon as Vault can be used; no change is needed here"
-            ),
+            text: format!("{why} — the source is synced as soon as Vault can be used"),
             same: Some(WAITING),
             missing: None,
         }
@@ -280,7 +278,7 @@ impl Reconciler {
     }
 
     /// Reports what can be told of a source while Vault is away: the mistakes of its author, or else that it waits
-    /// for Vault, unless Vault holds its documents. Returns when to look again.
+    /// for Vault, unless Vault holds its documents and nothing has changed since. Returns when to look again.
     pub fn tell_waiting(&self, key: &SourceKey, why: &str) -> Option<Duration> {
         let mut index = self.index();
         let tracked = index.get(key).filter(|tracked| tracked.deleting.is_none())?;
@@ -290,7 +288,7 @@ impl Reconciler {
             report.mistakes(mistakes);
         }
         let mut lines = report.lines();
-        let holds = memory.healthy == Some(true) && !memory.documents.is_empty();
+        let holds = memory.healthy == Some(true) && !memory.documents.is_empty() && !memory.stirred;
         // It has a problem already that was told lately: most likely that Vault does not answer.
         let waits = memory.told.iter().any(|told| told.print == self.print(WAITING));
         let lately = memory

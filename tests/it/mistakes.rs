@@ -1,10 +1,11 @@
 //! What people mistype, put in the wrong place or leave half done: each gets a message that says so.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use testkit::{Answer, Scene, check, env_from, eventually, ours, within};
+use testkit::{Answer, Gate, Plan, Scene, Wires, check, env_from, eventually, ours, within};
 
 /// How many Events on a source have this reason and all of these words.
 fn count(scene: &Scene, source: &str, reason: &str, words: &[&str]) -> usize {
@@ -232,7 +233,11 @@ fn while_the_operator_cannot_log_in_a_new_source_says_what_it_waits_for() {
     operator.says(&["login to Vault failed"]);
     scene.own("late", "v");
     for name in ["early", "late"] {
-        let event = scene.event(name, "SyncFailed", &["cannot log in to Vault", "follow"]);
+        let event = scene.event(
+            name,
+            "SyncFailed",
+            &["cannot log in to Vault", "synced as soon as Vault can be used"],
+        );
         assert_eq!(event.kind, "Warning");
         assert!(!event.message.contains(&scene.home), "{event:?}");
     }
@@ -263,7 +268,11 @@ fn while_vault_is_sealed_a_new_source_says_what_it_waits_for() {
     scene.set_key("old", "k", "two");
     operator.says(&["all sources wait"]);
     scene.own("new", "v");
-    scene.event("new", "SyncFailed", &["sealed", "follow"]);
+    scene.event(
+        "new",
+        "SyncFailed",
+        &["sealed", "synced as soon as Vault can be used"],
+    );
     // It stays so for a long time.
     eventually("it is said again", || {
         let seen = count(&scene, "new", "SyncFailed", &["sealed"]);
@@ -284,9 +293,17 @@ fn while_vault_hangs_a_new_source_says_what_it_waits_for_before_any_call_times_o
     scene.settle();
     scene.vault.stall();
     scene.own("new", "v");
-    scene.event("new", "SyncFailed", &["Vault cannot be used now", "follow"]);
+    scene.event(
+        "new",
+        "SyncFailed",
+        &["Vault cannot be used now", "synced as soon as Vault can be used"],
+    );
     scene.own("newer", "v");
-    scene.event("newer", "SyncFailed", &["Vault cannot be used now", "follow"]);
+    scene.event(
+        "newer",
+        "SyncFailed",
+        &["Vault cannot be used now", "synced as soon as Vault can be used"],
+    );
     operator.counts("vault_sync_operator_vault_up", &[], 0.0);
     scene.vault.flow();
     scene.doc("new").becomes(json!({"k": "v"})).is_at_version(1);
@@ -305,7 +322,11 @@ fn a_mistake_that_is_made_while_vault_is_away_is_told_before_it_is_back() {
     scene.set_key("old", "k", "two");
     operator.says(&["all sources wait"]);
     scene.app("app", &["db"]);
-    scene.event("app", "SyncFailed", &["Vault cannot be used now", "follow"]);
+    scene.event(
+        "app",
+        "SyncFailed",
+        &["Vault cannot be used now", "synced as soon as Vault can be used"],
+    );
     scene.annotate("Deployment", "app", &[("path", Some("secret/data/../x"))]);
     scene.event("app", "InvalidAnnotation", &[".."]);
     scene.annotate("Secret", "old", &[("preserve-on-deletion", Some("true"))]);
@@ -386,6 +407,68 @@ fn a_mistake_whose_event_was_one_too_many_is_told_as_soon_as_there_may_be_one_mo
         let synced = events.iter().filter(|event| event.reason == "Synced").count();
         check(synced == 2, format!("{events:#?}"))
     });
+}
+
+#[test]
+fn a_source_that_is_rotated_while_vault_is_away_says_that_it_waits() {
+    let scene = Scene::new();
+    for name in ["one", "two", "three"] {
+        scene.own(name, "v");
+    }
+    let operator = scene.start();
+    for name in ["one", "two", "three"] {
+        scene.doc(name).becomes(json!({"k": "v"}));
+    }
+    scene.settle();
+    scene.vault.cut();
+    scene.set_key("one", "k", "w");
+    operator.says(&["all sources wait"]);
+    scene.set_key("two", "k", "w");
+    scene.event("two", "SyncFailed", &["synced as soon as Vault can be used"]);
+    // Of this one Vault holds all that it should.
+    assert_eq!(scene.events("three").len(), 1, "{:#?}", scene.events("three"));
+    scene.vault.restore();
+    scene.doc("two").becomes(json!({"k": "w"}));
+    eventually("its end is told too", || {
+        let synced = count(&scene, "two", "Synced", &[]);
+        check(synced == 2, synced)
+    });
+}
+
+#[test]
+fn an_event_that_the_api_server_cannot_take_at_once_is_written_later() {
+    let scene = Scene::new();
+    let wires = Wires::new(&scene.bed, &Arc::new(Plan::new(&scene.ns, None)));
+    let kube = Gate::to(wires.kube_port);
+    let words = r#"{"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "etcdserver: leader changed", "code": 500}"#;
+    let json_type = [("Content-Type", "application/json")];
+    kube.answer_first(1, "POST /apis/events.k8s.io", Answer::new(500, &json_type, words));
+    let _operator = scene.run().over_http(&kube).start();
+    scene.create_secret("bad", ours(&[("path", "secret/data/../x")]), &[("k", b"v")]);
+    scene.event("bad", "InvalidAnnotation", &[".."]);
+    kube.answers(1);
+}
+
+/// Nobody would ever tell it again: the ledger forgets the document.
+#[test]
+fn a_possible_orphan_is_told_however_many_events_its_source_had() {
+    let scene = Scene::new();
+    scene.own("app", "1");
+    let operator = scene.start();
+    scene.doc("app").becomes(json!({"k": "1"}));
+    for number in 0..11 {
+        scene.annotate("Secret", "app", &[("paused", Some(&format!("word{number}")))]);
+        operator.says(&["vault-sync.io/paused", &format!("word{number}")]);
+    }
+    scene.annotate("Secret", "app", &[("paused", None)]);
+    scene.settle();
+    let purged = format!("/v1/secret/metadata/{}/app", scene.ns);
+    scene.bed.vault.delete(&purged).ok();
+    scene.doc("app").write(json!({"k": "theirs"}));
+    scene.delete("Secret", "app");
+    scene.vanishes("Secret", "app");
+    scene.event("app", "PossibleOrphan", &["app"]);
+    scene.doc("app").holds(json!({"k": "theirs"}));
 }
 
 #[test]
