@@ -139,9 +139,14 @@ impl<'de> Deserialize<'de> for OnTemplate {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<OnTemplate, A::Error> {
                 let mut names = BTreeSet::new();
                 while let Some((full, _)) = map.next_entry::<String, IgnoredAny>()? {
-                    let name = full.strip_prefix(PREFIX).filter(|name| *name != SECRET_VERSIONS);
-                    if let Some(name) = name.filter(|name| is_known(name) || names.len() < ASKED.len()) {
-                        names.insert(name.to_owned());
+                    let name = match full.strip_prefix(PREFIX) {
+                        Some(SECRET_VERSIONS) => continue,
+                        Some(name) => name.to_owned(),
+                        None if nearly_ours(&full).is_some() => format!("{NEARLY_OURS}{full}"),
+                        None => continue,
+                    };
+                    if is_known(&name) || names.len() < ASKED.len() {
+                        names.insert(name);
                     }
                 }
                 Ok(OnTemplate(names))
@@ -296,15 +301,14 @@ fn misspelt(annotations: &BTreeMap<String, String>, warnings: &mut Vec<Warning>)
         if unknown > MOST_UNKNOWN {
             continue;
         }
+        let name = on_template.unwrap_or(name);
+        let on_template = on_template.is_some();
         warnings.push(if let Some(full) = name.strip_prefix(NEARLY_OURS) {
-            Warning::NearlyOurs {
-                name: in_one_line(full),
-            }
+            let name = in_one_line(full);
+            Warning::NearlyOurs { name, on_template }
         } else {
-            Warning::UnknownKey {
-                name: in_one_line(on_template.unwrap_or(name)),
-                on_template: on_template.is_some(),
-            }
+            let name = in_one_line(name);
+            Warning::UnknownKey { name, on_template }
         });
     }
     if unknown > MOST_UNKNOWN {
@@ -538,6 +542,12 @@ mod tests {
                 Some(DeletionPolicy::Retain),
             ),
             (
+                "template/nearly/Vault-Sync.io/path",
+                "Vault-Sync.io/path, on the pod template (spec.template), is not a known annotation; \
+                 did you mean vault-sync.io/path? Until it is corrected or removed, documents are retained.",
+                Some(DeletionPolicy::Retain),
+            ),
+            (
                 "template/preserve-on-deletion",
                 "vault-sync.io/preserve-on-deletion, on the pod template (spec.template), is not a known annotation; \
                  did you mean vault-sync.io/preserve-on-delete? Until it is corrected or removed, documents are retained.",
@@ -557,7 +567,7 @@ mod tests {
         };
         let template: OnTemplate = serde_json::from_str(
             r#"{"vault-sync.io/path": "p", "vault-sync.io/secrets": null, "vault-sync.io/x": "y", "other": {"a": 1},
-                "vault-sync.io/secret-versions": "{}"}"#,
+                "vault-sync.io/secret-versions": "{}", "vaultsync.io/path": "p"}"#,
         )
         .unwrap();
         let mut all = own(&["path", "Path"]);
@@ -569,6 +579,7 @@ mod tests {
             [
                 ("Path", ""),
                 ("path", "value"),
+                ("template/nearly/vaultsync.io/path", ""),
                 ("template/secrets", ""),
                 ("template/x", "")
             ]

@@ -130,7 +130,7 @@ fn a_source_that_asks_for_more_than_it_may_loses_nothing_to_another() {
 #[test]
 fn objects_with_a_misspelt_annotation_have_room_in_bounds_and_give_it_back() {
     let mut index = index();
-    for number in 0..20 {
+    for number in 0..100 {
         assert!(index.has_room_for_misspelt("shop"));
         observe(&mut index, &format!("stray{number}"), &[("Path", "")]);
     }
@@ -146,7 +146,7 @@ fn objects_with_a_misspelt_annotation_have_room_in_bounds_and_give_it_back() {
     assert!(!index.has_room_for_misspelt("shop"));
     index.forget(&key("stray2"));
     assert!(index.has_room_for_misspelt("shop"));
-    for number in 0..20 {
+    for number in 0..100 {
         index.bury(&key(&format!("stray{number}")));
     }
     assert!(index.askless.is_empty());

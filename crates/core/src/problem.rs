@@ -449,7 +449,7 @@ pub enum Warning {
     /// An annotation of ours that does not exist.
     #[error(
         "vault-sync.io/{name}{} is not a known annotation{} {RETAINED}",
-        if *on_template { ", on the pod template (spec.template)," } else { "" },
+        place(*on_template),
         known_annotation(name),
         RETAINED = RETAINED
     )]
@@ -460,10 +460,17 @@ pub enum Warning {
         on_template: bool,
     },
     /// An annotation that does not begin with our prefix, but nearly.
-    #[error("{name} is not a known annotation{} {RETAINED}", known_annotation(own_part(name)), RETAINED = RETAINED)]
+    #[error(
+        "{name}{} is not a known annotation{} {RETAINED}",
+        place(*on_template),
+        known_annotation(own_part(name)),
+        RETAINED = RETAINED
+    )]
     NearlyOurs {
         /// Its full name, cut to a readable length.
         name: String,
+        /// Whether it is on the pod template, where none has an effect.
+        on_template: bool,
     },
     /// Annotations that have no effect, since nothing says where to.
     #[error(
@@ -558,6 +565,14 @@ impl Warning {
 
 /// What an annotation that cannot be understood means for the end of documents.
 const RETAINED: &str = "Until it is corrected or removed, documents are retained.";
+
+fn place(on_template: bool) -> &'static str {
+    if on_template {
+        ", on the pod template (spec.template),"
+    } else {
+        ""
+    }
+}
 
 /// What stands behind the slash of a full name.
 fn own_part(full: &str) -> &str {
