@@ -306,9 +306,10 @@ fn a_document_goes_with_its_successor_if_that_never_came_to_write_it() {
         ("secrets", r#"[{"name": "missing"}]"#),
     ]);
     scene.deployment("next", next, env_from(&[]));
-    scene.event("next", "SyncFailed", &["missing"]);
+    scene.event("next", "OwnershipConflict", &["db"]);
     scene.delete("Secret", "db");
     scene.vanishes("Secret", "db");
+    scene.event("next", "SyncFailed", &["missing"]);
     scene.settle();
     scene.doc("db").holds(json!({"k": "v"}));
     scene.delete("Deployment", "next");
