@@ -353,7 +353,9 @@ impl Problem {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Vault { retry, .. } | Self::Kubernetes { retry, .. } => *retry,
+            // Room is told of when a document goes; when one does not come after all, it is found by looking.
             Self::Conflict { .. }
+            | Self::NamespaceFull { .. }
             | Self::Path(PathFault::Hidden(_) | PathFault::NoMount(_) | PathFault::NotKv { .. }) => {
                 Retry::Slowly
             }
