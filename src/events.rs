@@ -20,9 +20,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Api, PostParams};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::backoff::Backoff;
+use crate::kube::{Error, call_within};
 use crate::metrics::Metrics;
 use domain::problem::Reason;
 use domain::source::{Kind, SourceKey};
@@ -149,9 +150,9 @@ impl Writer {
                 metrics.event_dropped();
                 let namespace = event.metadata.namespace;
                 if told.swap(true, Ordering::Relaxed) {
-                    tracing::debug!(namespace, error, "cannot write an Event");
+                    tracing::debug!(namespace, %error, "cannot write an Event");
                 } else {
-                    tracing::warn!(namespace, error, "cannot write Events");
+                    tracing::warn!(namespace, %error, "cannot write Events");
                 }
             }
         })
@@ -160,27 +161,21 @@ impl Writer {
 }
 
 /// Writes an Event. What may pass is tried again: an API server that restarts, or elects a leader.
-async fn write(client: &kube::Client, event: &Event) -> Result<(), String> {
+async fn write(client: &kube::Client, event: &Event) -> Result<(), Error> {
     let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
     let api = Api::<Event>::namespaced(client.clone(), namespace);
+    let params = PostParams::default();
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
     let mut tried = 0;
     loop {
         tried += 1;
-        let (passes, error) = match timeout(WRITE_WITHIN, api.create(&PostParams::default(), event)).await {
-            Ok(Ok(_)) => return Ok(()),
+        match call_within(WRITE_WITHIN, "write an Event", api.create(&params, event)).await {
+            Ok(_) => return Ok(()),
             // The first try was without an answer, and has been made all the same.
-            Ok(Err(kube::Error::Api(status))) if status.code == 409 && tried > 1 => return Ok(()),
-            Ok(Err(kube::Error::Api(status))) => {
-                (status.code == 429 || status.code >= 500, status.message.clone())
-            }
-            Ok(Err(error)) => (true, error.to_string()),
-            Err(_) => (true, "no answer in time".to_owned()),
-        };
-        if !passes || tried == TRIES {
-            return Err(error);
+            Err(Error::Conflict(_)) if tried > 1 => return Ok(()),
+            Err(Error::Unavailable { .. }) if tried < TRIES => sleep(backoff.next()).await,
+            Err(error) => return Err(error),
         }
-        sleep(backoff.next()).await;
     }
 }
 

@@ -35,7 +35,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("mounts", &["vault"]),
     ("ledger", &["backoff", "kube"]),
     ("lease", &["kube"]),
-    ("events", &["backoff", "metrics"]),
+    ("events", &["backoff", "kube", "metrics"]),
     ("admin", &["metrics"]),
     ("kube", &[]),
     ("vault", &["backoff"]),
