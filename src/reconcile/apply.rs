@@ -85,7 +85,10 @@ impl Run<'_> {
             return Ok(Brought::Stands);
         }
         let seen = self.seen(source, wanted, remembered)?;
-        self.ensure_possible(source, wanted, &seen)?;
+        // What is remembered is its own already.
+        if remembered.is_none() {
+            self.ensure_possible(source, wanted, &seen)?;
+        }
         let made = self.make(source, wanted).await?;
         let content = match made.assembled {
             Assembled::Nothing => return Ok(Brought::NotWanted),

@@ -118,6 +118,10 @@ impl Reconciler {
         let Some(source) = &gathered.source else { return };
         let key = &source.key;
         let is_new = |wanted: &Wanted| {
+            // What is remembered was not looked at, and is not new.
+            if !gathered.seen.contains_key(&wanted.id) {
+                return false;
+            }
             let entry = self.ledger.get(&wanted.id);
             let known = entry.is_some_and(|entry| entry.holder.namespace == key.namespace);
             // One whose Secret does not exist does not come.
@@ -134,9 +138,9 @@ impl Reconciler {
             return;
         }
         // A source that moves has both for a moment. What could not be deleted before counts.
-        let goes = |(id, entry): &(DocumentId, LedgerEntry)| {
-            entry.state == State::Written && gathered.wanted.iter().all(|wanted| wanted.id != *id)
-        };
+        let stays: HashSet<&DocumentId> = gathered.wanted.iter().map(|wanted| &wanted.id).collect();
+        let goes =
+            |(id, entry): &(DocumentId, LedgerEntry)| entry.state == State::Written && !stays.contains(id);
         let going = self.ledger.of(key).iter().filter(|held| goes(held)).count();
         let there = self.ledger.documents_in(&key.namespace) - going;
         gathered.admitted = self.shares.admit(key, there, new.len());
