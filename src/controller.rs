@@ -169,15 +169,7 @@ impl Controller {
                 }
             };
             self.end_live(&key);
-            let mut queue = self.queue();
-            let due = |after| Appointment {
-                at: self.now() + after,
-                depth: Depth::Trusting,
-            };
-            queue.schedule(&key, again.map(due));
-            queue.done(&key);
-            drop(queue);
-            self.wake.notify_one();
+            self.end(&key, again.map(Requeue::trusting));
             return;
         }
         let reconcile = Box::pin(AssertUnwindSafe(reconciler.reconcile(&key, depth)).catch_unwind());
@@ -212,13 +204,18 @@ impl Controller {
             self.outage.begin();
         }
         self.enqueue(outcome.wake);
-        let mut queue = self.queue();
+        self.end(&key, outcome.again);
+    }
+
+    /// A source's turn has ended; when it is to be looked at again by itself.
+    fn end(&self, key: &SourceKey, again: Option<Requeue>) {
         let due = |again: Requeue| Appointment {
             at: self.now() + again.after,
             depth: again.depth,
         };
-        queue.schedule(&key, outcome.again.map(due));
-        queue.done(&key);
+        let mut queue = self.queue();
+        queue.schedule(key, again.map(due));
+        queue.done(key);
         drop(queue);
         self.wake.notify_one();
     }
