@@ -541,3 +541,6 @@ async fn count_ledger(
         ledger.changed().await;
     }
 }
+
+#[cfg(test)]
+mod tests;
