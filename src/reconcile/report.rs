@@ -9,7 +9,7 @@ use crate::ledger::CommitError;
 use crate::vault;
 use domain::document::DocumentId;
 use domain::index::Mistakes;
-use domain::problem::{Problem, Retry, Warning};
+use domain::problem::{Problem, Reason, Retry, Warning};
 use domain::queue::Depth;
 use domain::source::SourceKey;
 
@@ -269,6 +269,9 @@ impl Run<'_> {
         if let Some(discovered) = self.report.discovered {
             metrics.secrets_discovered(key, discovered);
         }
+        let is_conflict = |problem: &Problem| problem.reason() == Reason::OwnershipConflict;
+        let problems = self.report.problems.iter();
+        metrics.ownership_conflicts(key, problems.filter(|(_, problem)| is_conflict(problem)).count());
         for (_, problem) in &self.report.problems {
             match problem {
                 Problem::MissingSecret { .. } => metrics.secret_not_found(&key.namespace),

@@ -28,13 +28,21 @@ fn a_renamed_deployment_takes_its_documents_along() {
     scene.secret("db", &[("k", "v")]);
     let annotations = ours(&[("path", &scene.path("app"))]);
     scene.deployment("old", annotations.clone(), env_from(&["db"]));
-    let _operator = scene.start();
+    let operator = scene.start();
+    let conflicts = |resource| {
+        let labels = [("namespace", scene.ns.as_str()), ("resource", resource)];
+        operator
+            .metrics()
+            .value("vault_sync_operator_ownership_conflicts", &labels)
+    };
     scene.doc("app/db").becomes(json!({"k": "v"}));
     scene.deployment("new", annotations, env_from(&["db"]));
     scene.event("new", "OwnershipConflict", &["old"]);
+    assert_eq!(conflicts("new"), Some(1.0));
     scene.delete("Deployment", "old");
     scene.vanishes("Deployment", "old");
     scene.event("new", "Synced", &["app/db"]);
+    assert_eq!(conflicts("new"), Some(0.0));
     scene.doc("app/db").holds(json!({"k": "v"})).is_at_version(1);
 }
 
