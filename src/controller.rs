@@ -9,7 +9,8 @@ use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use futures_util::FutureExt as _;
 use parking_lot::{Mutex, MutexGuard};
@@ -145,7 +146,7 @@ impl Controller {
                 Next::Wait(None) => woken.await,
                 Next::Wait(Some(at)) => {
                     // Whichever comes first; either way, look again.
-                    let _ = tokio::time::timeout_at((self.born + at).into(), woken).await;
+                    let _ = tokio::time::timeout_at(self.born + at, woken).await;
                 }
             }
         }
@@ -268,7 +269,7 @@ impl Controller {
     /// A Vault that takes requests and answers none would be noticed only when they time out, and until then nobody
     /// would be told.
     async fn find_out_whether_vault_hangs(&self, key: &SourceKey, reconciler: &Reconciler) {
-        if let Err(error) = reconciler.vault.health(tokio::time::Instant::now()).await {
+        if let Err(error) = reconciler.vault.health(Instant::now()).await {
             self.outage.begin();
             reconciler.tell_waiting(key, &format!("Vault cannot be used now: {error}"));
         }

@@ -10,7 +10,7 @@ mod limit;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -20,11 +20,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Api, PostParams};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::backoff::Backoff;
 use crate::kube::{Error, call_within};
 use crate::metrics::Metrics;
+use crate::outside::Clock;
 use domain::problem::Reason;
 use domain::source::{Kind, SourceKey};
 use limit::Limits;
@@ -61,6 +62,7 @@ pub struct Events {
     waiting: mpsc::Sender<Event>,
     limits: Arc<Mutex<Limits>>,
     instance: Arc<str>,
+    clock: Clock,
     metrics: Metrics,
 }
 
@@ -73,12 +75,13 @@ pub struct Writer {
 
 impl Events {
     /// `instance` is the pod's name. Whoever calls this runs the writer too.
-    pub fn new(client: kube::Client, instance: &str, metrics: Metrics) -> (Self, Writer) {
+    pub fn new(client: kube::Client, instance: &str, clock: Clock, metrics: Metrics) -> (Self, Writer) {
         let (sender, receiver) = mpsc::channel(MOST_WAITING);
         let events = Self {
             waiting: sender,
             limits: Arc::new(Mutex::new(Limits::new(Instant::now()))),
             instance: cut(instance, LONGEST_INSTANCE).into(),
+            clock,
             metrics: metrics.clone(),
         };
         (
@@ -118,7 +121,7 @@ impl Events {
             .limits
             .lock()
             .allow(uid, note.reason.is_told_once(), Instant::now());
-        let now = jiff::Timestamp::now();
+        let now = self.clock.now();
         let taken = allowed
             && self
                 .waiting
@@ -317,7 +320,7 @@ mod tests {
         let client = kube::Client::try_from(nowhere).unwrap();
         let mut registry = prometheus_client::registry::Registry::default();
         let metrics = Metrics::register(&mut registry);
-        let (events, mut writer) = Events::new(client, "op-0", metrics);
+        let (events, mut writer) = Events::new(client, "op-0", Clock::system(), metrics);
         let note = |round: usize| Note {
             reason: Reason::SyncFailed,
             text: format!("failure {round}"),

@@ -25,7 +25,7 @@ use domain::settings::Discover;
 use domain::source::{Kind, Source, SourceKey};
 use domain::value::{Payload, Value};
 
-pub use wire::{Left, Life, WATCH_SECONDS, limited, listening};
+pub use wire::{Connect, Left, Life, WATCH_SECONDS, http, limited, listening};
 
 /// Longer than any call should take, shorter than anybody's patience.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -157,12 +157,12 @@ fn in_words(error: &dyn std::error::Error) -> String {
 
 /// A client for the cluster of [`configure`].
 pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, String> {
-    client(configure(kubeconfig).await?)
+    client(http(configure(kubeconfig).await?))
 }
 
 /// A client on the current runtime. Each of its waits on the wire ends.
-pub fn client(config: kube::Config) -> Result<Client, String> {
-    wire::client(config).map_err(|error| format!("cannot build a Kubernetes client: {error}"))
+pub fn client(connect: Connect) -> Result<Client, String> {
+    wire::client(connect).map_err(|error| format!("cannot build a Kubernetes client: {error}"))
 }
 
 /// Finds the cluster: the given kubeconfig, `KUBECONFIG`, in-cluster, `~/.kube/config`.

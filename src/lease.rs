@@ -24,7 +24,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::kube::{Error, call_within};
+use crate::kube::{Connect, Error, call_within};
+use crate::outside::{Aside, Clock};
 pub use domain::election::Timing;
 use domain::election::{self, Decision, Sighting, Term, View};
 
@@ -120,6 +121,7 @@ pub struct Lease {
     namespace: String,
     me: String,
     timing: Timing,
+    clock: Clock,
     /// The zero of the times that `election` sees.
     zero: Instant,
     /// The object as last read, and since when it has looked like that.
@@ -132,13 +134,14 @@ pub struct Lease {
 
 impl Lease {
     /// A candidate called `identity` (see [`identity`]) for the Lease in `namespace`.
-    pub fn new(client: kube::Client, namespace: &str, identity: String, timing: Timing) -> Self {
+    pub fn new(client: kube::Client, namespace: &str, identity: String, clock: Clock) -> Self {
         let zero = Instant::now();
         Self {
             api: Api::namespaced(client, namespace),
             namespace: namespace.to_owned(),
             me: identity,
-            timing,
+            timing: Timing::default(),
+            clock,
             zero,
             object: None,
             seen: None,
@@ -201,44 +204,35 @@ impl Lease {
         })
     }
 
-    /// Renews the Lease, which is ours, in a thread of its own from now on. `connect` makes the client for it there.
-    pub fn hold(mut self, connect: impl FnOnce() -> Result<kube::Client, String> + Send + 'static) -> Held {
+    /// Renews the Lease, which is ours, from now on, `aside` of all other work. `connect` makes the client for
+    /// it there.
+    pub fn hold(mut self, connect: Connect, aside: &Aside) -> Held {
         let (ended, ends) = oneshot::channel();
         let (give_up, told) = oneshot::channel();
         let (tenure, term) = (self.tenure.clone(), self.term());
         let renew = async move {
-            match connect() {
-                Ok(client) => self.api = Api::namespaced(client, &self.namespace),
-                Err(error) => return Some(Lost::Thread(error)),
-            }
-            tokio::select! {
-                lost = self.renew() => Some(lost),
-                told = told => {
-                    // Nobody asks for it when the process ends with work under way: then it lapses.
-                    if told.is_ok() {
-                        self.release().await;
+            let lost = match crate::kube::client(connect) {
+                Ok(client) => {
+                    self.api = Api::namespaced(client, &self.namespace);
+                    tokio::select! {
+                        lost = self.renew() => Some(lost),
+                        told = told => {
+                            // Nobody asks for it when the process ends with work under way: then it lapses.
+                            if told.is_ok() {
+                                self.release().await;
+                            }
+                            None
+                        }
                     }
-                    None
                 }
+                Err(error) => Some(Lost::Thread(error)),
+            };
+            if let Some(lost) = lost {
+                // Nobody listens any more when the process ends.
+                let _ = ended.send(lost);
             }
         };
-        let begun = std::thread::Builder::new()
-            .name("lease".to_owned())
-            .spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                let lost = match runtime {
-                    Ok(runtime) => runtime.block_on(renew),
-                    Err(error) => Some(Lost::Thread(error.to_string())),
-                };
-                if let Some(lost) = lost {
-                    // Nobody listens any more when the process ends.
-                    let _ = ended.send(lost);
-                }
-            });
-        if let Err(error) = begun {
-            // Both ends of the thread are gone with it: `Held::lost` says so.
-            tracing::error!(%error, "cannot start the thread that renews the lease");
-        }
+        aside.run("lease", Box::pin(renew));
         Held {
             tenure,
             term,
@@ -301,7 +295,7 @@ impl Lease {
         let spec = object.spec.get_or_insert_default();
         spec.holder_identity = Some(String::new());
         spec.lease_duration_seconds = Some(1);
-        spec.renew_time = Some(now());
+        spec.renew_time = Some(self.now());
         let params = PostParams::default();
         self.call("release", self.api.replace(NAME, &params, &object))
             .await?;
@@ -320,6 +314,11 @@ impl Lease {
 
     fn holder(&self) -> Option<String> {
         self.object.as_ref().and_then(holder).map(ToOwned::to_owned)
+    }
+
+    /// For people and other programs; nothing here decides by it.
+    fn now(&self) -> MicroTime {
+        MicroTime(self.clock.now())
     }
 
     fn elapsed(&self) -> Duration {
@@ -374,11 +373,11 @@ impl Lease {
 
     fn spec(&self, acquired: Option<MicroTime>, transitions: i32) -> LeaseSpec {
         LeaseSpec {
-            acquire_time: Some(acquired.unwrap_or_else(now)),
+            acquire_time: Some(acquired.unwrap_or_else(|| self.now())),
             holder_identity: Some(self.me.clone()),
             lease_duration_seconds: Some(i32::try_from(self.timing.lease.as_secs()).unwrap_or(i32::MAX)),
             lease_transitions: Some(transitions),
-            renew_time: Some(now()),
+            renew_time: Some(self.now()),
             ..LeaseSpec::default()
         }
     }
@@ -421,11 +420,6 @@ impl Held {
 
 fn holder(object: &Object) -> Option<&String> {
     object.spec.as_ref()?.holder_identity.as_ref()
-}
-
-/// For people and other programs; nothing here decides by it.
-fn now() -> MicroTime {
-    MicroTime(jiff::Timestamp::now())
 }
 
 fn view(object: &Object) -> View {

@@ -14,6 +14,7 @@ pub mod lease;
 pub mod ledger;
 pub mod metrics;
 pub mod mounts;
+pub mod outside;
 pub mod readiness;
 pub mod reconcile;
 pub mod run;

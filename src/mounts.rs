@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use crate::vault::{self, ErrorKind, MountAnswer, Vault};
 use domain::document::{KvVersion, Mount};

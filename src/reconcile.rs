@@ -18,7 +18,8 @@ mod tell;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use crate::events::Events;
 use crate::kube::{self, Kube};
@@ -26,6 +27,7 @@ use crate::lease::Tenure;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::mounts::Mounts;
+use crate::outside::Clock;
 use crate::vault::{self, Vault};
 use domain::annotations::Ask;
 use domain::document::{DocumentId, KvVersion, Mount};
@@ -121,6 +123,8 @@ pub struct Reconciler {
     pub nothing_is_wanted: bool,
     /// Until when we may write.
     pub tenure: Tenure,
+    /// For what others wrote a time on.
+    pub clock: Clock,
     /// `--cleanup-timeout`.
     pub cleanup_timeout: Duration,
     /// `--resync-interval`.
@@ -353,7 +357,7 @@ impl Reconciler {
     /// deletion by the API server's clock; should that differ from ours, from when we first saw it, so that
     /// nobody waits longer.
     fn time_left(&self, key: &SourceKey, uid: &str, begun: i64) -> Duration {
-        let by_clocks = Duration::from_secs(u64::try_from(now() - begun).unwrap_or(0));
+        let by_clocks = Duration::from_secs(u64::try_from(self.clock.seconds() - begun).unwrap_or(0));
         let waited = by_clocks.max(self.notes.seen_deleting(key, uid));
         self.cleanup_timeout.saturating_sub(waited)
     }
@@ -397,12 +401,6 @@ impl Reconciler {
         let latest = unanswered.max(inherited)? + self.late_window;
         (latest > Instant::now()).then_some(latest)
     }
-}
-
-/// Seconds since 1970, by our clock.
-pub(crate) fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// One pass over one source.
@@ -541,7 +539,7 @@ impl<'a> Run<'a> {
         let doubts = self.report.doubts_vault();
         if doubts > self.doubts && !self.vault_is_down {
             self.doubts = doubts;
-            self.vault_is_down = self.on.vault.health(tokio::time::Instant::now()).await.is_err();
+            self.vault_is_down = self.on.vault.health(Instant::now()).await.is_err();
         }
     }
 

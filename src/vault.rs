@@ -2,7 +2,7 @@
 //!
 //! The only module that knows Vault's HTTP API. It decides nothing about documents and remembers
 //! none; its callers do not see HTTP, tokens or JSON. Behind this facade:
-//! `setup` (settings → HTTP client) → `transport` (requests and replies) → `session` and `token` (the login) →
+//! `setup` (settings → HTTP client) → `wire` → `transport` (requests and replies) → `session` and `token` (the login) →
 //! `kv` and `mounts` (what is asked, and what replies mean), with `error`, `pace` and `pulse` (how often) beside them.
 
 mod error;
@@ -18,6 +18,7 @@ mod setup;
 mod test_server;
 mod token;
 mod transport;
+mod wire;
 
 use std::sync::Arc;
 
@@ -39,6 +40,7 @@ use session::Session;
 pub use setup::{Settings, SetupError};
 pub use transport::Left;
 use transport::{Plain, Reply, Transport};
+pub use wire::{Broken, Wire};
 
 /// Is told what happens, for metrics. Must not block.
 pub trait Observer: Send + Sync {
@@ -48,15 +50,26 @@ pub trait Observer: Send + Sync {
     fn up(&self, up: bool);
 }
 
+/// The wire by HTTP, with the address, TLS and proxy of these settings. The process's default rustls provider must
+/// be installed.
+pub fn http(settings: &Settings) -> Result<Arc<dyn Wire>, SetupError> {
+    Ok(Arc::new(wire::Http::new(settings.clone())?))
+}
+
 /// Vault. Cheap to clone; all clones share one session.
 #[derive(Clone)]
 pub struct Vault(Arc<Session>);
 
 impl Vault {
     /// Prepares everything and sends nothing. [`Vault::maintain`] must run for any call but
-    /// [`Vault::health`] to succeed. The process's default rustls provider must be installed.
-    pub fn new(settings: Settings, observer: Arc<dyn Observer>) -> Result<Self, SetupError> {
-        Ok(Self(Arc::new(Session::new(Transport::new(settings, observer)?))))
+    /// [`Vault::health`] to succeed.
+    pub fn new(
+        settings: Settings,
+        wire: Arc<dyn Wire>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, SetupError> {
+        let transport = Transport::over(wire, settings, observer)?;
+        Ok(Self(Arc::new(Session::new(transport))))
     }
 
     /// Asks which mount a path belongs to; the path is as people write it, `secret/data/app` or

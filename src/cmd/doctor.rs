@@ -44,7 +44,8 @@ pub async fn doctor(config: Config, what: &Doctor) -> Result<(), Error> {
         }
     };
     let cluster = in_kubernetes(&config, &client, &mut findings).await;
-    let vault = Vault::new(config.vault.clone(), Arc::new(Unseen))
+    let vault = vault::http(&config.vault)
+        .and_then(|wire| Vault::new(config.vault.clone(), wire, Arc::new(Unseen)))
         .map_err(|error| Error::Setup(error.to_string()))?;
     let stop = CancellationToken::new();
     let session = tokio::spawn({

@@ -19,11 +19,13 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Config, Release};
-use crate::kube::{self as ours, Kube, WATCH_SECONDS, Workload, call, configure, resource, source};
+use crate::kube::{
+    self as ours, Connect, Kube, WATCH_SECONDS, Workload, call, configure, http, resource, source,
+};
 use crate::lease::{self, Held, Lease};
 use crate::ledger;
+use crate::outside::{Aside, Clock};
 use crate::run::{self, Duty, Error};
-use domain::election::Timing;
 use domain::source::{Kind, Source};
 
 /// Objects in one page of a list.
@@ -47,7 +49,8 @@ async fn let_go(mut config: Config, what: &Release) -> Result<(), Error> {
     let cluster = configure(config.kubeconfig.as_deref())
         .await
         .map_err(Error::Setup)?;
-    let client = ours::client(cluster.clone()).map_err(Error::Setup)?;
+    let connect = http(cluster);
+    let client = ours::client(connect.clone()).map_err(Error::Setup)?;
     if let Some(name) = &what.scale_down {
         scale_down(&client, &config.namespace, name).await?;
     }
@@ -57,7 +60,7 @@ async fn let_go(mut config: Config, what: &Release) -> Result<(), Error> {
         config.health_probe_bind_address = None;
         run::run(config.clone(), Duty::ClearOut).await?;
     }
-    let lease = lead(&client, cluster, &config).await;
+    let lease = lead(&client, connect, &config).await;
     take_finalizers_off(&client, &config).await?;
     if what.forget {
         forget(&client, &config.namespace).await?;
@@ -158,16 +161,16 @@ async fn scale_down(client: &kube::Client, namespace: &str, name: &str) -> Resul
 }
 
 /// Waits until no other writes. `None`: there is no election to win.
-async fn lead(client: &kube::Client, cluster: kube::Config, config: &Config) -> Option<Held> {
+async fn lead(client: &kube::Client, connect: Connect, config: &Config) -> Option<Held> {
     if !config.leader_elect {
         return None;
     }
     let identity = lease::identity(&config.instance);
-    let mut lease = Lease::new(client.clone(), &config.namespace, identity, Timing::default());
+    let mut lease = Lease::new(client.clone(), &config.namespace, identity, Clock::system());
     lease
         .acquire(&CancellationToken::new(), |_| ())
         .await
-        .then(|| lease.hold(move || ours::client(cluster)))
+        .then(|| lease.hold(connect, &Aside::thread()))
 }
 
 async fn take_finalizers_off(client: &kube::Client, config: &Config) -> Result<(), Error> {

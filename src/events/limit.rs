@@ -1,7 +1,8 @@
 //! How many Events a source may have: token buckets, with time as an argument.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Events that a source may have at once.
 const BURST: u32 = 10;

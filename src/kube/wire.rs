@@ -33,13 +33,21 @@ const SUSPECT_AFTER: Duration = Duration::from_secs(3);
 /// A connection is there within this time, TLS included.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
-/// A client whose waits end.
-pub(super) fn client(mut config: Config) -> Result<Client, kube::Error> {
+/// Makes a client with connections of its own, on the current runtime. A test's may lead to a server of its own.
+pub type Connect = Arc<dyn Fn() -> Result<Client, kube::Error> + Send + Sync>;
+
+/// Connects by HTTP to the cluster of this configuration.
+pub fn http(mut config: Config) -> Connect {
     config.connect_timeout = Some(CONNECT_WITHIN);
-    let namespace = config.default_namespace.clone();
-    let pool = Client::try_from(config.clone())?;
+    Arc::new(move || Client::try_from(config.clone()))
+}
+
+/// A client whose waits end.
+pub(super) fn client(connect: Connect) -> Result<Client, kube::Error> {
+    let pool = connect()?;
+    let namespace = pool.default_namespace().to_owned();
     let wire = Wire(Arc::new(Pool {
-        config,
+        connect,
         now: Mutex::new((0, pool)),
     }));
     Ok(Client::new(wire, namespace))
@@ -47,7 +55,7 @@ pub(super) fn client(mut config: Config) -> Result<Client, kube::Error> {
 
 /// The connections in use.
 struct Pool {
-    config: Config,
+    connect: Connect,
     /// Counts the pools, so that many who find one dead replace it once.
     now: Mutex<(u64, Client)>,
 }
@@ -63,7 +71,7 @@ impl Pool {
         if now.0 != number {
             return;
         }
-        match Client::try_from(self.config.clone()) {
+        match (self.connect)() {
             Ok(client) => *now = (number + 1, client),
             Err(error) => {
                 tracing::warn!(%error, "cannot build a new client for Kubernetes; the old one stays");

@@ -1,7 +1,7 @@
 //! Bringing wanted documents to Vault: ledger, finalizer, write, claim; in this order.
 
 use super::report::{of_kubernetes, of_ledger};
-use super::{Moved, Requeue, Run, Stop, now};
+use super::{Moved, Requeue, Run, Stop};
 use crate::vault::{self, ErrorKind};
 use domain::annotations::Ask;
 use domain::desired::{Assembled, Wanted};
@@ -266,13 +266,14 @@ impl Run<'_> {
     }
 
     fn wish<'s>(&self, source: &'s Source, ask: &Ask, id: &DocumentId, seen: &Seen) -> Wish<'s> {
+        let ours = self.on.clock.seconds();
         Wish {
             holder: &source.key,
             uid: &source.uid,
             deletion: self.deletion(ask),
             // By Vault's clock, with whose time of a document's creation it will be compared.
             // Where that is ahead of ours, it may be another server's in between: earlier lets in nobody else.
-            now: self.on.vault.clock().map_or_else(now, |vaults| vaults.min(now())),
+            now: self.on.vault.clock().map_or(ours, |vaults| vaults.min(ours)),
             base: seen.base(),
             unsettled: self.gathered.unsettled.contains_key(id),
         }

@@ -1,9 +1,10 @@
 //! Taking documents away: of a source that is gone, and those that a source no longer wants.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use super::report::{of_kubernetes, of_ledger};
-use super::{Moved, Requeue, Run, now};
+use super::{Moved, Requeue, Run};
 use crate::mounts::Fault;
 use crate::vault::{self, ErrorKind};
 use domain::document::{Claim, DocumentId, KvVersion, Mount};
@@ -128,7 +129,7 @@ impl Run<'_> {
                 if entry.state == State::Written {
                     let entry = LedgerEntry {
                         state: State::Deleting,
-                        since: now(),
+                        since: self.on.clock.seconds(),
                         deletion,
                         ..entry.clone()
                     };

@@ -3,9 +3,9 @@
 mod locks;
 
 use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use locks::Guard;
 pub use locks::Locks;
@@ -374,7 +374,7 @@ impl Reconciler {
             };
             if let Err(problem @ Problem::Vault { down: true, .. }) = &looked
                 && down.is_none()
-                && self.vault.health(tokio::time::Instant::now()).await.is_err()
+                && self.vault.health(Instant::now()).await.is_err()
             {
                 down = Some(problem.clone());
             }

@@ -1,7 +1,7 @@
 //! A second memory beside the ledger: the claims. Should the ledger be lost while a source goes, the
 //! documents at its path that carry exactly its claim are still known to be its own.
 
-use super::{Run, now};
+use super::Run;
 use domain::annotations::Ask;
 use domain::ledger::{LedgerEntry, State};
 use domain::plan::proof;
@@ -26,7 +26,7 @@ impl Run<'_> {
                     holder: source.key.clone(),
                     uid: source.uid.clone(),
                     state: State::Written,
-                    since: now(),
+                    since: on.clock.seconds(),
                     deletion: ask.deletion.unwrap_or(on.settings.deletion),
                     base: 0,
                     adopted: claim.adopted,

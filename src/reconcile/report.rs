@@ -1,6 +1,7 @@
 //! What a pass has found out, what follows from it for the next one, and metrics. How people are told: [`super::tell`].
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use super::tell::{HeldBack, Line};
 use super::{Outcome, Requeue, Run};

@@ -8,9 +8,8 @@ use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, Tasks};
+use super::{Error, Operator, Tasks};
 use crate::admin::{self, Checks, KubernetesReviewer};
-use crate::cli::Config;
 use crate::events::{Events, Note};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
@@ -18,14 +17,8 @@ use crate::vault::{self, Vault};
 use domain::problem::Reason;
 
 /// The listeners for metrics and probes.
-pub(super) async fn start(
-    config: &Config,
-    registry: Registry,
-    client: &::kube::Client,
-    vault: &Vault,
-    (metrics, readiness): (&Metrics, &Readiness),
-    tasks: &mut Tasks,
-) -> Result<(), Error> {
+pub(super) async fn start(operator: &Operator, registry: Registry, tasks: &mut Tasks) -> Result<(), Error> {
+    let Operator { config, client, .. } = operator;
     // They serve until the process ends, also while it drains.
     let never = CancellationToken::new();
     if let Some(address) = &config.metrics_bind_address {
@@ -42,7 +35,7 @@ pub(super) async fn start(
     if let Some(address) = &config.health_probe_bind_address {
         let listener = admin::bind("--health-probe-bind-address", address).await?;
         let pod = config.pod_uid.as_ref().map(|uid| {
-            let (events, writer) = Events::new(client.clone(), &config.instance, metrics.clone());
+            let (events, writer) = operator.events();
             tasks.spawn(async move {
                 writer.run().await;
                 Err(Error::Ended("the writer of our pod's Events has ended".into()))
@@ -56,8 +49,8 @@ pub(super) async fn start(
             }
         });
         let probe = Probe {
-            vault: vault.clone(),
-            readiness: readiness.clone(),
+            vault: operator.vault.clone(),
+            readiness: operator.readiness.clone(),
             pod,
         };
         let serving = admin::serve_health(listener, Arc::new(probe), never);

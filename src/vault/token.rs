@@ -73,8 +73,8 @@ pub(super) async fn log_in(transport: &Transport, generation: u64) -> Result<Tok
     let path = login_path(settings);
     let call = Call::new(Operation::Login, path.clone());
     transport.refresh();
-    let file = tokio::fs::read_to_string(&settings.token_file)
-        .await
+    // A small file in memory: a thread for it would cost more than the read.
+    let file = std::fs::read_to_string(&settings.token_file)
         .map(Zeroizing::new)
         .map_err(|error| {
             let why = format!(

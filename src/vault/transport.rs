@@ -1,5 +1,5 @@
-//! Sends requests and brings replies: URL, headers, limits, quick retries of reads, and a client
-//! that is built anew when its certificates change. Knows no login, and not what replies mean.
+//! Sends requests and brings replies: URL, headers, limits, quick retries of reads. Knows no login, and not what
+//! replies mean.
 //!
 //! Requests are rustify [`Endpoint`]s, vaultrs' where no secret is in them. They are not run by
 //! `Endpoint::exec`: that drops the body of an error reply, which holds the version of a deleted
@@ -7,12 +7,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::RwLock;
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Method, Url};
+use reqwest::{Method, Url};
 use rustify::endpoint::Endpoint;
 use rustify::enums::{RequestMethod, RequestType, ResponseType};
 use rustify::errors::ClientError;
@@ -26,6 +25,7 @@ use super::Observer;
 use super::error::{Call, Error, ErrorKind, Operation, one_line, quotes};
 use super::pace::Pace;
 use super::setup::{self, Settings, SetupError};
+use super::wire::{Broken, Wire};
 use crate::backoff::fraction;
 
 /// Longest reply that is read, in bytes. Vault's own limit for a request is 32 MiB, for an entry
@@ -49,7 +49,7 @@ pub(super) struct Transport {
     namespace: Option<HeaderValue>,
     pace: Pace,
     large: Arc<Semaphore>,
-    client: RwLock<Built>,
+    wire: Arc<dyn Wire>,
     /// How much longer something may be changed; `None`: for ever.
     left: OnceLock<Left>,
     /// The latest time that a reply told, in seconds since 1970; 0: none has.
@@ -61,18 +61,9 @@ pub(super) struct Transport {
 /// How much longer something may be changed; `None`: for ever.
 pub type Left = Arc<dyn Fn() -> Option<Duration> + Send + Sync>;
 
-/// A client with its connections.
-struct Built {
-    client: Client,
-    /// When its files were changed.
-    stamp: Vec<Option<SystemTime>>,
-    /// Counts the clients, so that many who find their connections dead replace them once.
-    number: u64,
-}
-
 /// A request that has no answer yet. Its caller may lose patience, and just drop it.
 struct Waiting<'a> {
-    transport: &'a Transport,
+    wire: &'a dyn Wire,
     number: u64,
     began: Instant,
     answered: bool,
@@ -81,24 +72,29 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if !self.answered && self.began.elapsed() >= SUSPECT_AFTER {
-            self.transport.reconnect(self.number);
+            self.wire.reconnect(self.number);
         }
     }
 }
 
 impl Transport {
+    /// A transport by HTTP.
+    #[cfg(test)]
     pub(super) fn new(settings: Settings, observer: Arc<dyn Observer>) -> Result<Self, SetupError> {
-        let stamp = setup::stamp(&settings);
+        Self::over(super::http(&settings)?, settings, observer)
+    }
+
+    pub(super) fn over(
+        wire: Arc<dyn Wire>,
+        settings: Settings,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, SetupError> {
         Ok(Self {
             base: setup::base(&settings)?,
             namespace: setup::namespace(&settings)?,
             pace: Pace::new(settings.max_rps),
             large: Arc::new(Semaphore::new(1)),
-            client: RwLock::new(Built {
-                client: setup::client(&settings)?,
-                stamp,
-                number: 0,
-            }),
+            wire,
             left: OnceLock::new(),
             settings,
             observer,
@@ -169,10 +165,6 @@ impl Transport {
         token: Option<&HeaderValue>,
         patience: Duration,
     ) -> (Result<Reply, Error>, bool) {
-        let (number, client) = {
-            let built = self.client.read();
-            (built.number, built.client.clone())
-        };
         let (request, body) = match self.request(call, endpoint, token) {
             Ok(request) => request,
             Err(error) => return (Err(error), false),
@@ -188,13 +180,13 @@ impl Transport {
         };
         let (method, path) = (request.method().clone(), request.url().path().to_owned());
         let mut waiting = Waiting {
-            transport: self,
-            number,
+            wire: self.wire.as_ref(),
+            number: self.wire.number(),
             began: Instant::now(),
             answered: false,
         };
-        let outcome = self.exchange(call, &client, request, patience).await;
-        let timed_out = outcome.as_ref().is_err_and(reqwest::Error::is_timeout);
+        let outcome = self.exchange(call, request, patience).await;
+        let timed_out = outcome.as_ref().is_err_and(|broken| broken.timed_out);
         waiting.answered = !timed_out;
         let ms = u64::try_from(waiting.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         drop(waiting);
@@ -208,29 +200,20 @@ impl Transport {
                 let reply = reply.map(|reply| reply.watched_for([token, confidential(call, &body)]));
                 (reply, false)
             }
-            Err(error) => {
-                let message = if timed_out {
-                    "timed out".to_owned()
-                } else {
-                    setup::in_words(&error)
-                };
+            Err(Broken {
+                mut message, unsent, ..
+            }) => {
                 // A server that speaks TLS breaks the connection, often before its complaint can be read.
-                let message = if self.base.scheme() == "http"
-                    && self.clock().is_none()
-                    && !timed_out
-                    && !error.is_connect()
-                {
-                    format!("{message}; if the port speaks TLS, give https:// in --vault-addr (VAULT_ADDR)")
-                } else {
-                    message
-                };
+                if self.base.scheme() == "http" && self.clock().is_none() && !timed_out && !unsent {
+                    message += "; if the port speaks TLS, give https:// in --vault-addr (VAULT_ADDR)";
+                }
                 let lost = Error {
-                    outcome_unknown: call.operation.writes() && !error.is_connect() && !error.is_builder(),
+                    outcome_unknown: call.operation.writes() && !unsent,
                     ..Error::new(ErrorKind::Unreachable, call, one_line(&message))
                 };
                 tracing::debug!(%method, path, ms, error = lost.message, "called Vault without an answer");
                 // Not only when it cannot connect: in TLS 1.3, a client certificate is refused after that.
-                self.refresh();
+                self.wire.refresh();
                 (Err(lost), timed_out)
             }
         }
@@ -245,16 +228,15 @@ impl Transport {
     async fn exchange(
         &self,
         call: &Call,
-        client: &Client,
         mut request: reqwest::Request,
         patience: Duration,
-    ) -> Result<Result<Reply, Error>, reqwest::Error> {
+    ) -> Result<Result<Reply, Error>, Broken> {
         *request.timeout_mut() = Some(patience);
-        let response = client.execute(request).await?;
+        let response = self.wire.carry(request).await?;
         if let Some(date) = date(&response) {
             self.clock.store(date, Ordering::Relaxed);
         }
-        self.read(call, response).await
+        Ok(self.read(call, response).await?)
     }
 
     fn request<E: Endpoint>(
@@ -365,47 +347,9 @@ impl Transport {
         }))
     }
 
-    /// Builds the client anew if a file of its settings has changed. While the new one is not
-    /// usable (half written), the old one goes on.
+    /// Takes new certificates into use, if there are any.
     pub(super) fn refresh(&self) {
-        let stamp = setup::stamp(&self.settings);
-        let number = {
-            let built = self.client.read();
-            if built.stamp == stamp {
-                return;
-            }
-            built.number
-        };
-        match self.rebuild(number, stamp) {
-            Ok(()) => tracing::info!("certificates for Vault have changed and are in use"),
-            Err(error) => {
-                tracing::warn!(%error, "certificates for Vault have changed and are not usable yet");
-            }
-        }
-    }
-
-    /// From now on requests go out on new connections. Those under way stay where they are.
-    fn reconnect(&self, number: u64) {
-        // Files that are not usable now are complained about elsewhere.
-        let _ = self.rebuild(number, setup::stamp(&self.settings));
-    }
-
-    /// Puts a new client in the place of the one with this number, if it still has it.
-    fn rebuild(&self, number: u64, stamp: Vec<Option<SystemTime>>) -> Result<(), SetupError> {
-        let current = || self.client.read().number;
-        if current() != number {
-            return Ok(());
-        }
-        let client = setup::client(&self.settings)?;
-        let mut built = self.client.write();
-        if built.number == number {
-            *built = Built {
-                client,
-                stamp,
-                number: number + 1,
-            };
-        }
-        Ok(())
+        self.wire.refresh();
     }
 }
 

@@ -1,0 +1,82 @@
+//! What lies outside of the operator: Kubernetes, Vault, the clock on the wall, and a thread for the lease. A test
+//! can put a world of its own in their places; nothing else in the operator knows which it is.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use crate::kube::Connect;
+use crate::vault::Wire;
+
+/// All that is outside.
+#[derive(Clone)]
+pub struct Outside {
+    /// The way to Kubernetes.
+    pub kubernetes: Connect,
+    /// The way to Vault.
+    pub vault: Arc<dyn Wire>,
+    /// The clock on the wall. How long things take is measured by tokio's.
+    pub clock: Clock,
+    /// Where the lease is renewed.
+    pub aside: Aside,
+}
+
+/// A clock on the wall. It may be wrong, and be set: what must not depend on that goes by tokio's.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> jiff::Timestamp + Send + Sync>);
+
+impl Clock {
+    /// The machine's.
+    pub fn system() -> Self {
+        Self::new(jiff::Timestamp::now)
+    }
+
+    /// One that tells this time.
+    pub fn new(now: impl Fn() -> jiff::Timestamp + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    /// The time.
+    pub fn now(&self) -> jiff::Timestamp {
+        (self.0)()
+    }
+
+    /// The time in whole seconds since 1970.
+    pub fn seconds(&self) -> i64 {
+        self.now().as_second()
+    }
+}
+
+/// Runs what no other work may delay.
+#[derive(Clone)]
+pub struct Aside(Arc<dyn Fn(&'static str, BoxFuture<'static, ()>) + Send + Sync>);
+
+impl Aside {
+    /// In a thread of its own, with a runtime of its own.
+    pub fn thread() -> Self {
+        Self::new(|name, work| {
+            let thread = std::thread::Builder::new().name(name.to_owned());
+            let begun = thread.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                match runtime {
+                    Ok(runtime) => runtime.block_on(work),
+                    Err(error) => tracing::error!(%error, name, "cannot start a runtime"),
+                }
+            });
+            // What it was to do is dropped, and whoever waits for it learns that.
+            if let Err(error) = begun {
+                tracing::error!(%error, name, "cannot start a thread");
+            }
+        })
+    }
+
+    /// In this way. What it is given has a name, and ends by itself.
+    pub fn new(run: impl Fn(&'static str, BoxFuture<'static, ()>) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(run))
+    }
+
+    /// Runs this.
+    pub fn run(&self, name: &'static str, work: BoxFuture<'static, ()>) {
+        (self.0)(name, work);
+    }
+}
