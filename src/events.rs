@@ -24,8 +24,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::backoff::Backoff;
 use crate::kube::{Error, call_within};
+use crate::machine::Clock;
 use crate::metrics::Metrics;
-use crate::outside::Clock;
 use domain::problem::Reason;
 use domain::source::{Kind, SourceKey};
 use limit::Limits;

@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::kube::{Connect, Error, call_within};
-use crate::outside::{Aside, Clock};
+use crate::machine::{Aside, Clock};
 pub use domain::election::Timing;
 use domain::election::{self, Decision, Sighting, Term, View};
 

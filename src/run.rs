@@ -21,8 +21,8 @@ use crate::events::{Events, Writer};
 use crate::kube;
 use crate::lease;
 use crate::ledger::CommitError;
+use crate::machine::{Aside, Clock};
 use crate::metrics::Metrics;
-use crate::outside::{Aside, Clock, Outside};
 use crate::readiness::Readiness;
 use crate::vault::{self, Vault};
 use domain::policy::{Policy, Rule};
@@ -59,6 +59,19 @@ pub enum Duty {
     /// Nothing is wanted any more: all that the ledger names goes, each as its deletion policy says. Ends
     /// when that is done.
     ClearOut,
+}
+
+/// What is outside of the operator. A simulation puts a world of its own there; nothing else knows which it is.
+#[derive(Clone)]
+pub struct Outside {
+    /// The way to Kubernetes.
+    pub kubernetes: kube::Connect,
+    /// The way to Vault.
+    pub vault: Arc<dyn vault::Wire>,
+    /// The clock on the wall. How long things take is measured by tokio's.
+    pub clock: Clock,
+    /// Where the lease is renewed.
+    pub aside: Aside,
 }
 
 /// Runs the operator until a signal, a failure, or the end of its duty.

@@ -24,7 +24,7 @@ use crate::kube::{
 };
 use crate::lease::{self, Held, Lease};
 use crate::ledger;
-use crate::outside::{Aside, Clock};
+use crate::machine::{Aside, Clock};
 use crate::run::{self, Duty, Error};
 use domain::source::{Kind, Source};
 

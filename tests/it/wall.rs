@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The table of docs/architecture.md: a module, and those of ours that it may use. `run` and `main`,
 /// which wire everything, may use all.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 16] = [
     ("cli", &["telemetry", "vault"]),
     (
         "controller",
@@ -23,22 +23,25 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ),
     (
         "cmd",
-        &["cli", "kube", "lease", "ledger", "mounts", "run", "vault"],
+        &[
+            "cli", "kube", "lease", "ledger", "machine", "mounts", "run", "vault",
+        ],
     ),
     ("readiness", &[]),
     (
         "reconcile",
         &[
-            "backoff", "events", "kube", "lease", "ledger", "metrics", "mounts", "vault",
+            "backoff", "events", "kube", "lease", "ledger", "machine", "metrics", "mounts", "vault",
         ],
     ),
     ("mounts", &["vault"]),
     ("ledger", &["backoff", "kube"]),
-    ("lease", &["kube"]),
-    ("events", &["backoff", "kube", "metrics"]),
+    ("lease", &["kube", "machine"]),
+    ("events", &["backoff", "kube", "machine", "metrics"]),
     ("admin", &["metrics"]),
     ("kube", &[]),
     ("vault", &["backoff"]),
+    ("machine", &[]),
     ("metrics", &[]),
     ("telemetry", &[]),
     ("backoff", &[]),

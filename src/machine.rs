@@ -1,25 +1,9 @@
-//! What lies outside of the operator: Kubernetes, Vault, the clock on the wall, and a thread for the lease. A test
-//! can put a world of its own in their places; nothing else in the operator knows which it is.
+//! The machine that the operator runs on: its clock, and a thread for what no other work may delay. A simulation
+//! has its own.
 
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-
-use crate::kube::Connect;
-use crate::vault::Wire;
-
-/// All that is outside.
-#[derive(Clone)]
-pub struct Outside {
-    /// The way to Kubernetes.
-    pub kubernetes: Connect,
-    /// The way to Vault.
-    pub vault: Arc<dyn Wire>,
-    /// The clock on the wall. How long things take is measured by tokio's.
-    pub clock: Clock,
-    /// Where the lease is renewed.
-    pub aside: Aside,
-}
 
 /// A clock on the wall. It may be wrong, and be set: what must not depend on that goes by tokio's.
 #[derive(Clone)]
