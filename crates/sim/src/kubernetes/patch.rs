@@ -1,0 +1,271 @@
+//! Patches in their three languages.
+
+use serde_json::{Map, Value, json};
+
+use super::call::PatchKind;
+use super::status::Failure;
+
+/// Applies a patch to an object.
+pub(super) fn apply(kind: PatchKind, object: &mut Value, patch: &Value) -> Result<(), Failure> {
+    match kind {
+        PatchKind::Merge => merge(object, patch),
+        PatchKind::Strategic => merge_strategically(object, patch),
+        PatchKind::Json => return change(object, patch),
+    }
+    Ok(())
+}
+
+/// RFC 7386: maps are merged, null removes, everything else replaces.
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    for (key, value) in patch {
+        merge_key(target, key, value, merge);
+    }
+}
+
+fn merge_key(target: &mut Value, key: &str, value: &Value, merge: fn(&mut Value, &Value)) {
+    let target = map(target);
+    if value.is_null() {
+        target.remove(key);
+    } else {
+        merge(target.entry(key).or_insert(Value::Null), value);
+    }
+}
+
+/// The map that a value is, or becomes.
+fn map(value: &mut Value) -> &mut Map<String, Value> {
+    if !value.is_object() {
+        *value = json!({});
+    }
+    match value {
+        Value::Object(map) => map,
+        _ => unreachable!("it was made one"),
+    }
+}
+
+const DIRECTIVE: &str = "$patch";
+const DELETE_FROM_LIST: &str = "$deleteFromPrimitiveList/";
+
+/// Kubernetes' own language: as above, and some lists are merged by a key or as a set.
+/// <https://kubernetes.io/docs/tasks/manage-kubernetes-objects/update-api-object-kubectl-patch/>
+fn merge_strategically(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    match patch.get(DIRECTIVE).and_then(Value::as_str) {
+        Some("replace") => *target = json!({}),
+        Some("delete") => {
+            *target = json!({});
+            return;
+        }
+        _ => {}
+    }
+    for (key, value) in patch {
+        if let Some(list) = key.strip_prefix(DELETE_FROM_LIST) {
+            remove_from_list(target, list, value);
+        }
+    }
+    for (key, value) in patch.iter().filter(|(key, _)| !key.starts_with('$')) {
+        match (value, list_type(key)) {
+            (Value::Array(new), Some(list)) => {
+                let old = map(target).entry(key.as_str()).or_insert(json!([]));
+                list.merge(old, new);
+            }
+            _ => merge_key(target, key, value, merge_strategically),
+        }
+    }
+}
+
+fn remove_from_list(target: &mut Value, list: &str, unwanted: &Value) {
+    let unwanted = unwanted.as_array().map(Vec::as_slice).unwrap_or_default();
+    if let Some(Value::Array(values)) = target.get_mut(list) {
+        values.retain(|value| !unwanted.contains(value));
+    }
+}
+
+/// How a list is merged.
+enum ListType {
+    /// Each value is in it once.
+    Set,
+    /// Its elements are told apart by this key.
+    Map(&'static str),
+}
+
+/// The lists that are merged, by their names.
+fn list_type(key: &str) -> Option<ListType> {
+    Some(match key {
+        "finalizers" => ListType::Set,
+        "containers" | "initContainers" | "env" | "volumes" | "imagePullSecrets" => ListType::Map("name"),
+        "volumeMounts" => ListType::Map("mountPath"),
+        "ownerReferences" => ListType::Map("uid"),
+        "ports" => ListType::Map("containerPort"),
+        "conditions" => ListType::Map("type"),
+        _ => return None,
+    })
+}
+
+impl ListType {
+    fn merge(&self, old: &mut Value, new: &[Value]) {
+        if !old.is_array() {
+            *old = json!([]);
+        }
+        let Value::Array(old) = old else { return };
+        for value in new {
+            match self {
+                Self::Set => {
+                    if !old.contains(value) {
+                        old.push(value.clone());
+                    }
+                }
+                Self::Map(key) => merge_element(old, value, key),
+            }
+        }
+    }
+}
+
+fn merge_element(list: &mut Vec<Value>, value: &Value, key: &str) {
+    match value[DIRECTIVE].as_str() {
+        Some("replace") => list.clear(),
+        Some("delete") => list.retain(|old| old[key] != value[key]),
+        _ => match list.iter_mut().find(|old| old[key] == value[key]) {
+            Some(old) => merge_strategically(old, value),
+            None => list.push(value.clone()),
+        },
+    }
+}
+
+/// RFC 6902: a list of operations.
+fn change(object: &mut Value, patch: &Value) -> Result<(), Failure> {
+    let operations = patch.as_array().ok_or_else(|| cannot(patch))?;
+    operations
+        .iter()
+        .try_for_each(|operation| operate(object, operation))
+}
+
+fn operate(object: &mut Value, operation: &Value) -> Result<(), Failure> {
+    let path = operation["path"].as_str().ok_or_else(|| cannot(operation))?;
+    let value = || operation["value"].clone();
+    match operation["op"].as_str() {
+        Some("add") => add(object, path, value()),
+        Some("remove") => remove(object, path).map(drop),
+        Some("replace") => {
+            remove(object, path)?;
+            add(object, path, value())
+        }
+        Some("test") if object.pointer(path) == operation.get("value") => Ok(()),
+        Some(op @ ("move" | "copy")) => {
+            let from = operation["from"].as_str().ok_or_else(|| cannot(operation))?;
+            let value = match op {
+                "move" => remove(object, from)?,
+                _ => object.pointer(from).cloned().ok_or_else(|| cannot(operation))?,
+            };
+            add(object, path, value)
+        }
+        _ => Err(cannot(operation)),
+    }
+}
+
+fn cannot(operation: &Value) -> Failure {
+    Failure::unprocessable(&format!("the JSON patch cannot be applied: {operation}"))
+}
+
+/// The value that holds what a pointer names, and the last word of the pointer.
+fn parent<'a>(object: &'a mut Value, path: &str) -> Option<(&'a mut Value, String)> {
+    let (parent, last) = path.rsplit_once('/')?;
+    let last = last.replace("~1", "/").replace("~0", "~");
+    Some((object.pointer_mut(parent)?, last))
+}
+
+fn add(object: &mut Value, path: &str, value: Value) -> Result<(), Failure> {
+    let failure = || cannot(&json!(path));
+    let (parent, last) = parent(object, path).ok_or_else(failure)?;
+    match parent {
+        Value::Object(map) => {
+            map.insert(last, value);
+        }
+        Value::Array(list) if last == "-" => list.push(value),
+        Value::Array(list) => {
+            let at: usize = last.parse().map_err(|_| failure())?;
+            if at > list.len() {
+                return Err(failure());
+            }
+            list.insert(at, value);
+        }
+        _ => return Err(failure()),
+    }
+    Ok(())
+}
+
+fn remove(object: &mut Value, path: &str) -> Result<Value, Failure> {
+    let failure = || cannot(&json!(path));
+    let (parent, last) = parent(object, path).ok_or_else(failure)?;
+    match parent {
+        Value::Object(map) => map.remove(&last).ok_or_else(failure),
+        Value::Array(list) => {
+            let at: usize = last.parse().map_err(|_| failure())?;
+            if at >= list.len() {
+                return Err(failure());
+            }
+            Ok(list.remove(at))
+        }
+        _ => Err(failure()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn patched(kind: PatchKind, mut object: Value, patch: &Value) -> Value {
+        apply(kind, &mut object, patch).unwrap();
+        object
+    }
+
+    #[test]
+    fn a_merge_patch_replaces_lists_and_removes_by_null() {
+        let object = json!({"a": {"b": 1, "c": [1, 2]}, "d": 1});
+        let patch = json!({"a": {"b": null, "c": [3]}, "e": {"f": null, "g": 1}});
+        let expected = json!({"a": {"c": [3]}, "d": 1, "e": {"g": 1}});
+        assert_eq!(patched(PatchKind::Merge, object, &patch), expected);
+    }
+
+    #[test]
+    fn a_strategic_patch_adds_finalizers_and_takes_them_off() {
+        let object = json!({"metadata": {"finalizers": ["x/a", "x/b"]}});
+        let patch = json!({"metadata": {"finalizers": ["x/c", "x/a"]}});
+        let more = patched(PatchKind::Strategic, object, &patch);
+        assert_eq!(more, json!({"metadata": {"finalizers": ["x/a", "x/b", "x/c"]}}));
+        let patch = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["x/a", "x/z"]}});
+        let fewer = patched(PatchKind::Strategic, more, &patch);
+        assert_eq!(fewer, json!({"metadata": {"finalizers": ["x/b", "x/c"]}}));
+    }
+
+    #[test]
+    fn a_strategic_patch_merges_containers_by_name() {
+        let object = json!({"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "1"}]});
+        let patch = json!({"containers": [{"name": "b", "image": "2"}, {"name": "a", "$patch": "delete"}]});
+        let expected = json!({"containers": [{"name": "b", "image": "2"}]});
+        assert_eq!(patched(PatchKind::Strategic, object, &patch), expected);
+    }
+
+    #[test]
+    fn a_json_patch_is_a_list_of_operations() {
+        let object = json!({"a": [1, 3], "b/c": 1});
+        let patch = json!([
+            {"op": "test", "path": "/a/0", "value": 1},
+            {"op": "add", "path": "/a/1", "value": 2},
+            {"op": "remove", "path": "/b~1c"},
+            {"op": "copy", "from": "/a/2", "path": "/d"},
+        ]);
+        assert_eq!(
+            patched(PatchKind::Json, object, &patch),
+            json!({"a": [1, 2, 3], "d": 3})
+        );
+        let missing = json!([{"op": "remove", "path": "/z"}]);
+        assert!(apply(PatchKind::Json, &mut json!({}), &missing).is_err());
+    }
+}
