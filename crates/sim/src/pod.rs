@@ -1,0 +1,178 @@
+//! A pod with an operator in it: the whole of it, as it is shipped, but for signals and listeners. Whatever ends it,
+//! the kubelet starts it again.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use vault_sync_operator::cli::{self, Config, Surroundings};
+use vault_sync_operator::machine::{Aside, Clock};
+use vault_sync_operator::run::{Duty, Operator, Outside, Tasks};
+
+use crate::network::Cable;
+use crate::world::World;
+
+/// Restarts are waited for so long.
+const RESTART: Duration = Duration::from_millis(300);
+
+/// A pod that is always there.
+pub struct Pod {
+    life: JoinHandle<()>,
+    now: Arc<Mutex<Switches>>,
+    /// No process is started any more.
+    closing: CancellationToken,
+}
+
+/// What ends the process that runs now.
+struct Switches {
+    power: CancellationToken,
+    stop: CancellationToken,
+    registry: Option<Arc<Registry>>,
+}
+
+impl Switches {
+    fn new() -> Self {
+        Self {
+            power: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            registry: None,
+        }
+    }
+}
+
+/// What a pod is told when it is made.
+#[derive(Clone)]
+pub struct Spec {
+    /// Its name.
+    pub name: String,
+    /// Which cluster it is in.
+    pub cluster: usize,
+    /// The operator's flags, each with its value.
+    pub flags: Vec<(&'static str, String)>,
+    /// How far its clock is ahead of the true time, in milliseconds.
+    pub skew: i64,
+}
+
+impl Pod {
+    /// Starts it.
+    pub fn start(world: &Arc<World>, spec: Spec) -> Self {
+        let now = Arc::new(Mutex::new(Switches::new()));
+        let closing = CancellationToken::new();
+        let life = tokio::spawn(live(Arc::clone(world), spec, Arc::clone(&now), closing.clone()));
+        Self { life, now, closing }
+    }
+
+    /// Ends the process where it stands. Another one is started.
+    pub fn kill(&self) {
+        self.now.lock().power.cancel();
+    }
+
+    /// Asks the process to end, as the kubelet does. Another one is started.
+    pub fn stop(&self) {
+        self.now.lock().stop.cancel();
+    }
+
+    /// Whether the process has been asked to end, or was ended.
+    pub fn ends(&self) -> bool {
+        let now = self.now.lock();
+        now.stop.is_cancelled() || now.power.is_cancelled()
+    }
+
+    /// What the process counts, as a scrape shows it.
+    pub fn metrics(&self) -> String {
+        let registry = self.now.lock().registry.clone();
+        registry.map_or_else(String::new, |registry| {
+            vault_sync_operator::metrics::encode(&registry)
+        })
+    }
+
+    /// Asks the process to end, and starts no other.
+    pub async fn close(self) {
+        self.closing.cancel();
+        self.stop();
+        let _ = self.life.await;
+    }
+}
+
+async fn live(world: Arc<World>, spec: Spec, now: Arc<Mutex<Switches>>, closing: CancellationToken) {
+    for number in 1.. {
+        let who = format!("{}#{number}", spec.name);
+        let (power, stop) = {
+            let switches = now.lock();
+            (switches.power.clone(), switches.stop.clone())
+        };
+        world.tell(&who, || "starts".to_owned());
+        let process = process(&world, &spec, &who, &now);
+        tokio::select! {
+            biased;
+            () = power.cancelled() => world.tell(&who, || "is killed".to_owned()),
+            how = process => world.tell(&who, || format!("ends: {how}")),
+        }
+        // What it has left running hears nothing any more.
+        power.cancel();
+        drop(stop);
+        if closing.is_cancelled() {
+            return;
+        }
+        *now.lock() = Switches::new();
+        tokio::select! {
+            () = sleep(RESTART) => {}
+            () = closing.cancelled() => return,
+        }
+    }
+}
+
+/// One process, from its start to its end.
+async fn process(world: &Arc<World>, spec: &Spec, who: &str, now: &Arc<Mutex<Switches>>) -> String {
+    let (power, stop) = {
+        let switches = now.lock();
+        (switches.power.clone(), switches.stop.clone())
+    };
+    let cable = Cable::new(world, who, spec.cluster, power);
+    let config = match config(spec) {
+        Ok(config) => config,
+        Err(complaint) => return complaint,
+    };
+    let client = cable.clone();
+    let clock = Arc::clone(world);
+    let skew = spec.skew;
+    let outside = Outside {
+        kubernetes: Arc::new(move || Ok(client.client())),
+        vault: Arc::new(cable),
+        clock: Clock::new(move || {
+            let now = jiff::Timestamp::try_from(clock.now()).unwrap_or_default();
+            now + jiff::SignedDuration::from_millis(skew)
+        }),
+        aside: Aside::new(|_, work| drop(tokio::spawn(work))),
+    };
+    let mut registry = Registry::default();
+    let operator = match Operator::new(config, outside, &mut registry, stop) {
+        Ok(operator) => operator,
+        Err(error) => return error.to_string(),
+    };
+    now.lock().registry = Some(Arc::new(registry));
+    match Box::pin(operator.run(Duty::Sync, Tasks::new())).await {
+        Ok(()) => "in order".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// The flags, read as the shipped program reads them.
+fn config(spec: &Spec) -> Result<Config, String> {
+    let flags = spec.flags.iter().map(|(name, value)| format!("--{name}={value}"));
+    let args = ["vault-sync-operator".to_owned()].into_iter().chain(flags);
+    let name = spec.name.clone();
+    let surroundings = Surroundings {
+        variable: &|variable| (variable == "POD_NAME").then(|| OsString::from(&name)),
+        file: &|_| None,
+    };
+    match cli::parse(args.map(OsString::from), &surroundings) {
+        Ok((_, config)) => Ok(config),
+        Err(exit) => Err(exit.text),
+    }
+}
