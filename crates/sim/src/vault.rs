@@ -148,6 +148,9 @@ impl Vault {
         if let Some(auth) = self.logins.method(&call.path).map(ToOwned::to_owned) {
             return self.log_in(now, &auth, &call);
         }
+        if let Some(path) = call.path.strip_prefix("sys/internal/ui/mounts/") {
+            return self.tell_mount(now, path, &call);
+        }
         let Some(id) = &call.token else {
             return Reply::error(403, "permission denied");
         };
@@ -169,9 +172,6 @@ impl Vault {
 
     /// Serves a caller whose token is good.
     fn serve(&mut self, now: SystemTime, call: &Call, caller: &Caller) -> Reply {
-        if let Some(path) = call.path.strip_prefix("sys/internal/ui/mounts/") {
-            return self.tell_mount(path, call.verb, &caller.acl);
-        }
         let verb = match self.verb(call) {
             Ok(verb) => verb,
             Err(why) => return Reply::error(400, why),
@@ -257,7 +257,7 @@ impl Vault {
 
     fn log_in(&mut self, now: SystemTime, auth: &str, call: &Call) -> Reply {
         if call.verb != Verb::Update {
-            return Reply::unsupported_operation();
+            return Reply::error(405, "unsupported operation");
         }
         let wanted = match self.logins.check(auth, &call.data) {
             Ok(wanted) => wanted,
@@ -271,7 +271,6 @@ impl Vault {
         let ttl = ttl.map_or(ttl_asked, |ttl| ttl.as_secs());
         Reply::from(Envelope {
             auth: token.granted(ttl),
-            mount_type: "kubernetes".to_owned(),
             ..Envelope::default()
         })
         .warned(warning)

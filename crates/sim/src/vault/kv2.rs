@@ -124,7 +124,12 @@ pub(super) fn serve(mount: &mut Mount, task: &mut Task) -> Reply {
         Place::Destroy(path) => versions::destroy(mount, path, task),
         Place::Invalid => return invalid(task),
     };
-    reply.warned(unused(&place, task))
+    let reply = reply.warned(unused(&place, task));
+    if task.verb == Verb::List {
+        reply.unless_empty()
+    } else {
+        reply
+    }
 }
 
 /// What the path made nothing of.

@@ -117,15 +117,32 @@ impl Reply {
 
     /// The names below a path; none is as good as no path.
     pub(super) fn list(mount_type: &str, keys: &[String]) -> Self {
-        if keys.is_empty() {
-            return Self::nothing_here();
-        }
+        Self::names(mount_type, keys).unless_empty()
+    }
+
+    /// The names below a path, also where there are none.
+    pub(super) fn names(mount_type: &str, keys: &[String]) -> Self {
+        let data = if keys.is_empty() {
+            json!({})
+        } else {
+            json!({ "keys": keys })
+        };
         Envelope {
-            data: json!({ "keys": keys }),
+            data,
             mount_type: mount_type.to_owned(),
             ..Envelope::default()
         }
         .into()
+    }
+
+    /// Without names and without warnings there is nothing there.
+    pub(super) fn unless_empty(self) -> Self {
+        match self {
+            Self::Envelope(list) if list.data == json!({}) && list.warnings.is_empty() => {
+                Self::nothing_here()
+            }
+            other => other,
+        }
     }
 
     /// The same with warnings. A reply without content has none.

@@ -29,10 +29,14 @@ pub struct Token {
     pub(super) path: String,
     pub(super) meta: Value,
     issued: SystemTime,
+    /// What it was given first, and last.
+    first_ttl: u64,
     ttl: u64,
     max_ttl: u64,
     /// The calls that are left; 0: any number, below 0: this is the last one.
     uses: i64,
+    /// The calls that it was good for at first.
+    all_uses: u64,
     orphan: bool,
     renewed: Option<SystemTime>,
 }
@@ -80,7 +84,7 @@ impl Tokens {
         };
         let token = Token {
             expires: None,
-            ttl: 0,
+            first_ttl: 0,
             ..Token::new(wanted, LEASE, now, random)
         };
         let id = token.id.clone();
@@ -195,8 +199,10 @@ impl Token {
             path: wanted.path,
             meta: wanted.meta,
             issued: now,
+            first_ttl: ttl,
             ttl,
             max_ttl: wanted.max_ttl,
+            all_uses: wanted.uses,
             uses: i64::try_from(wanted.uses).unwrap_or(i64::MAX),
             orphan: wanted.orphan,
             renewed: None,
@@ -229,7 +235,14 @@ impl Token {
         format!("{name}/{}", self.accessor)
     }
 
-    /// What a login, or a renewal, is answered.
+    /// What a renewal is answered. It does not say whose child the token is.
+    pub(super) fn renewed(&self, ttl: u64) -> Value {
+        let mut granted = self.granted(ttl);
+        granted["orphan"] = false.into();
+        granted
+    }
+
+    /// What a login is answered.
     pub(super) fn granted(&self, ttl: u64) -> Value {
         json!({
             "client_token": self.id,
@@ -243,7 +256,7 @@ impl Token {
             "token_type": "service",
             "orphan": self.orphan,
             "mfa_requirement": null,
-            "num_uses": self.uses.max(0),
+            "num_uses": self.all_uses,
         })
     }
 
@@ -254,7 +267,7 @@ impl Token {
         for (name, value) in [
             ("accessor", json!(self.accessor)),
             ("creation_time", json!(seconds(self.issued))),
-            ("creation_ttl", json!(self.ttl)),
+            ("creation_ttl", json!(self.first_ttl)),
             ("display_name", json!(self.display_name)),
             ("entity_id", json!(self.entity)),
             ("expire_time", json!(self.expires.map(rfc3339))),

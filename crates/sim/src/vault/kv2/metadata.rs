@@ -46,7 +46,7 @@ fn list(mount: &Mount, path: &str, task: &Task) -> Reply {
             latest.is_none_or(|latest| latest.deleted.is_none())
         });
     }
-    Reply::list("kv", &names)
+    Reply::names("kv", &names)
 }
 
 /// What a request changes of a document.

@@ -6,7 +6,6 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
-use super::super::acl::Acl;
 use super::super::document::Document;
 use super::super::journal::{Change, Deed};
 use super::super::mount::{About, Engine, Mount};
@@ -23,14 +22,21 @@ const KNOWN: [&str; 9] = [
 ];
 
 impl Vault {
-    /// `sys/internal/ui/mounts/<path>`: who may use anything below a mount may know of it.
-    pub(in super::super) fn tell_mount(&self, path: &str, verb: Verb, acl: &Acl) -> Reply {
+    /// `sys/internal/ui/mounts/<path>`: who may use anything below a mount may know of it. It is no use of a token.
+    pub(in super::super) fn tell_mount(&mut self, now: SystemTime, path: &str, call: &Call) -> Reply {
         if path.is_empty() {
             return Reply::error(404, "unsupported path");
         }
-        if verb != Verb::Read {
+        if call.verb != Verb::Read {
             return Reply::error(405, "unsupported operation");
         }
+        let Some(id) = &call.token else {
+            return Reply::error(403, "permission denied");
+        };
+        let Some(token) = self.tokens.get(id, now) else {
+            return Reply::invalid_token();
+        };
+        let acl = self.acl(&token.policies);
         let path = format!("{}/", path.trim_matches('/'));
         let found = split(&self.mounts, path.trim_end_matches('/'));
         let mount = found.and_then(|(mount, _)| self.mounts.get(mount));
@@ -133,15 +139,7 @@ impl Vault {
                 format!("tune of path \"{path}/\" failed: no mount entry found"),
             );
         };
-        let given = options(&call.data);
-        let is_kv = matches!(mount.engine, Engine::Kv1 | Engine::Kv2);
-        let upgrade = match given.get("version").map(String::as_str).filter(|_| is_kv) {
-            None => false,
-            Some("2") => mount.engine == Engine::Kv1,
-            Some("1") if mount.engine == Engine::Kv1 => false,
-            Some("1") => return Reply::error(400, "cannot downgrade mount from version 2"),
-            Some(other) => return Reply::error(400, format!("invalid version provided: {other}")),
-        };
+        // These are changed even where the version is refused.
         if call.data.contains_key("description") {
             text(call, "description").clone_into(&mut mount.about.description);
         }
@@ -153,6 +151,15 @@ impl Vault {
                 *lease = seconds(value);
             }
         }
+        let given = options(&call.data);
+        let is_kv = matches!(mount.engine, Engine::Kv1 | Engine::Kv2);
+        let upgrade = match given.get("version").map(String::as_str).filter(|_| is_kv) {
+            None => false,
+            Some("2") => mount.engine == Engine::Kv1,
+            Some("1") if mount.engine == Engine::Kv1 => false,
+            Some("1") => return Reply::error(400, "cannot downgrade mount from version 2"),
+            Some(other) => return Reply::error(400, format!("invalid version provided: {other}")),
+        };
         mount.about.options.extend(given);
         let change = |deed| Change {
             at: now,

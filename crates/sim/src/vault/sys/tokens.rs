@@ -87,6 +87,9 @@ impl Vault {
         if token.is_root() {
             return Reply::error(400, "invalid lease ID");
         }
+        if token.is_used_up() {
+            return Reply::error(400, "token not found");
+        }
         let role = self.logins.role_of(&token.path, &token.role);
         if role.is_none() && !token.role.is_empty() {
             let role = &token.role;
@@ -96,7 +99,7 @@ impl Vault {
         match self.tokens.renew(&token.id, now, increment, of_role) {
             Err(why) => Reply::collected(500, &[&why]),
             Ok(term) => told(Envelope {
-                auth: token.granted(term.ttl),
+                auth: token.renewed(term.ttl),
                 ..Envelope::default()
             })
             .warned(term.warning),
