@@ -230,7 +230,6 @@ impl Vault {
         match mount.engine {
             Engine::Kv1 => kv1::serve(mount, &mut task),
             Engine::Kv2 => kv2::serve(mount, &mut task),
-            Engine::Other(_) if verb == Verb::Read => Reply::nothing_here(),
             Engine::Other(_) => Reply::unsupported_path(),
         }
     }

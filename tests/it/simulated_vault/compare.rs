@@ -60,7 +60,7 @@ fn compare(at: &str, real: &Value, sim: &Value) -> Result<(), String> {
             let number = |number: &serde_json::Number| number.as_i64().unwrap_or_default();
             (number(real) - number(sim)).abs() <= 1
         }
-        (Value::String(real), Value::String(sim)) => words(real) == words(sim),
+        (Value::String(real), Value::String(sim)) => words(real) == words(sim) || of_two_faults(real, sim),
         _ => real == sim,
     };
     if equal {
@@ -90,6 +90,19 @@ fn objects(at: &str, real: &Map<String, Value>, sim: &Map<String, Value>) -> Res
 
 fn is_empty(value: &Value) -> bool {
     value.is_null() || value == ""
+}
+
+/// Whether each names another one of several fields that do not fit.
+fn of_two_faults(real: &str, sim: &str) -> bool {
+    const FAULT: &str = "error converting input for field ";
+    let field = |text: &str| {
+        let (begin, fault) = text.split_once(FAULT)?;
+        Some((begin.to_owned(), fault.split(':').next()?.to_owned()))
+    };
+    match (field(real), field(sim)) {
+        (Some((begin, field)), Some((same, other))) => begin == same && field != other,
+        _ => false,
+    }
 }
 
 /// A text without what may differ: the order of several faults, and the seconds in a warning.

@@ -132,7 +132,20 @@ impl Plan {
             0 => root("DELETE", path, Value::Null),
             1 => root("POST", path, json!({"type": "kv", "options": {"version": "2"}})),
             2 => root("POST", path, json!({"type": "kv"})),
-            3 => root("POST", path, json!({"type": "transit"})),
+            3 => {
+                let path = format!("sys/mounts/{}-other", self.tag);
+                let kind = *self.dice.pick(&["transit", "nonsense", ""]);
+                let method = *self.dice.pick(&["POST", "DELETE"]);
+                root(
+                    method,
+                    path,
+                    if method == "POST" {
+                        json!({ "type": kind })
+                    } else {
+                        Value::Null
+                    },
+                )
+            }
             4 => root(
                 "POST",
                 format!("{path}/tune"),
@@ -161,6 +174,7 @@ impl Plan {
             4 => "sys/internal/ui/mounts/transit/keys/app".to_owned(),
             5 => format!("sys/mounts/{mount}"),
             6 => format!("sys/mounts/{mount}/tune"),
+            7 if self.dice.chance(50) => format!("sys/internal/ui/mounts/{}-other", self.tag),
             7 => format!("{}-none/data/{document}", self.tag),
             _ => (*self.dice.pick(&[
                 "sys/internal/ui/mounts/sys",

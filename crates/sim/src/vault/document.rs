@@ -72,9 +72,11 @@ pub(super) struct Attribution {
 impl Attribution {
     fn shown(of: Option<&Self>) -> Value {
         let Some(of) = of else { return Value::Null };
-        let mut shown = json!({"actor": of.actor, "client_id": of.client, "operation": of.operation});
-        if !of.entity.is_empty() {
-            shown["entity_id"] = of.entity.as_str().into();
+        let mut shown = json!({"actor": of.actor, "operation": of.operation});
+        for (name, value) in [("client_id", &of.client), ("entity_id", &of.entity)] {
+            if !value.is_empty() {
+                shown[name] = value.as_str().into();
+            }
         }
         shown
     }

@@ -167,7 +167,7 @@ fn invalid(task: &Task) -> Reply {
             )
         }
     };
-    Reply::absent(Value::Null).warned([warning])
+    Reply::no_path(warning)
 }
 
 /// A number of versions to keep, as Vault takes it.

@@ -102,13 +102,16 @@ impl Mount {
 
     /// How `sys/mounts/<path>/tune` tells of it.
     pub(super) fn tuning(&self) -> Value {
-        json!({
+        let mut tuning = json!({
             "default_lease_ttl": self.default_lease(),
             "max_lease_ttl": self.max_lease(),
             "description": self.about.description,
             "force_no_cache": false,
-            "options": self.about.options,
-        })
+        });
+        if !self.about.options.is_empty() {
+            tuning["options"] = json!(self.about.options);
+        }
+        tuning
     }
 
     pub(super) fn default_lease(&self) -> u64 {

@@ -115,6 +115,16 @@ impl Reply {
         .into()
     }
 
+    /// There is no such path, and why.
+    pub(super) fn no_path(why: String) -> Self {
+        Envelope {
+            status: 404,
+            warnings: vec![why],
+            ..Envelope::default()
+        }
+        .into()
+    }
+
     /// The names below a path; none is as good as no path.
     pub(super) fn list(mount_type: &str, keys: &[String]) -> Self {
         Self::names(mount_type, keys).unless_empty()
@@ -145,10 +155,10 @@ impl Reply {
         }
     }
 
-    /// The same with warnings. A reply without content has none.
+    /// The same with warnings, which successes alone have, and among them those with content.
     pub(super) fn warned(self, warnings: impl IntoIterator<Item = String>) -> Self {
         match self {
-            Self::Envelope(mut envelope) => {
+            Self::Envelope(mut envelope) if envelope.status == 200 => {
                 envelope.warnings.extend(warnings);
                 Self::Envelope(envelope)
             }

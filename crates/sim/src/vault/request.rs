@@ -49,11 +49,14 @@ impl Call {
         let mut query = query(request.uri());
         let (verb, data) = match request.method().as_str() {
             "GET" => {
-                let verb = match query.remove("list").as_ref().and_then(Value::as_str) {
-                    None | Some("" | "false" | "0") => Verb::Read,
-                    Some("true" | "1") => Verb::List,
+                let verb = match query.get("list").and_then(Value::as_str) {
+                    None | Some("" | "0" | "f" | "F" | "false" | "False" | "FALSE") => Verb::Read,
+                    Some("1" | "t" | "T" | "true" | "True" | "TRUE") => Verb::List,
                     Some(_) => return Err(Reply::Errors(400, Vec::new())),
                 };
+                if verb == Verb::List {
+                    query.remove("list");
+                }
                 (verb, query)
             }
             "LIST" => (Verb::List, query),

@@ -6,8 +6,9 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
-use super::super::document::Document;
+use super::super::document::{Attribution, Document};
 use super::super::journal::{Change, Deed};
+use super::super::json::as_floats;
 use super::super::mount::{About, Engine, Mount};
 use super::super::reply::{Envelope, Reply};
 use super::super::request::{Call, Verb};
@@ -175,10 +176,17 @@ impl Vault {
         }
         self.journal.push(change(Deed::Upgrade));
         mount.engine = Engine::Kv2;
-        mount.documents = std::mem::take(&mut mount.documents)
-            .into_iter()
-            .map(|(path, document)| (path, upgraded(document, now)))
-            .collect();
+        for (path, document) in &mut mount.documents {
+            let upgraded = upgraded(document, now);
+            self.archive.push(Archived {
+                at: now,
+                who: caller.who.clone(),
+                mount: mount.path.clone(),
+                accessor: mount.accessor.clone(),
+                path: path.clone(),
+                document: std::mem::replace(document, upgraded),
+            });
+        }
         let warning = "Upgrading mount from version 1 to version 2. This mount will be unavailable for a brief period and will resume service shortly.";
         Reply::from(Envelope {
             mount_type: "system".to_owned(),
@@ -231,19 +239,25 @@ impl Vault {
     }
 }
 
-/// What was a whole document is the first version of a document.
-fn upgraded(old: Document, now: SystemTime) -> Document {
+/// What a document held on version 1 is its first version on version 2.
+fn upgraded(old: &Document, now: SystemTime) -> Document {
+    let upgrade = Attribution {
+        actor: "kv_upgrade".to_owned(),
+        client: String::new(),
+        entity: String::new(),
+        operation: "upgrade",
+    };
     let mut document = Document::new(now);
-    let number = old.current;
-    let mut history = old.pruned;
-    let latest = old.versions.into_iter().next_back();
-    if let Some((_, mut version)) = latest {
+    if let Some(latest) = old.latest() {
+        let mut version = latest.clone();
         version.created = now;
+        version.creator = Some(upgrade.clone());
+        as_floats(&mut version.data);
         document.versions.insert(1, version);
-        document.current = 1;
     }
-    history.retain(|earlier, _| *earlier < number);
-    document.pruned = history;
+    document.current = 1;
+    document.oldest = 1;
+    document.updated_by = Some(upgrade);
     document
 }
 
