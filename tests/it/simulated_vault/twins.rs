@@ -13,7 +13,7 @@ use super::draw::{Call, Plan};
 use testkit::{Http, Testbed, check, eventually};
 
 /// So many calls before a difference are shown.
-const SHOWN: usize = 12;
+const SHOWN: usize = 60;
 
 pub(super) struct Twins {
     bed: Arc<Testbed>,

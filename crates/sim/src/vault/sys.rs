@@ -3,6 +3,7 @@
 mod mounts;
 mod policies;
 mod tokens;
+mod tune;
 
 use std::time::SystemTime;
 
