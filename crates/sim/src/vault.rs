@@ -122,7 +122,7 @@ impl Vault {
         reply.into_http(now, id, request.method() == Method::HEAD)
     }
 
-    /// A moment after all before, as in a world in which nothing takes no time at all.
+    /// A moment after all before: also where the clock stands still, no two requests come at the same time.
     fn moment(&mut self, now: SystemTime) -> SystemTime {
         self.now = now.max(self.now + Duration::from_nanos(1));
         self.now

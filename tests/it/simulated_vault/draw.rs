@@ -396,7 +396,10 @@ impl Plan {
                 0 => Value::Null,
                 1 => json!({}),
                 2 => json!({"k": null, "n": "x"}),
-                3 => json!({"k": 1, "b": true}),
+                3 => (*self
+                    .dice
+                    .pick(&[json!({"k": 1}), json!({"b": true}), json!({"k": ["x"]})]))
+                .clone(),
                 4 => json!({"k": ""}),
                 5 => json!({"k".repeat(129): "x", "v": "y".repeat(513)}),
                 6 => json!({"k": "a\u{1}b"}),

@@ -23,6 +23,8 @@ pub(super) struct Twins {
     /// Who asks: a client of the real Vault, and a token of the simulated one.
     callers: BTreeMap<String, (Http, String)>,
     last: VecDeque<String>,
+    /// How often there was each status.
+    statuses: BTreeMap<u16, usize>,
 }
 
 impl Twins {
@@ -43,6 +45,7 @@ impl Twins {
             tag: format!("sim-{name}"),
             callers: BTreeMap::new(),
             last: VecDeque::new(),
+            statuses: BTreeMap::new(),
         };
         let real = twins.bed.root_token.clone();
         for (name, real, sim) in [
@@ -57,6 +60,10 @@ impl Twins {
 
     pub(super) fn tag(&self) -> &str {
         &self.tag
+    }
+
+    pub(super) fn statuses(&self) -> &BTreeMap<u16, usize> {
+        &self.statuses
     }
 
     pub(super) fn mount(&self, name: &str) -> String {
@@ -79,6 +86,7 @@ impl Twins {
     pub(super) fn ask(&mut self, call: &Call) -> (Value, Value) {
         let real = self.ask_real(call);
         let sim = self.ask_sim(call);
+        *self.statuses.entry(real.status).or_default() += 1;
         let shown = format!(
             "{} {} /v1/{} {}\n  real: {} {}\n  sim:  {} {}",
             call.by, call.method, call.path, call.body, real.status, real.body, sim.status, sim.body
