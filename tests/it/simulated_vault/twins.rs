@@ -170,7 +170,7 @@ impl Twins {
     pub(super) fn make_tokens(&mut self) {
         let (writer, reader) = (self.mount("writer"), self.mount("reader"));
         for (name, wanted) in [
-            ("writer", json!({"policies": [writer]})),
+            ("writer", json!({"policies": [writer], "ttl": "24h"})),
             (
                 "reader",
                 json!({"policies": [reader], "ttl": "2h", "no_default_policy": true}),
