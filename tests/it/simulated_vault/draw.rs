@@ -99,11 +99,11 @@ impl Plan {
         let (method, path, body) = match self.dice.below(100) {
             0..=7 => self.mount_call(),
             8..=13 => self.token_call(),
-            14..=16 => {
+            14..=15 => {
                 let name = *self.dice.pick(&["writer", "reader"]);
                 return self.policy(name);
             }
-            17..=19 => return self.remake(),
+            16..=17 => return self.remake(),
             _ => self.document_call(),
         };
         Call {
@@ -121,6 +121,15 @@ impl Plan {
             0..=4 => mounts[0].clone(),
             5 | 6 => mounts[1].clone(),
             _ => mounts[2].clone(),
+        }
+    }
+
+    /// One of them often, so that it gets a long history.
+    fn document(&mut self) -> &'static str {
+        if self.dice.chance(45) {
+            DOCUMENTS[0]
+        } else {
+            *self.dice.pick(&DOCUMENTS)
         }
     }
 
@@ -165,7 +174,7 @@ impl Plan {
 
     fn mount_call(&mut self) -> (String, String, Value) {
         let mount = self.some_mount();
-        let document = *self.dice.pick(&DOCUMENTS);
+        let document = self.document();
         let path = match self.dice.below(9) {
             0 => format!("sys/internal/ui/mounts/{mount}"),
             1 => format!("sys/internal/ui/mounts/{mount}/"),
@@ -210,7 +219,7 @@ impl Plan {
 
     fn document_call(&mut self) -> (String, String, Value) {
         let mount = self.some_mount();
-        let document = *self.dice.pick(&DOCUMENTS);
+        let document = self.document();
         let is_one = mount.ends_with("-one");
         if is_one && self.dice.chance(85) {
             return self.first_version_call(&mount, document);
