@@ -36,7 +36,7 @@ use testkit::{Scene, Testbed};
 use twins::Twins;
 
 /// So many sequences without `SIMULATED_VAULT_COUNT`, each of so many calls.
-const SEQUENCES: u64 = 20;
+const SEQUENCES: u64 = 12;
 const CALLS: usize = 60;
 
 fn number(variable: &str) -> Option<u64> {

@@ -43,7 +43,8 @@ impl Dice {
     }
 }
 
-const DOCUMENTS: [&str; 7] = ["a", "b", "a/b", "a/b/c", "d/e", "x%20y", "%C3%A9"];
+/// The documents of a mount, as they are in a URL.
+pub(super) const DOCUMENTS: [&str; 7] = ["a", "b", "a/b", "a/b/c", "d/e", "x%20y", "%C3%A9"];
 
 pub(super) struct Plan {
     dice: Dice,
@@ -60,10 +61,6 @@ impl Plan {
 
     pub(super) fn mounts(&self) -> [String; 3] {
         ["two", "one", "team/kv"].map(|name| format!("{}-{name}", self.tag))
-    }
-
-    pub(super) fn documents(&self) -> [&'static str; 7] {
-        DOCUMENTS
     }
 
     /// The mounts and the policies that a sequence starts with.
@@ -126,11 +123,9 @@ impl Plan {
 
     /// One of them often, so that it gets a long history.
     fn document(&mut self) -> &'static str {
-        if self.dice.chance(45) {
-            DOCUMENTS[0]
-        } else {
-            *self.dice.pick(&DOCUMENTS)
-        }
+        let often = self.dice.chance(45);
+        let among = if often { &DOCUMENTS[..1] } else { &DOCUMENTS[..] };
+        self.dice.pick::<&str>(among)
     }
 
     /// A mount is taken away, made anew, or changed.

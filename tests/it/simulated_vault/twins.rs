@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sim::vault::{Engine, Role, Vault};
 
 use super::compare::{self, Answer};
-use super::draw::{Call, Plan};
+use super::draw::{Call, DOCUMENTS, Plan};
 use testkit::{Http, Testbed, check, eventually};
 
 /// So many calls before a difference are shown.
@@ -217,7 +217,7 @@ impl Twins {
             for below in ["", "metadata"] {
                 self.root("LIST", &format!("{mount}/{below}"), json!(null));
             }
-            for path in plan.documents() {
+            for path in DOCUMENTS {
                 for below in ["", "data/", "metadata/"] {
                     self.root("GET", &format!("{mount}/{below}{path}"), json!(null));
                 }
