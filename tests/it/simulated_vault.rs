@@ -21,6 +21,7 @@ mod compare;
 mod draw;
 mod twins;
 
+use std::collections::BTreeMap;
 use std::env;
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -60,6 +61,7 @@ fn the_simulated_vault_answers_as_the_real_one() {
     say(&format!(
         "simulated Vault: {count} sequences from SIMULATED_VAULT_SEED={first}"
     ));
+    let mut statuses: BTreeMap<u16, usize> = BTreeMap::new();
     for seed in first..first + count {
         let mut twins = Twins::new(&bed, &format!("s{seed}"), seed);
         let ran = catch_unwind(AssertUnwindSafe(|| sequence(&mut twins, seed)));
@@ -70,7 +72,13 @@ fn the_simulated_vault_answers_as_the_real_one() {
             ));
             resume_unwind(panic);
         }
+        for (status, times) in twins.statuses() {
+            *statuses.entry(*status).or_default() += times;
+        }
     }
+    say(&format!(
+        "simulated Vault: the same replies, by status: {statuses:?}"
+    ));
 }
 
 fn sequence(twins: &mut Twins, seed: u64) {

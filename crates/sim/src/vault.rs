@@ -24,6 +24,7 @@ mod task;
 mod time;
 mod token;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -121,7 +122,7 @@ impl Vault {
         reply.into_http(now, id, request.method() == Method::HEAD)
     }
 
-    /// A moment after all before, as in a world in which nothing takes no time at all.
+    /// A moment after all before: also where the clock stands still, no two requests come at the same time.
     fn moment(&mut self, now: SystemTime) -> SystemTime {
         self.now = now.max(self.now + Duration::from_nanos(1));
         self.now
@@ -177,7 +178,7 @@ impl Vault {
             Err(why) => return Reply::error(400, why),
         };
         let sudo = sys::is_for_administrators(&call.path);
-        if !caller.acl.allows(verb, &call.path, sudo) {
+        if !caller.acl.allows(verb, &self.checked_path(call), sudo) {
             return Reply::denied();
         }
         if let Some(path) = call.path.strip_prefix("sys/") {
@@ -187,6 +188,16 @@ impl Vault {
             return self.serve_tokens(now, path, verb, call, caller);
         }
         self.serve_mount(now, verb, call, caller)
+    }
+
+    /// The path that policies are asked about. By the search for what is there already, a write to a mount itself
+    /// has got a slash.
+    fn checked_path<'a>(&self, call: &'a Call) -> Cow<'a, str> {
+        if call.verb == Verb::Update && self.mounts.contains_key(&call.path) {
+            Cow::Owned(format!("{}/", call.path))
+        } else {
+            Cow::Borrowed(&call.path)
+        }
     }
 
     /// Whether a write creates or updates.

@@ -43,7 +43,8 @@ impl Dice {
     }
 }
 
-const DOCUMENTS: [&str; 7] = ["a", "b", "a/b", "a/b/c", "d/e", "x%20y", "%C3%A9"];
+/// The documents of a mount, as they are in a URL.
+pub(super) const DOCUMENTS: [&str; 7] = ["a", "b", "a/b", "a/b/c", "d/e", "x%20y", "%C3%A9"];
 
 pub(super) struct Plan {
     dice: Dice,
@@ -60,10 +61,6 @@ impl Plan {
 
     pub(super) fn mounts(&self) -> [String; 3] {
         ["two", "one", "team/kv"].map(|name| format!("{}-{name}", self.tag))
-    }
-
-    pub(super) fn documents(&self) -> [&'static str; 7] {
-        DOCUMENTS
     }
 
     /// The mounts and the policies that a sequence starts with.
@@ -99,11 +96,11 @@ impl Plan {
         let (method, path, body) = match self.dice.below(100) {
             0..=7 => self.mount_call(),
             8..=13 => self.token_call(),
-            14..=16 => {
+            14..=15 => {
                 let name = *self.dice.pick(&["writer", "reader"]);
                 return self.policy(name);
             }
-            17..=19 => return self.remake(),
+            16..=17 => return self.remake(),
             _ => self.document_call(),
         };
         Call {
@@ -122,6 +119,13 @@ impl Plan {
             5 | 6 => mounts[1].clone(),
             _ => mounts[2].clone(),
         }
+    }
+
+    /// One of them often, so that it gets a long history.
+    fn document(&mut self) -> &'static str {
+        let often = self.dice.chance(45);
+        let among = if often { &DOCUMENTS[..1] } else { &DOCUMENTS[..] };
+        self.dice.pick::<&str>(among)
     }
 
     /// A mount is taken away, made anew, or changed.
@@ -165,7 +169,7 @@ impl Plan {
 
     fn mount_call(&mut self) -> (String, String, Value) {
         let mount = self.some_mount();
-        let document = *self.dice.pick(&DOCUMENTS);
+        let document = self.document();
         let path = match self.dice.below(9) {
             0 => format!("sys/internal/ui/mounts/{mount}"),
             1 => format!("sys/internal/ui/mounts/{mount}/"),
@@ -210,7 +214,7 @@ impl Plan {
 
     fn document_call(&mut self) -> (String, String, Value) {
         let mount = self.some_mount();
-        let document = *self.dice.pick(&DOCUMENTS);
+        let document = self.document();
         let is_one = mount.ends_with("-one");
         if is_one && self.dice.chance(85) {
             return self.first_version_call(&mount, document);
@@ -396,7 +400,10 @@ impl Plan {
                 0 => Value::Null,
                 1 => json!({}),
                 2 => json!({"k": null, "n": "x"}),
-                3 => json!({"k": 1, "b": true}),
+                3 => (*self
+                    .dice
+                    .pick(&[json!({"k": 1}), json!({"b": true}), json!({"k": ["x"]})]))
+                .clone(),
                 4 => json!({"k": ""}),
                 5 => json!({"k".repeat(129): "x", "v": "y".repeat(513)}),
                 6 => json!({"k": "a\u{1}b"}),

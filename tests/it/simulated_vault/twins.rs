@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use sim::vault::{Engine, Role, Vault};
 
 use super::compare::{self, Answer};
-use super::draw::{Call, Plan};
+use super::draw::{Call, DOCUMENTS, Plan};
 use testkit::{Http, Testbed, check, eventually};
 
 /// So many calls before a difference are shown.
-const SHOWN: usize = 12;
+const SHOWN: usize = 60;
 
 pub(super) struct Twins {
     bed: Arc<Testbed>,
@@ -23,6 +23,8 @@ pub(super) struct Twins {
     /// Who asks: a client of the real Vault, and a token of the simulated one.
     callers: BTreeMap<String, (Http, String)>,
     last: VecDeque<String>,
+    /// How often there was each status.
+    statuses: BTreeMap<u16, usize>,
 }
 
 impl Twins {
@@ -43,6 +45,7 @@ impl Twins {
             tag: format!("sim-{name}"),
             callers: BTreeMap::new(),
             last: VecDeque::new(),
+            statuses: BTreeMap::new(),
         };
         let real = twins.bed.root_token.clone();
         for (name, real, sim) in [
@@ -57,6 +60,10 @@ impl Twins {
 
     pub(super) fn tag(&self) -> &str {
         &self.tag
+    }
+
+    pub(super) fn statuses(&self) -> &BTreeMap<u16, usize> {
+        &self.statuses
     }
 
     pub(super) fn mount(&self, name: &str) -> String {
@@ -79,6 +86,7 @@ impl Twins {
     pub(super) fn ask(&mut self, call: &Call) -> (Value, Value) {
         let real = self.ask_real(call);
         let sim = self.ask_sim(call);
+        *self.statuses.entry(real.status).or_default() += 1;
         let shown = format!(
             "{} {} /v1/{} {}\n  real: {} {}\n  sim:  {} {}",
             call.by, call.method, call.path, call.body, real.status, real.body, sim.status, sim.body
@@ -162,7 +170,7 @@ impl Twins {
     pub(super) fn make_tokens(&mut self) {
         let (writer, reader) = (self.mount("writer"), self.mount("reader"));
         for (name, wanted) in [
-            ("writer", json!({"policies": [writer]})),
+            ("writer", json!({"policies": [writer], "ttl": "24h"})),
             (
                 "reader",
                 json!({"policies": [reader], "ttl": "2h", "no_default_policy": true}),
@@ -209,7 +217,7 @@ impl Twins {
             for below in ["", "metadata"] {
                 self.root("LIST", &format!("{mount}/{below}"), json!(null));
             }
-            for path in plan.documents() {
+            for path in DOCUMENTS {
                 for below in ["", "data/", "metadata/"] {
                     self.root("GET", &format!("{mount}/{below}{path}"), json!(null));
                 }

@@ -73,11 +73,13 @@ fn reflected(value: &Value) -> &'static str {
 }
 
 fn unconvertible(value: &Value, wanted: &str) -> String {
-    let (kind, shown) = match value {
-        Value::Array(list) if list.iter().all(Value::is_string) => ("[]string", shown(value)),
-        Value::Array(_) => ("[]interface {}", shown(value)),
-        _ => ("map[string]interface {}", shown(value)),
+    let kind = match value {
+        // A number is given as a list of texts only in a query, twice.
+        Value::Array(list) if wanted == "int" && list.iter().all(Value::is_string) => "[]string",
+        Value::Array(_) => "[]interface {}",
+        _ => "map[string]interface {}",
     };
+    let shown = shown(value);
     format!("'' expected type '{wanted}', got unconvertible type '{kind}', value: '{shown}'")
 }
 

@@ -3,6 +3,7 @@
 mod mounts;
 mod policies;
 mod tokens;
+mod tune;
 
 use std::time::SystemTime;
 
@@ -116,6 +117,10 @@ fn capabilities(call: &Call, caller: &Caller) -> Reply {
     };
     if paths.is_empty() {
         return Reply::error(400, "paths must be supplied");
+    }
+    // Vault looks the token up once more, and does not find one whose last use this is.
+    if caller.token.is_used_up() {
+        return Reply::collected(400, &["invalid token"]);
     }
     let mut data = Map::new();
     for path in &paths {

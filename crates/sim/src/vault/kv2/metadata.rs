@@ -21,15 +21,17 @@ const LONGEST_VALUE: usize = 512;
 const INVALID: &str = "custom_metadata validation failed";
 
 pub(super) fn serve(mount: &mut Mount, path: &str, task: &mut Task) -> Reply {
+    // To all but a list, `a/` is as good as `a`.
+    let document = path.trim_end_matches('/');
     match task.verb {
-        Verb::Read => match mount.documents.get(path) {
+        Verb::Read => match mount.documents.get(document) {
             Some(document) => Reply::kv(document.metadata()),
             None => Reply::nothing_here(),
         },
         Verb::List => list(mount, path, task),
         Verb::Create | Verb::Update => write(mount, path, task),
         Verb::Patch => patch(mount, path, task),
-        Verb::Delete => purge(mount, path, task),
+        Verb::Delete => purge(mount, document, task),
         Verb::Other => Reply::unsupported_operation(),
     }
 }

@@ -172,6 +172,15 @@ mod tests {
     }
 
     #[test]
+    fn the_testbeds_policy_is_read() {
+        let rules = rules(include_str!("../../../../../hack/testbed/vault-policy.hcl"));
+        let rules = rules.unwrap_or_default();
+        assert_eq!(rules.len(), 7);
+        assert_eq!(rules[1].0, "secret/metadata/*");
+        assert_eq!(rules[1].1.names().len(), 6);
+    }
+
+    #[test]
     fn what_is_no_policy_is_refused() {
         for text in [
             "path",

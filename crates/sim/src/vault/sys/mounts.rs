@@ -6,13 +6,11 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
-use super::super::document::{Attribution, Document};
 use super::super::journal::{Change, Deed};
-use super::super::json::as_floats;
 use super::super::mount::{About, Engine, Mount};
 use super::super::reply::{Envelope, Reply};
 use super::super::request::{Call, Verb};
-use super::super::{Archived, Caller, Vault, fields, split, text, time};
+use super::super::{Archived, Caller, Vault, fields, split, time};
 use super::told;
 
 /// The paths that are Vault's own.
@@ -133,68 +131,6 @@ impl Vault {
             .map(String::as_str)
     }
 
-    fn tune(&mut self, now: SystemTime, path: &str, call: &Call, caller: &Caller) -> Reply {
-        let Some(mount) = self.mounts.get_mut(path) else {
-            return Reply::error(
-                400,
-                format!("tune of path \"{path}/\" failed: no mount entry found"),
-            );
-        };
-        // These are changed even where the version is refused.
-        if call.data.contains_key("description") {
-            text(call, "description").clone_into(&mut mount.about.description);
-        }
-        for (field, lease) in [
-            ("default_lease_ttl", &mut mount.about.default_lease),
-            ("max_lease_ttl", &mut mount.about.max_lease),
-        ] {
-            if let Some(value) = call.data.get(field) {
-                *lease = seconds(value);
-            }
-        }
-        let given = options(&call.data);
-        let is_kv = matches!(mount.engine, Engine::Kv1 | Engine::Kv2);
-        let upgrade = match given.get("version").map(String::as_str).filter(|_| is_kv) {
-            None => false,
-            Some("2") => mount.engine == Engine::Kv1,
-            Some("1") if mount.engine == Engine::Kv1 => false,
-            Some("1") => return Reply::error(400, "cannot downgrade mount from version 2"),
-            Some(other) => return Reply::error(400, format!("invalid version provided: {other}")),
-        };
-        mount.about.options.extend(given);
-        let change = |deed| Change {
-            at: now,
-            who: caller.who.clone(),
-            deed,
-            mount: mount.path.clone(),
-            accessor: mount.accessor.clone(),
-            path: String::new(),
-        };
-        if !upgrade {
-            self.journal.push(change(Deed::Configure));
-            return Reply::done();
-        }
-        self.journal.push(change(Deed::Upgrade));
-        mount.engine = Engine::Kv2;
-        for (path, document) in &mut mount.documents {
-            let upgraded = upgraded(document, now);
-            self.archive.push(Archived {
-                at: now,
-                who: caller.who.clone(),
-                mount: mount.path.clone(),
-                accessor: mount.accessor.clone(),
-                path: path.clone(),
-                document: std::mem::replace(document, upgraded),
-            });
-        }
-        let warning = "Upgrading mount from version 1 to version 2. This mount will be unavailable for a brief period and will resume service shortly.";
-        Reply::from(Envelope {
-            mount_type: "system".to_owned(),
-            ..Envelope::default()
-        })
-        .warned([warning.to_owned()])
-    }
-
     /// Mounts a secrets engine.
     pub(in super::super) fn put_mount(
         &mut self,
@@ -227,7 +163,7 @@ impl Vault {
         }
     }
 
-    fn record_mount(&mut self, now: SystemTime, who: &str, deed: Deed, mount: &Mount) {
+    pub(super) fn record_mount(&mut self, now: SystemTime, who: &str, deed: Deed, mount: &Mount) {
         self.journal.push(Change {
             at: now,
             who: who.to_owned(),
@@ -237,28 +173,6 @@ impl Vault {
             path: String::new(),
         });
     }
-}
-
-/// What a document held on version 1 is its first version on version 2.
-fn upgraded(old: &Document, now: SystemTime) -> Document {
-    let upgrade = Attribution {
-        actor: "kv_upgrade".to_owned(),
-        client: String::new(),
-        entity: String::new(),
-        operation: "upgrade",
-    };
-    let mut document = Document::new(now);
-    if let Some(latest) = old.latest() {
-        let mut version = latest.clone();
-        version.created = now;
-        version.creator = Some(upgrade.clone());
-        as_floats(&mut version.data);
-        document.versions.insert(1, version);
-    }
-    document.current = 1;
-    document.oldest = 1;
-    document.updated_by = Some(upgrade);
-    document
 }
 
 fn is_own(path: &str) -> bool {
@@ -298,7 +212,7 @@ fn wanted(data: &Map<String, Value>) -> Result<(Engine, About), String> {
     Ok((engine, about))
 }
 
-fn options(data: &Map<String, Value>) -> BTreeMap<String, String> {
+pub(super) fn options(data: &Map<String, Value>) -> BTreeMap<String, String> {
     let Some(Value::Object(options)) = data.get("options") else {
         return BTreeMap::new();
     };
@@ -309,7 +223,7 @@ fn options(data: &Map<String, Value>) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn seconds(value: &Value) -> u64 {
+pub(super) fn seconds(value: &Value) -> u64 {
     time::parse_duration(value)
         .unwrap_or_default()
         .try_into()
