@@ -21,7 +21,8 @@ impl Backoff {
         Self(ExponentialBackoff {
             current_interval: initial,
             initial_interval: initial,
-            randomization_factor: JITTER,
+            // The jitter is ours: all that happens by chance comes from `fraction`.
+            randomization_factor: 0.0,
             multiplier: 2.0,
             max_interval: ceiling,
             max_elapsed_time: None,
@@ -36,7 +37,8 @@ impl Backoff {
     )]
     pub fn next(&mut self) -> Duration {
         // It ends only by `max_elapsed_time`, which there is not.
-        self.0.next_backoff().unwrap_or(self.0.max_interval)
+        let nominal = self.0.next_backoff().unwrap_or(self.0.max_interval);
+        nominal.mul_f64(1.0 - JITTER + 2.0 * JITTER * fraction())
     }
 
     /// A try succeeded: the next wait is a first one.

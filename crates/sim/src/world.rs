@@ -132,7 +132,10 @@ impl State {
     }
 
     fn complain_of_long_calls(&mut self) {
-        let long = self.calls.values().find(|call| call.began.elapsed() > LONGEST_CALL);
+        let long = self
+            .calls
+            .values()
+            .find(|call| call.began.elapsed() > LONGEST_CALL);
         if let Some(call) = long {
             let what = format!("{} is waited for since {:?}", call.what, call.began.elapsed());
             self.promises.broken("every call is bounded", &what);

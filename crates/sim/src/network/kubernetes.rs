@@ -92,8 +92,7 @@ impl Cable {
             let event = arrived.recv().await?;
             Some((Ok::<_, BoxError>(Frame::data(event)), arrived))
         });
-        // The body must be `Sync`, and a receiver is.
-        BodyExt::boxed(StreamBody::new(frames))
+        StreamBody::new(frames).boxed()
     }
 }
 

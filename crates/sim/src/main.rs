@@ -1,0 +1,236 @@
+//! `simulate`: lives worlds through, until a promise is broken or the time is over.
+
+#[path = "main/chance.rs"]
+mod chance;
+#[path = "main/process.rs"]
+mod process;
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, Subcommand};
+use serde::{Deserialize, Serialize};
+use sim::plan::Plan;
+use sim::schedule;
+
+/// Simulates whole worlds with operators in them, each from a seed, and says when a promise is broken.
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Live worlds through, from a seed on, for some seconds
+    Run {
+        /// The first seed; without it, where the last run ended
+        #[arg(long)]
+        from: Option<u64>,
+        /// For how many seconds
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// At most so many worlds
+        #[arg(long, default_value_t = u64::MAX)]
+        worlds: u64,
+        /// So many at a time
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+        /// Go on after a promise is broken
+        #[arg(long)]
+        all: bool,
+        /// Where the next seed is kept
+        #[arg(long)]
+        state: Option<PathBuf>,
+    },
+    /// Tell the story of a seed
+    Tell {
+        /// The seed
+        seed: u64,
+        /// Without what does not matter
+        #[arg(long)]
+        shrink: bool,
+    },
+}
+
+/// What a world's process says at its end.
+#[derive(Serialize, Deserialize)]
+struct Said {
+    broken: Option<(String, String)>,
+    digest: u64,
+    told: u64,
+    seconds: u64,
+    story: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let token_file = std::env::temp_dir().join(format!("simulated-token-{}", std::process::id()));
+    if let Err(error) = std::fs::write(&token_file, "a service account's token") {
+        eprintln!("cannot write {}: {error}", token_file.display());
+        return ExitCode::FAILURE;
+    }
+    let worlds = Worlds {
+        token_file: token_file.display().to_string(),
+    };
+    let good = match Args::parse().command {
+        Command::Run {
+            from,
+            seconds,
+            worlds: most,
+            jobs,
+            all,
+            state,
+        } => {
+            let kept = state.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
+            let from = from.or_else(|| kept?.trim().parse().ok()).unwrap_or(1);
+            let (next, good) = worlds.run(from, Duration::from_secs(seconds), most, jobs, all);
+            if let Some(file) = state {
+                let _ = std::fs::write(file, next.to_string());
+            }
+            good
+        }
+        Command::Tell { seed, shrink } => worlds.tell(seed, shrink),
+    };
+    let _ = std::fs::remove_file(token_file);
+    if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+struct Worlds {
+    token_file: String,
+}
+
+impl Worlds {
+    fn start(&self, plan: Plan, keep_story: bool) -> std::io::Result<process::Process> {
+        process::start(plan.seed, || {
+            let end = schedule::run(&plan, &self.token_file, keep_story);
+            let said = Said {
+                broken: end.broken.map(|broken| (broken.promise, broken.how)),
+                digest: end.digest,
+                told: end.told,
+                seconds: end.age.as_secs(),
+                story: end.story,
+            };
+            serde_json::to_string(&said).unwrap_or_default()
+        })
+    }
+
+    /// Lives one through.
+    fn live(&self, plan: Plan, keep_story: bool) -> Said {
+        let ended = self
+            .start(plan, keep_story)
+            .map_err(|error| error.to_string())
+            .and_then(process::Process::wait);
+        said(ended)
+    }
+
+    /// The next seed, and whether all was well.
+    fn run(&self, from: u64, time: Duration, most: u64, jobs: usize, all: bool) -> (u64, bool) {
+        let began = Instant::now();
+        let mut running = VecDeque::new();
+        let (mut next, mut ended, mut lines, mut seconds, mut bad) = (from, 0_u64, 0_u64, 0_u64, 0_u64);
+        loop {
+            let more = began.elapsed() < time && next - from < most && (all || bad == 0);
+            while more && running.len() < jobs {
+                match self.start(Plan::of(next), false) {
+                    Ok(process) => running.push_back((next, process)),
+                    Err(error) => {
+                        eprintln!("cannot start a process: {error}");
+                        return (next, false);
+                    }
+                }
+                next += 1;
+            }
+            let Some((seed, process)) = running.pop_front() else {
+                break;
+            };
+            let said = said(process.wait());
+            ended += 1;
+            lines += said.told;
+            seconds += said.seconds;
+            if let Some((promise, how)) = said.broken {
+                bad += 1;
+                println!("seed {seed}: {promise}: {how}");
+            }
+        }
+        let took = began.elapsed().as_secs_f64();
+        println!(
+            "seeds {from} to {}: {ended} worlds in {took:.1} s, {:.0} a second; {seconds} s of theirs, {lines} lines; {bad} broken",
+            next - 1,
+            f64::from(u32::try_from(ended).unwrap_or(u32::MAX)) / took,
+        );
+        (next, bad == 0)
+    }
+
+    /// Whether all was well.
+    fn tell(&self, seed: u64, shrink: bool) -> bool {
+        let mut plan = Plan::of(seed);
+        if shrink {
+            plan = self.shrink(plan);
+        }
+        println!("seed {seed}: {:#?}", plan.setup);
+        for (wait, act) in &plan.acts {
+            println!("{:>12.6}  {act:?}", wait.as_secs_f64());
+        }
+        let said = self.live(plan, true);
+        for line in &said.story {
+            println!("{line}");
+        }
+        println!(
+            "digest {:016x}, {} lines, {} s",
+            said.digest, said.told, said.seconds
+        );
+        match &said.broken {
+            Some((promise, how)) => println!("BROKEN: {promise}: {how}"),
+            None => println!("all is well"),
+        }
+        said.broken.is_none()
+    }
+
+    /// The plan without what is not needed to break the same promise.
+    fn shrink(&self, plan: Plan) -> Plan {
+        let Some((promise, _)) = self.live(plan.clone(), false).broken else {
+            return plan;
+        };
+        let breaks = |plan: &Plan| {
+            let broken = self.live(plan.clone(), false).broken;
+            broken.is_some_and(|(other, _)| other == promise)
+        };
+        let mut plan = plan;
+        let mut size = plan.acts.len().div_ceil(2);
+        while size > 0 {
+            let mut at = 0;
+            while at < plan.acts.len() {
+                let mut less = plan.clone();
+                let end = (at + size).min(less.acts.len());
+                let waits: Duration = less.acts.drain(at..end).map(|(wait, _)| wait).sum();
+                if let Some((wait, _)) = less.acts.get_mut(at) {
+                    *wait += waits;
+                }
+                if breaks(&less) {
+                    plan = less;
+                } else {
+                    at += size;
+                }
+            }
+            size /= 2;
+        }
+        plan
+    }
+}
+
+fn said(ended: Result<String, String>) -> Said {
+    let parsed = ended.and_then(|said| serde_json::from_str(&said).map_err(|_| said));
+    parsed.unwrap_or_else(|how| Said {
+        broken: Some(("a world ends by itself".to_owned(), how)),
+        digest: 0,
+        told: 0,
+        seconds: 0,
+        story: Vec::new(),
+    })
+}

@@ -1,0 +1,391 @@
+//! What will happen in a world: its settings, and who does what when. Drawn from a seed as a whole before anything
+//! begins, so that it can be told, and made shorter.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use crate::network::Sky;
+
+/// One world's plan.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What it was drawn from, and what everything is drawn from that happens by chance.
+    pub seed: u64,
+    /// How operators and Vault are set up.
+    pub setup: Setup,
+    /// What is done, in its order, each after a wait.
+    pub acts: Vec<(Duration, Act)>,
+}
+
+/// How operators and Vault are set up.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// `--adopt`.
+    pub adopt: &'static str,
+    /// `--deletion-policy`.
+    pub deletion: &'static str,
+    /// `--finalizers`.
+    pub finalizers: bool,
+    /// `--namespace-isolation`.
+    pub isolation: &'static str,
+    /// `--leader-elect`.
+    pub election: bool,
+    /// How many pods the first cluster has. More than one needs an election.
+    pub pods: usize,
+    /// How many clusters share the Vault, without a prefix for each: so they meet.
+    pub clusters: usize,
+    /// The version of the mount `secret`.
+    pub kv: u8,
+    /// Whether the policy says nothing of metadata.
+    pub claimless: bool,
+    /// How far the clocks of the pods are wrong, in milliseconds.
+    pub skew: Vec<i64>,
+}
+
+/// A name among few, so that people meet: namespaces, Secrets, sources and paths.
+pub type Few = u8;
+
+/// The namespaces.
+pub const NAMESPACES: [&str; 2] = ["shop", "bank"];
+/// The Secrets of each.
+pub const SECRETS: [&str; 3] = ["db", "api", "mq"];
+/// The sources of each: the first two are Deployments, the others annotated Secrets.
+pub const SOURCES: [&str; 4] = ["web", "job", "own", "two"];
+/// The paths that sources ask for. The third lies below the first.
+pub const PATHS: [&str; 3] = ["a", "b", "a/db"];
+
+/// One of the sources.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Who {
+    /// Its cluster.
+    pub cluster: usize,
+    /// Of [`NAMESPACES`].
+    pub namespace: Few,
+    /// Of [`SOURCES`].
+    pub name: Few,
+}
+
+/// Something that somebody does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Act {
+    /// A Secret gets a new value, and is created if it is not there.
+    Rotate(usize, Few, Few),
+    /// A Secret is deleted.
+    DropSecret(usize, Few, Few),
+    /// A source is created, or made anew as this.
+    Apply(Who, Wanted),
+    /// One annotation is set, or taken away.
+    Annotate(Who, &'static str, Option<&'static str>),
+    /// A source asks for another path.
+    Move(Who, Few),
+    /// A source is deleted.
+    Remove(Who),
+    /// Somebody takes the finalizers off.
+    Strip(Who),
+    /// Somebody does something with a document by hand.
+    Hand(Document, Hand),
+    /// Somebody deletes the ledger's ConfigMaps.
+    LoseLedger(usize),
+    /// The mount is made anew, as this version.
+    Remount(u8),
+    /// The policy denies something, or nothing any more.
+    Policy(Denied),
+    /// Vault is sealed.
+    Seal,
+    /// Vault is unsealed.
+    Unseal,
+    /// Somebody revokes the operators' tokens.
+    Revoke,
+    /// A process ends where it stands.
+    Kill(usize),
+    /// A process is asked to end.
+    Stop(usize),
+    /// The wires fare so from now on.
+    Weather(Wires, Sky),
+    /// All watches end.
+    CutWatches(usize),
+    /// An API server forgets history.
+    Compact(usize),
+}
+
+/// What a source asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Wanted {
+    /// Of [`PATHS`]; `None`: it is no source.
+    pub path: Option<Few>,
+    /// The Secrets that its pods use, as bits.
+    pub uses: u8,
+    /// Whether it lists them, to be one document.
+    pub lists: bool,
+    /// `vault-sync.io/adopt: "true"`.
+    pub adopt: bool,
+}
+
+/// A document that people know: of a path, and of a Secret in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Document {
+    /// Of [`PATHS`].
+    pub path: Few,
+    /// Of [`SECRETS`]; `None`: the path itself.
+    pub secret: Option<Few>,
+}
+
+impl Document {
+    /// Its path in the mount.
+    pub fn path(self) -> String {
+        let path = PATHS[usize::from(self.path)];
+        match self.secret {
+            Some(secret) => format!("{path}/{}", SECRETS[usize::from(secret)]),
+            None => path.to_owned(),
+        }
+    }
+}
+
+/// What people do with documents.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hand {
+    /// Write something of their own.
+    Write,
+    /// Write what a source would.
+    Copy,
+    /// Delete the latest version.
+    Delete,
+    /// Bring the latest version back.
+    Undelete,
+    /// Destroy the latest version.
+    Destroy,
+    /// Delete it with all its versions.
+    Purge,
+    /// Put another tool's mark on it.
+    Mark,
+    /// Take all marks off.
+    Unmark,
+}
+
+/// What the policy denies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Denied {
+    /// Nothing that the operator needs.
+    Nothing,
+    /// Everything.
+    Everything,
+    /// To write.
+    Writes,
+    /// To delete.
+    Deletes,
+    /// What is below the first path.
+    OnePath,
+}
+
+/// Which wires.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wires {
+    /// To the API servers.
+    Kubernetes,
+    /// To Vault.
+    Vault,
+}
+
+impl Plan {
+    /// The plan of this seed.
+    pub fn of(seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let setup = Setup::draw(&mut rng);
+        let mut acts = beginning(&setup, &mut rng);
+        // Not everything in every world: a few things, often, meet in ways that many, seldom, do not.
+        let themes: Vec<bool> = (0..THEMES).map(|_| rng.bool()).collect();
+        let length = rng.usize(4..40);
+        while acts.len() < length {
+            let theme = rng.usize(..THEMES);
+            if !themes[theme] && rng.u8(..10) > 0 {
+                continue;
+            }
+            if let Some(act) = draw(theme, &setup, &mut rng) {
+                acts.push((pause(&mut rng), act));
+            }
+        }
+        Self { seed, setup, acts }
+    }
+}
+
+impl Setup {
+    fn draw(rng: &mut Rng) -> Self {
+        let clusters = if rng.u8(..5) == 0 { 2 } else { 1 };
+        let election = rng.u8(..4) == 0;
+        let pods = if election { rng.usize(1..3) } else { 1 };
+        let skew = |rng: &mut Rng| match rng.u8(..6) {
+            0 => rng.i64(-120_000..120_000),
+            1 => rng.i64(-3_000..3_000),
+            _ => 0,
+        };
+        Self {
+            adopt: ["never", "never", "equal", "annotated", "all"][rng.usize(..5)],
+            deletion: ["soft", "soft", "purge", "purge", "retain"][rng.usize(..5)],
+            finalizers: rng.u8(..4) > 0,
+            isolation: ["off", "off", "off", "prefix", "enforce"][rng.usize(..5)],
+            election,
+            pods,
+            clusters,
+            kv: if rng.u8(..5) == 0 { 1 } else { 2 },
+            claimless: rng.u8(..6) == 0,
+            skew: (0..pods + clusters).map(|_| skew(rng)).collect(),
+        }
+    }
+}
+
+fn few(rng: &mut Rng, of: usize) -> Few {
+    // The first is met most.
+    let number = rng.usize(..of);
+    u8::try_from(if rng.bool() { number } else { 0 }).unwrap_or(0)
+}
+
+fn who(setup: &Setup, rng: &mut Rng) -> Who {
+    Who {
+        cluster: rng.usize(..setup.clusters),
+        namespace: few(rng, NAMESPACES.len()),
+        name: u8::try_from(rng.usize(..SOURCES.len())).unwrap_or(0),
+    }
+}
+
+fn document(rng: &mut Rng) -> Document {
+    Document {
+        path: few(rng, PATHS.len()),
+        secret: rng.bool().then(|| few(rng, SECRETS.len())),
+    }
+}
+
+fn wanted(rng: &mut Rng) -> Wanted {
+    Wanted {
+        path: (rng.u8(..8) > 0).then(|| few(rng, PATHS.len())),
+        uses: rng.u8(1..8),
+        lists: rng.u8(..4) == 0,
+        adopt: rng.u8(..4) == 0,
+    }
+}
+
+/// Some Secrets and sources to begin with.
+fn beginning(setup: &Setup, rng: &mut Rng) -> Vec<(Duration, Act)> {
+    let mut acts = Vec::new();
+    for cluster in 0..setup.clusters {
+        for secret in 0..2 {
+            acts.push((Duration::ZERO, Act::Rotate(cluster, 0, secret)));
+        }
+    }
+    let wanted = Wanted {
+        path: Some(0),
+        ..wanted(rng)
+    };
+    acts.push((pause(rng), Act::Apply(who(setup, rng), wanted)));
+    acts
+}
+
+/// How long nobody does anything: often hardly at all, so that things meet.
+fn pause(rng: &mut Rng) -> Duration {
+    let micros = match rng.u8(..10) {
+        0..=3 => rng.u64(..3_000),
+        4..=5 => rng.u64(..60_000),
+        6..=7 => rng.u64(..2_000_000),
+        8 => rng.u64(..20_000_000),
+        _ => rng.u64(..150_000_000),
+    };
+    Duration::from_micros(micros)
+}
+
+const THEMES: usize = 12;
+
+/// One act of a theme; `None`: there is none in this setup.
+fn draw(theme: usize, setup: &Setup, rng: &mut Rng) -> Option<Act> {
+    let cluster = rng.usize(..setup.clusters);
+    let pods = setup.pods + setup.clusters - 1;
+    Some(match theme {
+        0 | 1 => Act::Rotate(cluster, few(rng, NAMESPACES.len()), few(rng, SECRETS.len())),
+        2 => Act::Apply(who(setup, rng), wanted(rng)),
+        3 => match rng.u8(..4) {
+            0 => Act::Move(who(setup, rng), few(rng, PATHS.len())),
+            1 => Act::Remove(who(setup, rng)),
+            2 if rng.bool() => Act::Strip(who(setup, rng)),
+            _ => Act::Remove(who(setup, rng)),
+        },
+        4 => {
+            let (name, value) = [
+                ("deletion-policy", Some("retain")),
+                ("deletion-policy", Some("purge")),
+                ("deletion-policy", None),
+                ("preserve-on-delete", Some("true")),
+                ("preserve-on-delete", None),
+                ("adopt", Some("true")),
+                ("adopt", None),
+                ("path", None),
+                ("path", Some("../x")),
+                ("force-sync", Some("1")),
+                ("force-sync", Some("2")),
+                ("rotation-check", Some("disabled")),
+                ("paused", Some("true")),
+                ("paused", None),
+                ("paths", Some("x")),
+                ("paths", None),
+            ][rng.usize(..16)];
+            Act::Annotate(who(setup, rng), name, value)
+        }
+        5 => Act::DropSecret(cluster, few(rng, NAMESPACES.len()), few(rng, SECRETS.len())),
+        6 | 7 => {
+            let hand = [
+                Hand::Write,
+                Hand::Write,
+                Hand::Copy,
+                Hand::Delete,
+                Hand::Undelete,
+                Hand::Destroy,
+                Hand::Purge,
+                Hand::Mark,
+                Hand::Unmark,
+            ][rng.usize(..9)];
+            Act::Hand(document(rng), hand)
+        }
+        8 => {
+            if rng.bool() {
+                Act::Kill(rng.usize(..pods))
+            } else {
+                Act::Stop(rng.usize(..pods))
+            }
+        }
+        9 => {
+            let wires = if rng.bool() {
+                Wires::Kubernetes
+            } else {
+                Wires::Vault
+            };
+            let sky = match rng.u8(..8) {
+                0 => Sky::away(true),
+                1 => Sky::away(false),
+                2 => Sky::slow(),
+                3 => Sky::stormy(true),
+                4 | 5 => Sky::stormy(false),
+                _ => Sky::default(),
+            };
+            Act::Weather(wires, sky)
+        }
+        10 => match rng.u8(..7) {
+            0 => Act::Seal,
+            1 | 2 => Act::Unseal,
+            3 => Act::Revoke,
+            4 => Act::Policy(
+                [
+                    Denied::Everything,
+                    Denied::Writes,
+                    Denied::Deletes,
+                    Denied::OnePath,
+                ][rng.usize(..4)],
+            ),
+            5 => Act::Policy(Denied::Nothing),
+            _ if rng.u8(..4) == 0 => Act::Remount(rng.u8(1..3)),
+            _ => return None,
+        },
+        _ => match rng.u8(..8) {
+            0 => Act::LoseLedger(cluster),
+            1..=4 => Act::CutWatches(cluster),
+            _ => Act::Compact(cluster),
+        },
+    })
+}

@@ -1,0 +1,173 @@
+//! One world from its beginning to its end: what its plan says is done, then everything is mended and comes to rest.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::network::{Sky, Weather};
+use crate::people::{HOME, People};
+use crate::plan::{Act, Denied, NAMESPACES, Plan, SOURCES, Who};
+use crate::pod::{Pod, Spec};
+use crate::promises::{Broken, Promises};
+use crate::story::Story;
+use crate::world::World;
+
+/// Rest comes within so long after everything is mended. What fails is tried again after two minutes at most, and
+/// what was refused for its content after five.
+const REST: Duration = Duration::from_mins(20);
+
+/// How often that is looked at. Some things happen within the first of these.
+const STEP: Duration = Duration::from_secs(40);
+
+/// How a world ended.
+#[derive(Clone, Debug)]
+pub struct End {
+    /// A promise that was broken.
+    pub broken: Option<Broken>,
+    /// The lines of its story, if they were kept.
+    pub story: Vec<String>,
+    /// A number that stands for all of its story.
+    pub digest: u64,
+    /// How many lines that had.
+    pub told: u64,
+    /// How long it existed, by its own clock.
+    pub age: Duration,
+}
+
+/// Lives a plan through. In a thread of its own, whose randomness is the plan's seed.
+pub fn run(plan: &Plan, token_file: &str, keep_story: bool) -> End {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
+    let Ok(runtime) = runtime else {
+        return End {
+            broken: Some(Broken {
+                promise: "a runtime can be had".to_owned(),
+                how: String::new(),
+            }),
+            story: Vec::new(),
+            digest: 0,
+            told: 0,
+            age: Duration::ZERO,
+        };
+    };
+    runtime.block_on(live(plan, token_file, keep_story))
+}
+
+async fn live(plan: &Plan, token_file: &str, keep_story: bool) -> End {
+    let setup = &plan.setup;
+    let world = World::new(
+        plan.seed,
+        setup.clusters,
+        Promises::new(plan),
+        Story::new(keep_story),
+    );
+    let mut people = People::new(&world, setup);
+    let time = tokio::spawn(Arc::clone(&world).keep_time());
+    let pods: Vec<Pod> = specs(plan, token_file)
+        .into_iter()
+        .map(|spec| Pod::start(&world, spec))
+        .collect();
+    let is_broken = || world.look().promises.is_broken().is_some();
+    for (wait, act) in &plan.acts {
+        sleep(*wait).await;
+        if is_broken() {
+            break;
+        }
+        people.act(act, &pods);
+    }
+    if !is_broken() {
+        mend(&world, plan, &mut people, &pods);
+        rest(&world, plan).await;
+    }
+    time.abort();
+    let state = world.look();
+    End {
+        broken: state.promises.is_broken().cloned(),
+        story: state.story.lines().to_vec(),
+        digest: state.story.digest(),
+        told: state.story.told(),
+        age: world.age(),
+    }
+}
+
+/// Everything is mended.
+fn mend(world: &Arc<World>, plan: &Plan, people: &mut People, pods: &[Pod]) {
+    world.tell("people", || "mend everything".to_owned());
+    world.look().weather = Weather {
+        kubernetes: Sky::default(),
+        vault: Sky::default(),
+    };
+    for act in [Act::Unseal, Act::Policy(Denied::Nothing)] {
+        people.act(&act, pods);
+    }
+    for cluster in 0..plan.setup.clusters {
+        // Watches whose wire is silently dead end, as they do after a minute.
+        people.act(&Act::CutWatches(cluster), pods);
+        for namespace in 0..NAMESPACES.len() {
+            for name in 0..SOURCES.len() {
+                let who = Who {
+                    cluster,
+                    namespace: u8::try_from(namespace).unwrap_or(0),
+                    name: u8::try_from(name).unwrap_or(0),
+                };
+                people.act(&Act::Annotate(who, "force-sync", Some("the end")), pods);
+            }
+        }
+    }
+}
+
+/// Waits until nothing is left to be done.
+async fn rest(world: &Arc<World>, plan: &Plan) {
+    let mut waited = Duration::ZERO;
+    loop {
+        sleep(STEP).await;
+        waited += STEP;
+        let now = world.now();
+        let mut state = world.look();
+        if state.promises.is_broken().is_some() {
+            return;
+        }
+        let unrest = state.promises.unrest(plan, &state.vault, &state.clusters, now);
+        match unrest {
+            None => return,
+            Some(unrest) if waited >= REST => {
+                state.promises.broken("everything comes to rest", &unrest);
+                return;
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// The pods of all clusters.
+fn specs(plan: &Plan, token_file: &str) -> Vec<Spec> {
+    let setup = &plan.setup;
+    let of_first = (0..setup.pods).map(|number| (0, number));
+    let of_others = (1..setup.clusters).map(|cluster| (cluster, 0));
+    let flags = [
+        ("vault-addr", "http://vault.test:8200".to_owned()),
+        ("vault-role", "vault-sync-operator".to_owned()),
+        ("vault-token-file", token_file.to_owned()),
+        ("namespace", HOME.to_owned()),
+        ("leader-elect", setup.election.to_string()),
+        ("adopt", setup.adopt.to_owned()),
+        ("deletion-policy", setup.deletion.to_owned()),
+        ("finalizers", setup.finalizers.to_string()),
+        ("namespace-isolation", setup.isolation.to_owned()),
+        ("metrics-bind-address", "0".to_owned()),
+        ("health-probe-bind-address", "0".to_owned()),
+    ];
+    of_first
+        .chain(of_others)
+        .enumerate()
+        .map(|(at, (cluster, number))| Spec {
+            name: format!("op{cluster}-{number}"),
+            cluster,
+            flags: flags.to_vec(),
+            skew: setup.skew[at],
+        })
+        .collect()
+}
