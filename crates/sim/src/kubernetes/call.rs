@@ -99,9 +99,13 @@ impl<'a> Call<'a> {
         }
         let options = Options::read(request.uri().query().unwrap_or_default());
         let verb = verb(request, name, options.watch)?;
-        let needs_namespace = !name.is_empty() || verb == Verb::Create;
-        if endpoint.resource.is_namespaced() && namespace.is_none() && needs_namespace {
-            return Err(Failure::not_allowed());
+        if endpoint.resource.is_namespaced() && namespace.is_none() {
+            if !name.is_empty() {
+                return Err(Failure::no_such_path());
+            }
+            if verb == Verb::Create {
+                return Err(Failure::not_allowed());
+            }
         }
         Ok(Self {
             endpoint,

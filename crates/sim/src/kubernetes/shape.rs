@@ -61,6 +61,10 @@ pub(super) fn normal(endpoint: Endpoint, object: Value) -> Result<Value, Failure
             bytes(endpoint, &mut object, "binaryData")?;
         }
         Resource::Events => fill_event(&mut object),
+        Resource::Leases => {
+            object.entry("spec").or_insert_with(|| json!({}));
+            object.values_mut().for_each(prune);
+        }
         _ => object.values_mut().for_each(prune),
     }
     object.retain(|key, value| {

@@ -180,12 +180,17 @@ impl Failure {
         Self::new(400, "BadRequest", message.into())
     }
 
-    /// A patch that cannot be applied.
-    pub(super) fn unprocessable(why: &str) -> Self {
-        let message = format!("the server rejected our request due to an error in our request: {why}");
+    /// A JSON patch that cannot be applied. The real server does not say why.
+    pub(super) fn unprocessable() -> Self {
+        let message = "the server rejected our request due to an error in our request".to_owned();
         let mut failure = Self::new(422, "Invalid", message);
         failure.details = Some(json!({}));
         failure
+    }
+
+    /// A patch that makes something of the object which is none. The real server quotes the whole object here.
+    pub(super) fn unusable_patch(why: &str) -> Self {
+        Self::invalid_kind("", "", "", &[Fault::invalid("patch", &json!("the patch"), why)])
     }
 
     pub(super) fn not_allowed() -> Self {
@@ -196,11 +201,10 @@ impl Failure {
     }
 
     pub(super) fn unsupported_patch() -> Self {
-        let message = "the body of the request was in an unknown format - accepted media types include: \
-                       application/json-patch+json, application/merge-patch+json, \
-                       application/strategic-merge-patch+json, application/apply-patch+yaml, \
-                       application/apply-patch+cbor";
-        Self::new(415, "UnsupportedMediaType", message.to_owned())
+        let message = "415: Unsupported Media Type".to_owned();
+        let mut failure = Self::new(415, "UnsupportedMediaType", message);
+        failure.details = Some(json!({}));
+        failure
     }
 
     /// An error that the real server's storage reports without a reason.
@@ -250,6 +254,10 @@ impl Failure {
             "retryAfterSeconds": 1,
         }));
         failure
+    }
+
+    pub(super) fn message(&self) -> &str {
+        &self.message
     }
 
     /// The object that the reply carries.

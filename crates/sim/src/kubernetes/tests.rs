@@ -238,10 +238,10 @@ fn old_events_are_dropped() {
     let events = "/apis/events.k8s.io/v1/namespaces/default/events";
     let (code, _) = world.send("POST", events, &json!({"metadata": {"name": "a"}, "note": "n"}));
     assert_eq!(code, 201);
-    let core = "/api/v1/namespaces/default/events/a";
-    assert_eq!(world.send("GET", core, &Value::Null).1["message"], "n");
+    let in_core = "/api/v1/namespaces/default/events/a";
+    assert_eq!(world.send("GET", in_core, &Value::Null).1["message"], "n");
     world.pass(3601);
-    assert_eq!(world.send("GET", core, &Value::Null).0, 404);
+    assert_eq!(world.send("GET", in_core, &Value::Null).0, 404);
 }
 
 #[test]

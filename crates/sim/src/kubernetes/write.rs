@@ -100,24 +100,17 @@ impl Write<'_> {
         let mut object = shape::read(call.endpoint, call.body)?;
         check_name(call, &object)?;
         put_in_namespace(call, &mut object)?;
-        let Some(old) = self.store.get(call.resource(), &call.key(call.name)).cloned() else {
-            if call.resource().is_created_by_update() {
-                return self.create_object(call, object);
-            }
+        let old = self.store.get(call.resource(), &call.key(call.name)).cloned();
+        if old.is_none() && !call.resource().is_created_by_update() {
             return Err(Failure::not_found(call.endpoint, call.name));
-        };
-        let (new_uid, old_uid) = (&object["metadata"]["uid"], &old["metadata"]["uid"]);
-        if !new_uid.is_null() && new_uid != old_uid {
-            let why = format!(
-                "StorageError: invalid object, Code: 4, Key: /registry/{}/{}, ResourceVersion: 0, \
-                 AdditionalErrorMsg: Precondition failed: UID in precondition: {}, UID in object meta: {}",
-                call.resource().plural(),
-                call.key(call.name),
-                new_uid.as_str().unwrap_or_default(),
-                old_uid.as_str().unwrap_or_default(),
-            );
-            return Err(Failure::conflict(call.endpoint, call.name, &why));
         }
+        check_uid(call, &object, old.as_deref().unwrap_or(&Value::Null))?;
+        let Some(old) = old else {
+            if let Value::Object(metadata) = &mut object["metadata"] {
+                metadata.remove("resourceVersion");
+            }
+            return self.create_object(call, object);
+        };
         self.replace(call, &old, object)
     }
 
@@ -133,7 +126,8 @@ impl Write<'_> {
             (*old).clone()
         };
         patch::apply(kind, &mut object, &patch)?;
-        let mut object = shape::normal(call.endpoint, object)?;
+        let unusable = |failure: Failure| Failure::unusable_patch(failure.message());
+        let mut object = shape::normal(call.endpoint, object).map_err(unusable)?;
         check_name(call, &object)?;
         put_in_namespace(call, &mut object)?;
         self.replace(call, &old, object)
@@ -328,12 +322,32 @@ fn put_in_namespace(call: &Call, object: &mut Value) -> Result<(), Failure> {
 fn check_name(call: &Call, object: &Value) -> Result<(), Failure> {
     match object["metadata"]["name"].as_str() {
         Some(name) if name == call.name => Ok(()),
-        name => Err(Failure::bad_request(format!(
-            "the name of the object ({}) does not match the name on the URL ({})",
-            name.unwrap_or_default(),
+        Some(name) => Err(Failure::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.name
+        ))),
+        None => Err(Failure::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
             call.name
         ))),
     }
+}
+
+/// Whether the uid in an update, if there is one, is that of the stored object.
+fn check_uid(call: &Call, new: &Value, old: &Value) -> Result<(), Failure> {
+    let (new, old) = (&new["metadata"]["uid"], &old["metadata"]["uid"]);
+    if new.is_null() || new == old {
+        return Ok(());
+    }
+    let why = format!(
+        "StorageError: invalid object, Code: 4, Key: /registry/{}/{}, ResourceVersion: 0, AdditionalErrorMsg: \
+         Precondition failed: UID in precondition: {}, UID in object meta: {}",
+        call.resource().plural(),
+        call.key(call.name),
+        new.as_str().unwrap_or_default(),
+        old.as_str().unwrap_or_default(),
+    );
+    Err(Failure::conflict(call.endpoint, call.name, &why))
 }
 
 fn check_preconditions(call: &Call, old: &Value) -> Result<(), Failure> {
