@@ -34,6 +34,7 @@ mod people;
 mod remounts;
 mod rights;
 mod shares;
+mod simulated_kubernetes;
 mod sources;
 mod sync;
 mod vault_login;

@@ -42,6 +42,7 @@ pub(super) fn to_core(event: Map<String, Value>) -> Map<String, Value> {
 /// A core Event as one of `events.k8s.io`.
 pub(super) fn from_core(event: &Value) -> Value {
     let fields = event.as_object().into_iter().flatten();
+    let fields = fields.filter(|(_, value)| value.as_str() != Some(""));
     let renamed = fields.map(|(key, value)| {
         let new = RENAMED.iter().find(|(_, core)| core == key);
         (new.map_or(key.as_str(), |(new, _)| new).to_owned(), value.clone())

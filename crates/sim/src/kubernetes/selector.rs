@@ -145,10 +145,14 @@ fn field(endpoint: Endpoint, text: &str) -> Result<Field, Failure> {
     };
     let own = endpoint.resource.selectable_fields();
     if !matches!(path, "metadata.name" | "metadata.namespace") && !own.contains(&path) {
-        let message = format!(
-            "{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
-            json!(path)
-        );
+        let message = if own.is_empty() {
+            format!(
+                "{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+                json!(path)
+            )
+        } else {
+            format!("field label not supported: {path}")
+        };
         return Err(Failure::bad_request(message));
     }
     Ok(Field {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::resource::Endpoint;
+use super::resource::{Endpoint, Resource};
 
 /// Why a call failed: what its `Status` says.
 #[derive(Clone, Debug)]
@@ -33,7 +33,8 @@ impl Fault {
     }
 
     pub(super) fn required(field: impl Into<String>, why: &str) -> Self {
-        Self::new("FieldValueRequired", field, format!("Required value: {why}"))
+        let colon = if why.is_empty() { "" } else { ": " };
+        Self::new("FieldValueRequired", field, format!("Required value{colon}{why}"))
     }
 
     pub(super) fn forbidden(field: impl Into<String>, why: &str) -> Self {
@@ -139,7 +140,10 @@ impl Failure {
     }
 
     pub(super) fn invalid(endpoint: Endpoint, name: &str, faults: &[Fault]) -> Self {
-        Self::invalid_kind(endpoint.group, endpoint.resource.kind(), name, faults)
+        // Events are core objects inside, whichever group was asked.
+        let is_event = endpoint.resource == Resource::Events;
+        let group = if is_event { "" } else { endpoint.group };
+        Self::invalid_kind(group, endpoint.resource.kind(), name, faults)
     }
 
     pub(super) fn invalid_kind(group: &str, kind: &str, name: &str, faults: &[Fault]) -> Self {

@@ -44,7 +44,7 @@ impl Write<'_> {
         let name = metadata["name"].as_str().unwrap_or_default().to_owned();
         self.admit(call, &name)?;
         self.begin(call.endpoint, &mut object);
-        let faults = validate::object(call.resource(), &object);
+        let faults = validate::object(call.endpoint, &object);
         if !faults.is_empty() {
             return Err(Failure::invalid(call.endpoint, &name, &faults));
         }
@@ -106,6 +106,7 @@ impl Write<'_> {
         }
         check_uid(call, &object, old.as_deref().unwrap_or(&Value::Null))?;
         let Some(old) = old else {
+            check_version(&object["metadata"]["resourceVersion"])?;
             if let Value::Object(metadata) = &mut object["metadata"] {
                 metadata.remove("resourceVersion");
             }
@@ -137,6 +138,7 @@ impl Write<'_> {
         let resource = call.resource();
         let old_metadata = &old["metadata"];
         let metadata = &mut object["metadata"];
+        check_version(&metadata["resourceVersion"])?;
         if metadata["resourceVersion"].is_null() {
             if !resource.is_updated_unconditionally() {
                 return Err(Failure::version_required(call.endpoint, call.name));
@@ -158,7 +160,7 @@ impl Write<'_> {
             }
         }
         take_over_parts(resource, &mut object, old);
-        let faults = validate::change(resource, &object, old);
+        let faults = validate::change(call.endpoint, &object, old);
         if !faults.is_empty() {
             return Err(Failure::invalid(call.endpoint, call.name, &faults));
         }
@@ -168,7 +170,8 @@ impl Write<'_> {
             self.store.remove(resource, &key, self.deed(call));
             return Ok(shown(200, call, &object));
         }
-        if object == *old {
+        // A write to an Event always starts its time anew.
+        if object == *old && resource != Resource::Events {
             return Ok(shown(200, call, &object));
         }
         let changed = self.put(call, &key, object);
@@ -330,6 +333,16 @@ fn check_name(call: &Call, object: &Value) -> Result<(), Failure> {
             "the name of the object ({} based on URL) was undeterminable: name must be provided",
             call.name
         ))),
+    }
+}
+
+/// Whether a resourceVersion is a number.
+fn check_version(version: &Value) -> Result<(), Failure> {
+    match version.as_str() {
+        Some(text) if text.parse::<u64>().is_err() => Err(Failure::internal(&format!(
+            "strconv.ParseUint: parsing {version}: invalid syntax"
+        ))),
+        _ => Ok(()),
     }
 }
 
