@@ -20,7 +20,7 @@ mod side;
 use std::env;
 use std::fmt::Write as _;
 
-use calls::{Call, Calls, Dice, LAST, METADATA, RESOURCES, last_object};
+use calls::{Call, Calls, Dice, LAST, METADATA, NEW_EVENTS, RESOURCES, last_object};
 use serde_json::{Value, json};
 use side::{Real, Side};
 use sim::kubernetes::ApiServer;
@@ -117,7 +117,7 @@ impl Round {
         let all = "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=0\
                    &allowWatchBookmarks=true&timeoutSeconds=5";
         for (resource, base) in RESOURCES {
-            if base == "/apis/events.k8s.io/v1" {
+            if base == NEW_EVENTS {
                 continue;
             }
             let path = format!("{base}/namespaces/{}/{resource}", self.namespace);

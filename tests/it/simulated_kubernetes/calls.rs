@@ -107,10 +107,13 @@ pub const RESOURCES: [(&str, &str); 9] = [
     ("daemonsets", "/apis/apps/v1"),
     ("cronjobs", "/apis/batch/v1"),
     ("leases", "/apis/coordination.k8s.io/v1"),
-    ("events", "/apis/events.k8s.io/v1"),
+    ("events", NEW_EVENTS),
 ];
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
+/// An Event is only changed through the group that made it: the other one would note itself in `managedFields`.
+const NEW_EVENT_NAMES: [&str; 3] = ["new-a", "new-b", "new-c"];
+pub const NEW_EVENTS: &str = "/apis/events.k8s.io/v1";
 const FINALIZERS: [&str; 3] = ["x.io/f", "x.io/g", "y.io/f"];
 const MERGE: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
@@ -132,7 +135,11 @@ impl Calls {
             self.dice.below(RESOURCES.len())
         };
         let (resource, base) = RESOURCES[at];
-        let name = self.dice.pick(&NAMES);
+        let name = if base == NEW_EVENTS {
+            self.dice.pick(&NEW_EVENT_NAMES)
+        } else {
+            self.dice.pick(&NAMES)
+        };
         let all = format!("{base}/namespaces/{}/{resource}", self.namespace);
         let one = format!("{all}/{name}");
         let partial = self.dice.one_in(4);
@@ -142,7 +149,15 @@ impl Calls {
             7..=10 => self.patch(resource, name, one),
             11 | 12 => self.put(base, resource, name, one),
             13..=15 => self.delete(resource, name, one),
-            16 if self.dice.one_in(3) => Call::new("DELETE", all).query(self.selector(resource)),
+            16 if self.dice.one_in(3) => {
+                let selector = self.selector(resource).replace("resourceVersion=0", "");
+                let selector = selector
+                    .split("limit=")
+                    .next()
+                    .unwrap_or_default()
+                    .trim_end_matches('&');
+                Call::new("DELETE", all).query(selector)
+            }
             _ => {
                 let list = Call::new("GET", all).query(self.selector(resource));
                 return if partial { list.accept(METADATA_LIST) } else { list };
@@ -326,7 +341,7 @@ impl Calls {
         let metadata = &mut object["metadata"];
         match self.dice.below(16) {
             0 => metadata["name"] = json!("Bad_Name"),
-            1 => metadata["name"] = json!("n".repeat(260)),
+            1 if !is_workload(resource) => metadata["name"] = json!("n".repeat(260)),
             2 => metadata["name"] = Value::Null,
             3 => metadata["namespace"] = json!("elsewhere"),
             4 => metadata["labels"] = json!({"a b": "c"}),
@@ -472,6 +487,13 @@ impl Calls {
                 {"op": "add", "path": "/metadata/labels", "value": {"app": "a"}}]),
         ])
     }
+}
+
+fn is_workload(resource: &str) -> bool {
+    matches!(
+        resource,
+        "deployments" | "statefulsets" | "daemonsets" | "cronjobs"
+    )
 }
 
 /// Objects that come last: every watch sees them.

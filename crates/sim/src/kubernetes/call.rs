@@ -69,12 +69,12 @@ pub(super) struct Options {
     pub(super) resource_version: String,
     pub(super) resource_version_match: String,
     pub(super) continue_token: String,
-    pub(super) limit: usize,
+    limit: usize,
     pub(super) timeout_seconds: Option<u64>,
     pub(super) bookmarks: bool,
     pub(super) send_initial_events: Option<bool>,
     pub(super) dry_run: bool,
-    pub(super) watch: bool,
+    watch: bool,
 }
 
 impl<'a> Call<'a> {
@@ -223,6 +223,11 @@ impl Options {
             }
         }
         options
+    }
+
+    /// How many objects a page may have.
+    pub(super) fn page(&self) -> usize {
+        if self.limit == 0 { usize::MAX } else { self.limit }
     }
 }
 

@@ -59,12 +59,7 @@ pub(super) fn list(call: &Call, store: &Store) -> Result<Answer, Failure> {
         Cow::Owned(store.snapshot(resource, at))
     };
     let mut rest = within(&objects, call.namespace, &start).filter(|(_, object)| selector.fits(object));
-    let limit = if options.limit == 0 {
-        usize::MAX
-    } else {
-        options.limit
-    };
-    let page: Vec<_> = rest.by_ref().take(limit).collect();
+    let page: Vec<_> = rest.by_ref().take(options.page()).collect();
     let mut metadata = json!({"resourceVersion": at.to_string()});
     if let Some((key, _)) = page.last() {
         let left = rest.count();

@@ -71,9 +71,9 @@ fn merge_strategically(target: &mut Value, patch: &Value) {
     }
     for (key, value) in patch.iter().filter(|(key, _)| !key.starts_with('$')) {
         match (value, list_type(key)) {
-            (Value::Array(new), Some(list)) => match map(target).entry(key.as_str()).or_insert(json!([])) {
+            (Value::Array(new), Some(list)) => match map(target).entry(key.as_str()).or_insert(Value::Null) {
                 Value::Array(old) => list.merge(old, new),
-                other => *other = value.clone(),
+                other => *other = without_directives(new),
             },
             _ => merge_key(target, key, value, merge_strategically),
         }
@@ -108,6 +108,12 @@ fn list_type(key: &str) -> Option<ListType> {
     })
 }
 
+/// A list as it is in a patch, where there was none before.
+fn without_directives(list: &[Value]) -> Value {
+    let plain = list.iter().filter(|value| value[DIRECTIVE].is_null());
+    plain.cloned().collect()
+}
+
 impl ListType {
     fn is_same(&self, one: &Value, other: &Value) -> bool {
         match self {
@@ -139,6 +145,12 @@ impl ListType {
             named.push(merged);
         }
         old.retain(|old| !named.iter().any(|named| self.is_same(old, named)));
+        let mut seen = Vec::new();
+        old.retain(|value| {
+            let is_new = !seen.contains(value);
+            seen.push(value.clone());
+            is_new
+        });
         let mut others = std::mem::take(old).into_iter().peekable();
         for value in named {
             let at = place(&value);

@@ -203,10 +203,8 @@ mod tests {
             ("type==Opaque", Some(true)),
             ("data.k=v", None),
         ] {
-            let options = Options {
-                field_selector: text.to_owned(),
-                ..Options::default()
-            };
+            let mut options = Options::default();
+            text.clone_into(&mut options.field_selector);
             let selector = Selector::read(secrets, &options).ok();
             assert_eq!(
                 selector.map(|selector| selector.fits(&object)),

@@ -138,13 +138,14 @@ fn metadata(endpoint: Endpoint, metadata: &Value, faults: &mut Vec<Fault>) {
     if size > ANNOTATIONS {
         faults.push(Fault::too_long("metadata.annotations", ANNOTATIONS));
     }
-    finalizers(metadata, faults);
+    finalizers(endpoint, metadata, faults);
 }
 
-fn finalizers(metadata: &Value, faults: &mut Vec<Fault>) {
+fn finalizers(endpoint: Endpoint, metadata: &Value, faults: &mut Vec<Fault>) {
+    let is_core_rule = !matches!(endpoint.resource, Resource::Leases | Resource::Events);
     for (number, finalizer) in texts(&metadata["finalizers"]).enumerate() {
         let wrong = qualified_name(finalizer);
-        if wrong.is_empty() && !finalizer.contains('/') && !is_standard_finalizer(finalizer) {
+        if is_core_rule && wrong.is_empty() && !finalizer.contains('/') && !is_standard_finalizer(finalizer) {
             let why = "name is neither a standard finalizer name nor is it fully qualified";
             faults.push(Fault::invalid(
                 format!("metadata.finalizers[{number}]"),

@@ -170,8 +170,7 @@ impl Write<'_> {
             self.store.remove(resource, &key, self.deed(call));
             return Ok(shown(200, call, &object));
         }
-        // A write to an Event always starts its time anew.
-        if object == *old && resource != Resource::Events {
+        if object == *old {
             return Ok(shown(200, call, &object));
         }
         let changed = self.put(call, &key, object);
@@ -241,11 +240,9 @@ impl Write<'_> {
     /// Stores an object, and counts the changes to its spec.
     fn put(&mut self, call: &Call, key: &str, mut object: Value) -> &Value {
         let resource = call.resource();
-        if let Some(old) = self
-            .store
-            .get(resource, key)
-            .filter(|_| resource.has_generation())
-            && old["spec"] != object["spec"]
+        if resource.has_generation()
+            && let Some(old) = self.store.get(resource, key)
+            && is_counted(resource, &object, old)
         {
             let generation = old["metadata"]["generation"].as_u64().unwrap_or(0);
             object["metadata"]["generation"] = (generation + 1).into();
@@ -286,6 +283,12 @@ fn take_over_parts(resource: Resource, object: &mut Value, old: &Value) {
         | Resource::Pods => take_over(object, old, "status"),
         _ => {}
     }
+}
+
+/// Whether a change makes a new generation. A change to a Deployment's annotations does.
+fn is_counted(resource: Resource, new: &Value, old: &Value) -> bool {
+    let has_new_annotations = new["metadata"]["annotations"] != old["metadata"]["annotations"];
+    new["spec"] != old["spec"] || resource == Resource::Deployments && has_new_annotations
 }
 
 fn take_over(object: &mut Value, old: &Value, field: &str) {

@@ -95,7 +95,12 @@ pub(super) fn unchanged(new: &Value, old: &Value, faults: &mut Vec<Fault>) {
         ("reportingInstance", "reportingInstance"),
     ] {
         if new[field] != old[field] {
-            faults.push(Fault::invalid(name, &new[field], "field is immutable"));
+            let shown = match (&new[field], field) {
+                (Value::Null, "count") => json!(0),
+                (Value::Null, "action" | "message" | "reason" | "type") => json!(""),
+                (value, _) => value.clone(),
+            };
+            faults.push(Fault::invalid(name, &shown, "field is immutable"));
         }
     }
 }
