@@ -49,6 +49,10 @@ impl Call {
         self
     }
 
+    pub fn merge(self, patch: Value) -> Self {
+        self.patch(MERGE, patch)
+    }
+
     fn patch(mut self, language: &'static str, body: Value) -> Self {
         self.content_type = language;
         self.body(body)
@@ -350,7 +354,7 @@ impl Calls {
             7 => metadata["annotations"] = json!({"big": "x".repeat(256 * 1024)}),
             8 => metadata["finalizers"] = json!(["unqualified"]),
             9 => metadata["finalizers"] = json!(["x.io/bad name"]),
-            10 => metadata["resourceVersion"] = json!("7"),
+            10 => metadata["resourceVersion"] = json!("1"),
             11 => metadata["uid"] = json!("made-up"),
             12 => metadata["annotations"] = json!({"number": 1}),
             13 => {

@@ -9,6 +9,7 @@ use http::Request;
 use serde_json::Value;
 use sim::kubernetes::{Answer, ApiServer};
 use testkit::Testbed;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::calls::Call;
 
@@ -61,6 +62,35 @@ impl Server for ApiServer {
     }
 }
 
+/// A watch of the simulated server that stays open.
+pub struct Live {
+    request: Request<Bytes>,
+    events: UnboundedReceiver<Bytes>,
+}
+
+impl Live {
+    pub fn open(server: &mut ApiServer, request: Request<Bytes>) -> Self {
+        match server.handle(SystemTime::now(), &request) {
+            Answer::Watch(events) => Self { request, events },
+            Answer::Whole(reply) => panic!("{}: {reply:?}", request.uri()),
+        }
+    }
+
+    /// Whether it has heard what a watch hears that is opened now.
+    pub fn agrees(mut self, server: &mut ApiServer) -> Result<(), String> {
+        let heard: Vec<Bytes> = std::iter::from_fn(|| self.events.try_recv().ok()).collect();
+        let mut again = Self::open(server, self.request);
+        let later: Vec<Bytes> = std::iter::from_fn(|| again.events.try_recv().ok()).collect();
+        if heard == later {
+            return Ok(());
+        }
+        Err(format!(
+            "{} has heard:\n{heard:#?}\nand later:\n{later:#?}",
+            again.request.uri()
+        ))
+    }
+}
+
 /// A server, and what it has said.
 pub struct Side<S> {
     pub server: S,
@@ -83,9 +113,14 @@ impl<S: Server> Side<S> {
         }
     }
 
+    /// A call as this server gets it.
+    pub fn request(&self, call: &Call) -> Request<Bytes> {
+        call.request(|text| self.replace(text))
+    }
+
     /// Sends a call; status and body of the reply, in words that both servers have in common.
     pub fn send(&mut self, call: &Call) -> (u16, Value) {
-        let request = call.request(|text| self.replace(text));
+        let request = self.request(call);
         let (status, text) = self.server.send(&request);
         let mut body: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
         self.continue_token = body["metadata"]["continue"].as_str().map(str::to_owned);
@@ -96,7 +131,7 @@ impl<S: Server> Side<S> {
 
     /// The events of a watch up to the last one.
     pub fn watch(&mut self, call: &Call, is_last: &dyn Fn(&str) -> bool) -> Vec<Value> {
-        let request = call.request(|text| self.replace(text));
+        let request = self.request(call);
         let lines = self.server.watch(&request, is_last);
         lines
             .iter()

@@ -142,7 +142,11 @@ fn metadata(endpoint: Endpoint, metadata: &Value, faults: &mut Vec<Fault>) {
 }
 
 fn finalizers(endpoint: Endpoint, metadata: &Value, faults: &mut Vec<Fault>) {
-    let is_core_rule = !matches!(endpoint.resource, Resource::Leases | Resource::Events);
+    let is_core_rule = match endpoint.resource {
+        Resource::Leases => false,
+        Resource::Events => endpoint.shows_new_events(),
+        _ => true,
+    };
     for (number, finalizer) in texts(&metadata["finalizers"]).enumerate() {
         let wrong = qualified_name(finalizer);
         if is_core_rule && wrong.is_empty() && !finalizer.contains('/') && !is_standard_finalizer(finalizer) {

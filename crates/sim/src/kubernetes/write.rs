@@ -146,13 +146,11 @@ impl Write<'_> {
         } else if metadata["resourceVersion"] != old_metadata["resourceVersion"] {
             return Err(Failure::modified(call.endpoint, call.name));
         }
-        for field in [
-            "resourceVersion",
-            "creationTimestamp",
-            "generation",
-            "deletionTimestamp",
-        ] {
+        for field in ["resourceVersion", "creationTimestamp", "generation"] {
             take_over(metadata, old_metadata, field);
+        }
+        if !old_metadata["deletionTimestamp"].is_null() {
+            take_over(metadata, old_metadata, "deletionTimestamp");
         }
         for field in ["uid", "deletionGracePeriodSeconds"] {
             if metadata[field].is_null() {
