@@ -107,7 +107,9 @@ fn metadata(endpoint: Endpoint, metadata: &Value, faults: &mut Vec<Fault>) {
         ));
     } else {
         let wrong = match endpoint.resource {
-            Resource::Namespaces => name_faults(name, LABEL, "characters", is_dns_label, DNS_LABEL),
+            Resource::Namespaces | Resource::StatefulSets => {
+                name_faults(name, LABEL, "characters", is_dns_label, DNS_LABEL)
+            }
             // Any name that fits into a path.
             Resource::Events if !endpoint.shows_new_events() => Vec::new(),
             _ => name_faults(name, NAME, "characters", is_subdomain, SUBDOMAIN),
