@@ -370,7 +370,7 @@ impl Calls {
                         json!({"k": "not base64"}),
                         json!({"k": 1}),
                         json!({"k": null}),
-                    ])
+                    ]);
                 }
                 "configmaps" => {
                     object["data"] = self.dice.pick(&[
@@ -378,7 +378,7 @@ impl Calls {
                         json!({"k": "x".repeat(1024 * 1024 + 1)}),
                         json!({"k": true}),
                         json!({"k": null}),
-                    ])
+                    ]);
                 }
                 "leases" => object["spec"]["leaseDurationSeconds"] = json!(0),
                 _ => object["metadata"]["labels"] = json!({"": "x"}),

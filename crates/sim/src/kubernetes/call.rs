@@ -73,7 +73,6 @@ pub(super) struct Options {
     pub(super) timeout_seconds: Option<u64>,
     pub(super) bookmarks: bool,
     pub(super) send_initial_events: Option<bool>,
-    pub(super) dry_run: bool,
     watch: bool,
 }
 
@@ -217,7 +216,6 @@ impl Options {
                 "timeoutSeconds" => options.timeout_seconds = value.parse().ok(),
                 "allowWatchBookmarks" => options.bookmarks = is_true(&value),
                 "sendInitialEvents" => options.send_initial_events = Some(is_true(&value)),
-                "dryRun" => options.dry_run = value == "All",
                 "watch" => options.watch = is_true(&value),
                 _ => {}
             }

@@ -60,7 +60,9 @@ mod tests {
     fn an_event_is_the_same_in_both_groups() {
         let new =
             json!({"metadata": {"name": "a"}, "note": "text", "regarding": {"kind": "Pod"}, "reason": "R"});
-        let core = json!({"metadata": {"name": "a"}, "message": "text", "involvedObject": {"kind": "Pod"}, "reason": "R"});
+        let core = json!({
+            "metadata": {"name": "a"}, "message": "text", "involvedObject": {"kind": "Pod"}, "reason": "R",
+        });
         let Value::Object(map) = new.clone() else {
             panic!("a map")
         };

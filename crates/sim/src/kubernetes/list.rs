@@ -53,7 +53,7 @@ pub(super) fn list(call: &Call, store: &Store) -> Result<Answer, Failure> {
     let selector = Selector::read(call.endpoint, options)?;
     let (at, start) = version(call, store)?;
     let resource = call.resource();
-    let objects = if at == store.revision() {
+    let objects = if store.since(resource, at).next().is_none() {
         Cow::Borrowed(store.objects(resource))
     } else {
         Cow::Owned(store.snapshot(resource, at))

@@ -262,7 +262,9 @@ mod tests {
 
     #[test]
     fn texts_of_a_secret_become_its_data() {
-        let sent = json!({"metadata": {"name": "a", "labels": {}}, "data": {"k": "eA==", "l": null}, "stringData": {"k": "v"}});
+        let sent = json!({
+            "metadata": {"name": "a", "labels": {}}, "data": {"k": "eA==", "l": null}, "stringData": {"k": "v"},
+        });
         let expected = json!({"metadata": {"name": "a"}, "type": "Opaque", "data": {"k": "dg==", "l": ""}});
         assert_eq!(secret(sent), Ok(expected));
     }
