@@ -228,14 +228,16 @@ impl<S: Server> Side<S> {
         }
     }
 
-    fn normalise_message(&self, message: &mut String) {
+    fn normalise_message(&mut self, message: &mut String) {
         for (place, uid) in self.uids.iter().enumerate() {
             *message = message.replace(uid, &format!("uid {place}"));
         }
-        if message.contains("the ResourceVersion in the precondition") {
-            for (place, version) in self.versions.iter().enumerate() {
-                *message = message.replace(&format!("({version})"), &format!("(version {place})"));
-            }
+        if let Some(words) = message.strip_suffix("). The object might have been modified")
+            && let Some((before, version)) = words.rsplit_once(" in record (")
+        {
+            let version = place(&mut self.versions, version);
+            let (before, _) = before.split_once("precondition (").unwrap_or((before, ""));
+            *message = format!("{before}, in record (version {version})");
         }
     }
 }

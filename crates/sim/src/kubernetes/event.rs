@@ -30,11 +30,14 @@ pub(super) fn is_core_field(key: &str) -> bool {
     SHARED.contains(&key) || RENAMED.iter().any(|(_, core)| *core == key)
 }
 
-/// An Event of `events.k8s.io` as a core one.
+/// An Event of `events.k8s.io` as a core one. What only the core group knows is dropped.
 pub(super) fn to_core(event: Map<String, Value>) -> Map<String, Value> {
-    let renamed = event.into_iter().map(|(key, value)| {
-        let core = RENAMED.iter().find(|(new, _)| *new == key);
-        (core.map_or(key, |(_, core)| (*core).to_owned()), value)
+    let renamed = event.into_iter().filter_map(|(key, value)| {
+        if SHARED.contains(&key.as_str()) {
+            return Some((key, value));
+        }
+        let (_, core) = RENAMED.iter().find(|(new, _)| *new == key)?;
+        Some(((*core).to_owned(), value))
     });
     renamed.collect()
 }
