@@ -11,7 +11,7 @@ use std::env;
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-use calls::{Call, Calls, Dice, LAST, METADATA, NEW_EVENTS, RESOURCES, last_object};
+use calls::{Call, Calls, LAST, METADATA, NEW_EVENTS, RESOURCES, last_object};
 use serde_json::{Value, json};
 use side::{Live, Real, Side};
 use sim::kubernetes::ApiServer;
@@ -75,10 +75,7 @@ impl Pair {
     fn round(mut self) -> Result<(), String> {
         self.create_namespace()?;
         let live = self.live();
-        let mut calls = Calls {
-            dice: Dice(self.seed),
-            namespace: self.namespace.clone(),
-        };
+        let mut calls = Calls::new(self.seed, &self.namespace);
         for _ in 0..CALLS {
             let call = calls.next();
             self.both(&call)?;

@@ -76,7 +76,7 @@ impl Call {
 }
 
 /// Draws from a seed, after SplitMix64.
-pub struct Dice(pub u64);
+struct Dice(u64);
 
 impl Dice {
     fn draw(&mut self) -> u64 {
@@ -125,11 +125,21 @@ const JSON_PATCH: &str = "application/json-patch+json";
 
 /// Generates calls about objects of one namespace.
 pub struct Calls {
-    pub dice: Dice,
-    pub namespace: String,
+    dice: Dice,
+    namespace: String,
+    /// Whether a name was generated: two of them would be listed in a different order by each server.
+    has_generated: bool,
 }
 
 impl Calls {
+    pub fn new(seed: u64, namespace: &str) -> Self {
+        Self {
+            dice: Dice(seed),
+            namespace: namespace.to_owned(),
+            has_generated: false,
+        }
+    }
+
     /// Any call.
     pub fn next(&mut self) -> Call {
         // Most of the time about what the operator works with most.
@@ -357,7 +367,8 @@ impl Calls {
             10 => metadata["resourceVersion"] = json!("1"),
             11 => metadata["uid"] = json!("made-up"),
             12 => metadata["annotations"] = json!({"number": 1}),
-            13 => {
+            13 if !self.has_generated => {
+                self.has_generated = true;
                 metadata["name"] = Value::Null;
                 metadata["generateName"] = json!("generated-");
             }
@@ -502,10 +513,7 @@ fn is_workload(resource: &str) -> bool {
 
 /// Objects that come last: every watch sees them.
 pub fn last_object(base: &str, resource: &str, namespace: &str) -> Value {
-    let mut calls = Calls {
-        dice: Dice(0),
-        namespace: namespace.to_owned(),
-    };
+    let mut calls = Calls::new(0, namespace);
     let mut object = calls.content(base, resource);
     object["metadata"] = json!({"name": LAST, "labels": {"app": "web"}});
     object

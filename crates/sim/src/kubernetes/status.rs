@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::resource::{Endpoint, Resource};
+use super::resource::Endpoint;
 
 /// Why a call failed: what its `Status` says.
 #[derive(Clone, Debug)]
@@ -116,7 +116,7 @@ impl Failure {
             endpoint.qualified_kind()
         );
         let mut failure = Self::new(409, "Conflict", message);
-        failure.details = Some(details(name, endpoint.group, endpoint.resource.kind()));
+        failure.details = Some(details(name, endpoint.kind_group(), endpoint.resource.kind()));
         failure
     }
 
@@ -140,10 +140,7 @@ impl Failure {
     }
 
     pub(super) fn invalid(endpoint: Endpoint, name: &str, faults: &[Fault]) -> Self {
-        // Events are core objects inside, whichever group was asked.
-        let is_event = endpoint.resource == Resource::Events;
-        let group = if is_event { "" } else { endpoint.group };
-        Self::invalid_kind(group, endpoint.resource.kind(), name, faults)
+        Self::invalid_kind(endpoint.kind_group(), endpoint.resource.kind(), name, faults)
     }
 
     pub(super) fn invalid_kind(group: &str, kind: &str, name: &str, faults: &[Fault]) -> Self {
