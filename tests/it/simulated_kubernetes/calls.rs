@@ -164,13 +164,9 @@ impl Calls {
             11 | 12 => self.put(base, resource, name, one),
             13..=15 => self.delete(resource, name, one),
             16 if self.dice.one_in(3) => {
-                let selector = self.selector(resource).replace("resourceVersion=0", "");
-                let selector = selector
-                    .split("limit=")
-                    .next()
-                    .unwrap_or_default()
-                    .trim_end_matches('&');
-                Call::new("DELETE", all).query(selector)
+                let selector = self.selector(resource);
+                let unlimited = selector.split("limit=").next().unwrap_or_default();
+                Call::new("DELETE", all).query(unlimited.trim_end_matches('&'))
             }
             _ => {
                 let list = Call::new("GET", all).query(self.selector(resource));
@@ -202,7 +198,6 @@ impl Calls {
                 "fieldSelector=metadata.name%3Da",
                 "fieldSelector=metadata.name%21%3Db",
                 "fieldSelector=spec.nothing%3Da",
-                "resourceVersion=0",
                 own,
             ])
             .to_owned()
@@ -380,7 +375,6 @@ impl Calls {
                         json!({"..": "dg=="}),
                         json!({"k": "not base64"}),
                         json!({"k": 1}),
-                        json!({"k": null}),
                     ]);
                 }
                 "configmaps" => {

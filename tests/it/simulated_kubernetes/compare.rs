@@ -10,6 +10,8 @@
 //! - A namespace that ends has no conditions that say what it waits for.
 //! - An Event that one API group made is not patched through the other: that alone would change `managedFields`.
 //! - What a deletion of many objects does with a limit.
+//! - Lists from the cache (`resourceVersion=0`): the real ones may be old, the simulated ones never are.
+//! - A null in the data of a new Secret: the next write to the real one makes a version even if it changes nothing.
 //! - `dryRun`, tables and subresources: they are not served.
 //! - `propagationPolicy` and graceful deletion: nothing collects garbage, and pods are gone at once.
 
