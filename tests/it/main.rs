@@ -35,6 +35,7 @@ mod remounts;
 mod rights;
 mod shares;
 mod simulated_vault;
+mod simulated_kubernetes;
 mod sources;
 mod sync;
 mod vault_login;

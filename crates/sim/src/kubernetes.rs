@@ -138,7 +138,9 @@ impl ApiServer {
         let listed = list::list(call, &self.store)?;
         let selector = selector::Selector::read(call.endpoint, &call.options)?;
         let objects = within(self.store.objects(call.resource()), call.namespace, "");
-        let fitting = objects.filter(|(_, object)| selector.fits(object));
+        let fitting = objects
+            .filter(|(_, object)| selector.fits(object))
+            .take(call.options.page());
         let keys: Vec<Arc<str>> = fitting.map(|(key, _)| Arc::clone(key)).collect();
         for key in keys {
             let deed = deed(now, call.verb, call.actor);

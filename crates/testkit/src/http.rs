@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use tokio::net::TcpSocket;
@@ -61,6 +62,47 @@ impl Http {
             base,
             client: builder.build().unwrap(),
         }
+    }
+
+    /// Sends a request as it is; of its address, only path and query count.
+    #[track_caller]
+    pub fn relay(&self, request: &http::Request<Bytes>) -> Reply {
+        runtime().block_on(async {
+            let reply = self.forward(request).await;
+            let status = reply.status().as_u16();
+            let text = reply.text().await.unwrap();
+            Reply { status, text }
+        })
+    }
+
+    /// The same for a reply that does not end: its lines, up to the first one that is the last.
+    #[track_caller]
+    pub fn lines(&self, request: &http::Request<Bytes>, is_last: impl Fn(&str) -> bool) -> Vec<String> {
+        runtime().block_on(async {
+            let mut reply = self.forward(request).await;
+            let (mut lines, mut rest) = (Vec::new(), Vec::new());
+            while let Some(chunk) = reply.chunk().await.unwrap() {
+                rest.extend_from_slice(&chunk);
+                while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                    let line = String::from_utf8(rest.drain(..=end).collect()).unwrap();
+                    lines.push(line);
+                    if is_last(&lines[lines.len() - 1]) {
+                        return lines;
+                    }
+                }
+            }
+            lines
+        })
+    }
+
+    async fn forward(&self, request: &http::Request<Bytes>) -> reqwest::Response {
+        let address = format!("{}{}", self.base, request.uri());
+        let forwarded = self
+            .client
+            .request(request.method().clone(), address)
+            .headers(request.headers().clone())
+            .body(request.body().clone());
+        forwarded.send().await.unwrap()
     }
 
     /// The error says why there was no reply at all.

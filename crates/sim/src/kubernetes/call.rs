@@ -69,12 +69,11 @@ pub(super) struct Options {
     pub(super) resource_version: String,
     pub(super) resource_version_match: String,
     pub(super) continue_token: String,
-    pub(super) limit: usize,
+    limit: usize,
     pub(super) timeout_seconds: Option<u64>,
     pub(super) bookmarks: bool,
     pub(super) send_initial_events: Option<bool>,
-    pub(super) dry_run: bool,
-    pub(super) watch: bool,
+    watch: bool,
 }
 
 impl<'a> Call<'a> {
@@ -99,9 +98,13 @@ impl<'a> Call<'a> {
         }
         let options = Options::read(request.uri().query().unwrap_or_default());
         let verb = verb(request, name, options.watch)?;
-        let needs_namespace = !name.is_empty() || verb == Verb::Create;
-        if endpoint.resource.is_namespaced() && namespace.is_none() && needs_namespace {
-            return Err(Failure::not_allowed());
+        if endpoint.resource.is_namespaced() && namespace.is_none() {
+            if !name.is_empty() {
+                return Err(Failure::no_such_path());
+            }
+            if verb == Verb::Create {
+                return Err(Failure::not_allowed());
+            }
         }
         Ok(Self {
             endpoint,
@@ -213,12 +216,16 @@ impl Options {
                 "timeoutSeconds" => options.timeout_seconds = value.parse().ok(),
                 "allowWatchBookmarks" => options.bookmarks = is_true(&value),
                 "sendInitialEvents" => options.send_initial_events = Some(is_true(&value)),
-                "dryRun" => options.dry_run = value == "All",
                 "watch" => options.watch = is_true(&value),
                 _ => {}
             }
         }
         options
+    }
+
+    /// How many objects a page may have.
+    pub(super) fn page(&self) -> usize {
+        if self.limit == 0 { usize::MAX } else { self.limit }
     }
 }
 

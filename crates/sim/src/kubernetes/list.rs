@@ -53,24 +53,19 @@ pub(super) fn list(call: &Call, store: &Store) -> Result<Answer, Failure> {
     let selector = Selector::read(call.endpoint, options)?;
     let (at, start) = version(call, store)?;
     let resource = call.resource();
-    let objects = if at == store.revision() {
+    let objects = if store.since(resource, at).next().is_none() {
         Cow::Borrowed(store.objects(resource))
     } else {
         Cow::Owned(store.snapshot(resource, at))
     };
-    let mut rest = within(&objects, call.namespace, &start).filter(|(_, object)| selector.fits(object));
-    let limit = if options.limit == 0 {
-        usize::MAX
-    } else {
-        options.limit
-    };
-    let page: Vec<_> = rest.by_ref().take(limit).collect();
+    let fitting = within(&objects, call.namespace, &start).filter(|(_, object)| selector.fits(object));
+    let page: Vec<_> = fitting.take(options.page()).collect();
     let mut metadata = json!({"resourceVersion": at.to_string()});
-    if let Some((key, _)) = page.last() {
-        let left = rest.count();
+    if let Some((key, _)) = page.last().filter(|_| page.len() == options.page()) {
+        // The next page begins behind the last key, even if it may turn out empty.
+        let next = format!("{key}\0");
+        let left = within(&objects, call.namespace, &next).count();
         if left > 0 {
-            // The real server goes on behind the last key that it has shown.
-            let next = format!("{key}\0");
             metadata["continue"] = Continue::encode(i64::try_from(at).unwrap_or(-1), &next).into();
             if selector.is_empty() {
                 metadata["remainingItemCount"] = left.into();

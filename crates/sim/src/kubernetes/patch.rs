@@ -71,10 +71,10 @@ fn merge_strategically(target: &mut Value, patch: &Value) {
     }
     for (key, value) in patch.iter().filter(|(key, _)| !key.starts_with('$')) {
         match (value, list_type(key)) {
-            (Value::Array(new), Some(list)) => {
-                let old = map(target).entry(key.as_str()).or_insert(json!([]));
-                list.merge(old, new);
-            }
+            (Value::Array(new), Some(list)) => match map(target).entry(key.as_str()).or_insert(Value::Null) {
+                Value::Array(old) => list.merge(old, new),
+                other => *other = without_directives(new),
+            },
             _ => merge_key(target, key, value, merge_strategically),
         }
     }
@@ -108,111 +108,131 @@ fn list_type(key: &str) -> Option<ListType> {
     })
 }
 
-impl ListType {
-    fn merge(&self, old: &mut Value, new: &[Value]) {
-        if !old.is_array() {
-            *old = json!([]);
-        }
-        let Value::Array(old) = old else { return };
-        for value in new {
-            match self {
-                Self::Set => {
-                    if !old.contains(value) {
-                        old.push(value.clone());
-                    }
-                }
-                Self::Map(key) => merge_element(old, value, key),
-            }
-        }
-    }
+/// A list as it is in a patch, where there was none before.
+fn without_directives(list: &[Value]) -> Value {
+    let plain = list.iter().filter(|value| value[DIRECTIVE].is_null());
+    plain.cloned().collect()
 }
 
-fn merge_element(list: &mut Vec<Value>, value: &Value, key: &str) {
-    match value[DIRECTIVE].as_str() {
-        Some("replace") => list.clear(),
-        Some("delete") => list.retain(|old| old[key] != value[key]),
-        _ => match list.iter_mut().find(|old| old[key] == value[key]) {
-            Some(old) => merge_strategically(old, value),
-            None => list.push(value.clone()),
-        },
+impl ListType {
+    fn is_same(&self, one: &Value, other: &Value) -> bool {
+        match self {
+            Self::Set => one == other,
+            Self::Map(key) => one[key] == other[key],
+        }
+    }
+
+    /// Merges a list into another one. What the patch names is in the patch's order; what else there is stays around
+    /// it, in the old order.
+    fn merge(&self, old: &mut Vec<Value>, patch: &[Value]) {
+        let directive = |value: &Value| value[DIRECTIVE].as_str().map(str::to_owned);
+        for value in patch {
+            match directive(value).as_deref() {
+                Some("replace") => old.clear(),
+                Some("delete") => old.retain(|old| !self.is_same(old, value)),
+                _ => {}
+            }
+        }
+        let places = old.clone();
+        let place = |value: &Value| places.iter().position(|old| self.is_same(old, value));
+        let mut named: Vec<Value> = Vec::new();
+        for value in patch.iter().filter(|value| directive(value).is_none()) {
+            if named.iter().any(|known| self.is_same(known, value)) {
+                continue;
+            }
+            let mut merged = place(value).map_or(Value::Null, |at| places[at].clone());
+            merge_strategically(&mut merged, value);
+            named.push(merged);
+        }
+        old.retain(|old| !named.iter().any(|named| self.is_same(old, named)));
+        let mut seen = Vec::new();
+        old.retain(|value| {
+            let is_new = !seen.contains(value);
+            seen.push(value.clone());
+            is_new
+        });
+        let mut others = std::mem::take(old).into_iter().peekable();
+        for value in named {
+            let at = place(&value);
+            while let Some(other) = others.next_if(|other| at.is_some() && place(other) < at) {
+                old.push(other);
+            }
+            old.push(value);
+        }
+        old.extend(others);
     }
 }
 
 /// RFC 6902: a list of operations.
 fn change(object: &mut Value, patch: &Value) -> Result<(), Failure> {
-    let operations = patch.as_array().ok_or_else(|| cannot(patch))?;
-    operations
+    let Value::Array(operations) = patch else {
+        return Err(Failure::bad_request("invalid JSON patch"));
+    };
+    let changed = operations
         .iter()
-        .try_for_each(|operation| operate(object, operation))
+        .try_for_each(|operation| operate(object, operation));
+    changed.ok_or_else(Failure::unprocessable)
 }
 
-fn operate(object: &mut Value, operation: &Value) -> Result<(), Failure> {
-    let path = operation["path"].as_str().ok_or_else(|| cannot(operation))?;
+fn operate(object: &mut Value, operation: &Value) -> Option<()> {
+    let path = operation["path"].as_str()?;
     let value = || operation["value"].clone();
-    match operation["op"].as_str() {
-        Some("add") => add(object, path, value()),
-        Some("remove") => remove(object, path).map(drop),
-        Some("replace") => {
-            remove(object, path)?;
-            add(object, path, value())
+    match operation["op"].as_str()? {
+        "add" => add(object, path, value()),
+        "remove" => remove(object, path).map(drop),
+        "replace" => {
+            *object.pointer_mut(path)? = value();
+            Some(())
         }
-        Some("test") if object.pointer(path) == operation.get("value") => Ok(()),
-        Some(op @ ("move" | "copy")) => {
-            let from = operation["from"].as_str().ok_or_else(|| cannot(operation))?;
-            let value = match op {
-                "move" => remove(object, from)?,
-                _ => object.pointer(from).cloned().ok_or_else(|| cannot(operation))?,
-            };
+        "test" => (object.pointer(path)? == operation.get("value")?).then_some(()),
+        "move" => {
+            let value = remove(object, operation["from"].as_str()?)?;
             add(object, path, value)
         }
-        _ => Err(cannot(operation)),
+        "copy" => {
+            let value = object.pointer(operation["from"].as_str()?)?.clone();
+            add(object, path, value)
+        }
+        _ => None,
     }
-}
-
-fn cannot(operation: &Value) -> Failure {
-    Failure::unprocessable(&format!("the JSON patch cannot be applied: {operation}"))
 }
 
 /// The value that holds what a pointer names, and the last word of the pointer.
-fn parent<'a>(object: &'a mut Value, path: &str) -> Option<(&'a mut Value, String)> {
-    let (parent, last) = path.rsplit_once('/')?;
-    let last = last.replace("~1", "/").replace("~0", "~");
-    Some((object.pointer_mut(parent)?, last))
+fn holder<'a>(object: &'a mut Value, path: &str) -> Option<(&'a mut Value, String)> {
+    let (holder, word) = path.rsplit_once('/')?;
+    let word = word.replace("~1", "/").replace("~0", "~");
+    Some((object.pointer_mut(holder)?, word))
 }
 
-fn add(object: &mut Value, path: &str, value: Value) -> Result<(), Failure> {
-    let failure = || cannot(&json!(path));
-    let (parent, last) = parent(object, path).ok_or_else(failure)?;
-    match parent {
-        Value::Object(map) => {
-            map.insert(last, value);
+fn add(object: &mut Value, path: &str, value: Value) -> Option<()> {
+    match holder(object, path)? {
+        (Value::Object(map), word) => {
+            map.insert(word, value);
         }
-        Value::Array(list) if last == "-" => list.push(value),
-        Value::Array(list) => {
-            let at: usize = last.parse().map_err(|_| failure())?;
+        (Value::Array(list), word) => {
+            let at = if word == "-" {
+                list.len()
+            } else {
+                word.parse().ok()?
+            };
             if at > list.len() {
-                return Err(failure());
+                return None;
             }
             list.insert(at, value);
         }
-        _ => return Err(failure()),
+        _ => return None,
     }
-    Ok(())
+    Some(())
 }
 
-fn remove(object: &mut Value, path: &str) -> Result<Value, Failure> {
-    let failure = || cannot(&json!(path));
-    let (parent, last) = parent(object, path).ok_or_else(failure)?;
-    match parent {
-        Value::Object(map) => map.remove(&last).ok_or_else(failure),
-        Value::Array(list) => {
-            let at: usize = last.parse().map_err(|_| failure())?;
-            if at >= list.len() {
-                return Err(failure());
-            }
-            Ok(list.remove(at))
+fn remove(object: &mut Value, path: &str) -> Option<Value> {
+    match holder(object, path)? {
+        (Value::Object(map), word) => map.remove(&word),
+        (Value::Array(list), word) => {
+            let at: usize = word.parse().ok()?;
+            (at < list.len()).then(|| list.remove(at))
         }
-        _ => Err(failure()),
+        _ => None,
     }
 }
 
@@ -238,10 +258,10 @@ mod tests {
         let object = json!({"metadata": {"finalizers": ["x/a", "x/b"]}});
         let patch = json!({"metadata": {"finalizers": ["x/c", "x/a"]}});
         let more = patched(PatchKind::Strategic, object, &patch);
-        assert_eq!(more, json!({"metadata": {"finalizers": ["x/a", "x/b", "x/c"]}}));
+        assert_eq!(more, json!({"metadata": {"finalizers": ["x/c", "x/a", "x/b"]}}));
         let patch = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["x/a", "x/z"]}});
         let fewer = patched(PatchKind::Strategic, more, &patch);
-        assert_eq!(fewer, json!({"metadata": {"finalizers": ["x/b", "x/c"]}}));
+        assert_eq!(fewer, json!({"metadata": {"finalizers": ["x/c", "x/b"]}}));
     }
 
     #[test]

@@ -161,18 +161,26 @@ impl Endpoint {
 
     /// The resource with its group, as messages name it: `leases.coordination.k8s.io`.
     pub(super) fn qualified(self) -> String {
-        self.with_group(self.resource.plural())
+        with_group(self.resource.plural(), self.group)
     }
 
     /// The kind with its group: `Lease.coordination.k8s.io`.
     pub(super) fn qualified_kind(self) -> String {
-        self.with_group(self.resource.kind())
+        with_group(self.resource.kind(), self.kind_group())
     }
 
-    fn with_group(self, word: &str) -> String {
-        if self.group.is_empty() {
-            return word.to_owned();
+    /// The group of the kind. Events are core objects inside, whichever group was asked.
+    pub(super) fn kind_group(self) -> &'static str {
+        if self.resource == Resource::Events {
+            return "";
         }
-        format!("{word}.{}", self.group)
+        self.group
     }
+}
+
+fn with_group(word: &str, group: &str) -> String {
+    if group.is_empty() {
+        return word.to_owned();
+    }
+    format!("{word}.{group}")
 }

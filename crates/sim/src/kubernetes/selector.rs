@@ -145,10 +145,14 @@ fn field(endpoint: Endpoint, text: &str) -> Result<Field, Failure> {
     };
     let own = endpoint.resource.selectable_fields();
     if !matches!(path, "metadata.name" | "metadata.namespace") && !own.contains(&path) {
-        let message = format!(
-            "{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
-            json!(path)
-        );
+        let message = if own.is_empty() {
+            format!(
+                "{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+                json!(path)
+            )
+        } else {
+            format!("field label not supported: {path}")
+        };
         return Err(Failure::bad_request(message));
     }
     Ok(Field {
@@ -199,10 +203,8 @@ mod tests {
             ("type==Opaque", Some(true)),
             ("data.k=v", None),
         ] {
-            let options = Options {
-                field_selector: text.to_owned(),
-                ..Options::default()
-            };
+            let mut options = Options::default();
+            text.clone_into(&mut options.field_selector);
             let selector = Selector::read(secrets, &options).ok();
             assert_eq!(
                 selector.map(|selector| selector.fits(&object)),

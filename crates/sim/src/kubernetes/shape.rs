@@ -61,11 +61,13 @@ pub(super) fn normal(endpoint: Endpoint, object: Value) -> Result<Value, Failure
             bytes(endpoint, &mut object, "binaryData")?;
         }
         Resource::Events => fill_event(&mut object),
+        Resource::Leases => {
+            object.entry("spec").or_insert_with(|| json!({}));
+            object.values_mut().for_each(prune);
+        }
         _ => object.values_mut().for_each(prune),
     }
-    object.retain(|key, value| {
-        key == "metadata" || !is_empty(value) || matches!(key.as_str(), "spec" | "status" | "source")
-    });
+    object.retain(|key, value| !is_empty(value) || is_always_there(key));
     Ok(object.into())
 }
 
@@ -77,6 +79,16 @@ fn is_known(resource: Resource, key: &str) -> bool {
         Resource::Leases => matches!(key, "metadata" | "spec"),
         _ => matches!(key, "metadata" | "spec" | "status"),
     }
+}
+
+fn is_always_there(key: &str) -> bool {
+    let of_events = [
+        "source",
+        "involvedObject",
+        "reportingComponent",
+        "reportingInstance",
+    ];
+    matches!(key, "metadata" | "spec" | "status") || of_events.contains(&key)
 }
 
 fn read_metadata(endpoint: Endpoint, metadata: Value) -> Result<Value, Failure> {
@@ -115,8 +127,12 @@ fn fill_secret(endpoint: Endpoint, object: &mut Map<String, Value>) -> Result<()
 /// Core Events always show these.
 fn fill_event(object: &mut Map<String, Value>) {
     object.values_mut().for_each(prune);
-    object.entry("source").or_insert_with(|| json!({}));
-    object.entry("involvedObject").or_insert_with(|| json!({}));
+    for key in ["source", "involvedObject"] {
+        object.entry(key).or_insert_with(|| json!({}));
+    }
+    for key in ["reportingComponent", "reportingInstance"] {
+        object.entry(key).or_insert_with(|| json!(""));
+    }
 }
 
 /// Checks that a field is a map of texts.
@@ -246,7 +262,9 @@ mod tests {
 
     #[test]
     fn texts_of_a_secret_become_its_data() {
-        let sent = json!({"metadata": {"name": "a", "labels": {}}, "data": {"k": "eA==", "l": null}, "stringData": {"k": "v"}});
+        let sent = json!({
+            "metadata": {"name": "a", "labels": {}}, "data": {"k": "eA==", "l": null}, "stringData": {"k": "v"},
+        });
         let expected = json!({"metadata": {"name": "a"}, "type": "Opaque", "data": {"k": "dg==", "l": ""}});
         assert_eq!(secret(sent), Ok(expected));
     }

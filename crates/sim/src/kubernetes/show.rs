@@ -47,8 +47,9 @@ pub(super) fn list<'a>(
     let head =
         format!(r#"{{"kind":"{kind}List","apiVersion":"{api_version}","metadata":{metadata},"items":["#);
     let mut text = head.into_bytes();
-    for (number, object) in objects.enumerate() {
-        if number > 0 {
+    let opened = text.len();
+    for object in objects {
+        if text.len() > opened {
             text.push(b',');
         }
         match wants {
@@ -57,7 +58,13 @@ pub(super) fn list<'a>(
             Wants::Whole => write(&mut text, object),
         }
     }
-    text.extend_from_slice(b"]}");
+    if wants == Wants::Metadata && text.len() == opened {
+        // The real server says null for an empty list of metadata.
+        text.truncate(opened - 1);
+        text.extend_from_slice(b"null}");
+    } else {
+        text.extend_from_slice(b"]}");
+    }
     text
 }
 

@@ -33,7 +33,8 @@ impl Fault {
     }
 
     pub(super) fn required(field: impl Into<String>, why: &str) -> Self {
-        Self::new("FieldValueRequired", field, format!("Required value: {why}"))
+        let colon = if why.is_empty() { "" } else { ": " };
+        Self::new("FieldValueRequired", field, format!("Required value{colon}{why}"))
     }
 
     pub(super) fn forbidden(field: impl Into<String>, why: &str) -> Self {
@@ -115,7 +116,7 @@ impl Failure {
             endpoint.qualified_kind()
         );
         let mut failure = Self::new(409, "Conflict", message);
-        failure.details = Some(details(name, endpoint.group, endpoint.resource.kind()));
+        failure.details = Some(details(name, endpoint.kind_group(), endpoint.resource.kind()));
         failure
     }
 
@@ -139,7 +140,7 @@ impl Failure {
     }
 
     pub(super) fn invalid(endpoint: Endpoint, name: &str, faults: &[Fault]) -> Self {
-        Self::invalid_kind(endpoint.group, endpoint.resource.kind(), name, faults)
+        Self::invalid_kind(endpoint.kind_group(), endpoint.resource.kind(), name, faults)
     }
 
     pub(super) fn invalid_kind(group: &str, kind: &str, name: &str, faults: &[Fault]) -> Self {
@@ -180,12 +181,17 @@ impl Failure {
         Self::new(400, "BadRequest", message.into())
     }
 
-    /// A patch that cannot be applied.
-    pub(super) fn unprocessable(why: &str) -> Self {
-        let message = format!("the server rejected our request due to an error in our request: {why}");
+    /// A JSON patch that cannot be applied. The real server does not say why.
+    pub(super) fn unprocessable() -> Self {
+        let message = "the server rejected our request due to an error in our request".to_owned();
         let mut failure = Self::new(422, "Invalid", message);
         failure.details = Some(json!({}));
         failure
+    }
+
+    /// A patch that makes something of the object which is none. The real server quotes the whole object here.
+    pub(super) fn unusable_patch(why: &str) -> Self {
+        Self::invalid_kind("", "", "", &[Fault::invalid("patch", &json!("the patch"), why)])
     }
 
     pub(super) fn not_allowed() -> Self {
@@ -196,11 +202,10 @@ impl Failure {
     }
 
     pub(super) fn unsupported_patch() -> Self {
-        let message = "the body of the request was in an unknown format - accepted media types include: \
-                       application/json-patch+json, application/merge-patch+json, \
-                       application/strategic-merge-patch+json, application/apply-patch+yaml, \
-                       application/apply-patch+cbor";
-        Self::new(415, "UnsupportedMediaType", message.to_owned())
+        let message = "415: Unsupported Media Type".to_owned();
+        let mut failure = Self::new(415, "UnsupportedMediaType", message);
+        failure.details = Some(json!({}));
+        failure
     }
 
     /// An error that the real server's storage reports without a reason.
@@ -250,6 +255,10 @@ impl Failure {
             "retryAfterSeconds": 1,
         }));
         failure
+    }
+
+    pub(super) fn message(&self) -> &str {
+        &self.message
     }
 
     /// The object that the reply carries.

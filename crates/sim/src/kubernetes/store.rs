@@ -188,7 +188,8 @@ impl Store {
             let version = self
                 .get(Resource::Events, key)
                 .map(|event| &event["metadata"]["resourceVersion"]);
-            if version.is_some_and(|version| *version == revision.to_string()) {
+            let is_this = |version: &Value| version.as_str() == Some(revision.to_string().as_str());
+            if version.is_some_and(is_this) {
                 return Some((*time, Arc::clone(key)));
             }
             self.events.pop_front();

@@ -236,12 +236,16 @@ fn a_namespace_ends_when_it_is_empty() {
 fn old_events_are_dropped() {
     let mut world = World::new();
     let events = "/apis/events.k8s.io/v1/namespaces/default/events";
-    let (code, _) = world.send("POST", events, &json!({"metadata": {"name": "a"}, "note": "n"}));
-    assert_eq!(code, 201);
-    let core = "/api/v1/namespaces/default/events/a";
-    assert_eq!(world.send("GET", core, &Value::Null).1["message"], "n");
+    let event = json!({
+        "metadata": {"name": "a"}, "note": "n", "reason": "R", "type": "Normal", "action": "A",
+        "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "x.io/c", "reportingInstance": "c-0",
+    });
+    let (code, reply) = world.send("POST", events, &event);
+    assert_eq!(code, 201, "{reply}");
+    let in_core = "/api/v1/namespaces/default/events/a";
+    assert_eq!(world.send("GET", in_core, &Value::Null).1["message"], "n");
     world.pass(3601);
-    assert_eq!(world.send("GET", core, &Value::Null).0, 404);
+    assert_eq!(world.send("GET", in_core, &Value::Null).0, 404);
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! What an object may be. The rules and the words are those of the real server, for what people get wrong.
 
+mod event;
+
 use serde_json::{Map, Value, json};
 
-use super::resource::Resource;
+use super::resource::{Endpoint, Resource};
 use super::status::Fault;
 
 /// Bytes of all annotations of an object.
@@ -33,21 +35,30 @@ const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric charac
 const IMMUTABLE: &str = "field is immutable";
 const IS_IMMUTABLE: &str = "field is immutable when `immutable` is set";
 
-/// What is wrong with an object.
-pub(super) fn object(resource: Resource, object: &Value) -> Vec<Fault> {
+/// What is wrong with a new object.
+pub(super) fn object(endpoint: Endpoint, object: &Value) -> Vec<Fault> {
     let mut faults = Vec::new();
-    metadata(resource, &object["metadata"], &mut faults);
-    match resource {
-        Resource::Secrets => data(object, &["data"], "", &mut faults),
-        Resource::ConfigMaps => data(object, &["data", "binaryData"], "", &mut faults),
-        Resource::Leases => lease(object, &mut faults),
-        _ => {}
+    metadata(endpoint, &object["metadata"], &mut faults);
+    content(endpoint, object, &mut faults);
+    if endpoint.shows_new_events() {
+        event::strict(object, &mut faults);
     }
     faults
 }
 
+fn content(endpoint: Endpoint, object: &Value, faults: &mut Vec<Fault>) {
+    match endpoint.resource {
+        Resource::Secrets => data(object, &["data"], "data", faults),
+        Resource::ConfigMaps => data(object, &["data", "binaryData"], "[]", faults),
+        Resource::Leases => lease(object, faults),
+        Resource::Events => event::legacy(endpoint, object, faults),
+        _ => {}
+    }
+}
+
 /// What is wrong with the change of an object.
-pub(super) fn change(resource: Resource, new: &Value, old: &Value) -> Vec<Fault> {
+pub(super) fn change(endpoint: Endpoint, new: &Value, old: &Value) -> Vec<Fault> {
+    let resource = endpoint.resource;
     let mut faults = Vec::new();
     let (new_meta, old_meta) = (&new["metadata"], &old["metadata"]);
     if !old_meta["deletionTimestamp"].is_null() {
@@ -79,11 +90,15 @@ pub(super) fn change(resource: Resource, new: &Value, old: &Value) -> Vec<Fault>
             }
         }
     }
-    faults.extend(object(resource, new));
+    if endpoint.shows_new_events() {
+        event::unchanged(new, old, &mut faults);
+    }
+    metadata(endpoint, new_meta, &mut faults);
+    content(endpoint, new, &mut faults);
     faults
 }
 
-fn metadata(resource: Resource, metadata: &Value, faults: &mut Vec<Fault>) {
+fn metadata(endpoint: Endpoint, metadata: &Value, faults: &mut Vec<Fault>) {
     let name = metadata["name"].as_str().unwrap_or_default();
     if name.is_empty() {
         faults.push(Fault::required(
@@ -91,9 +106,13 @@ fn metadata(resource: Resource, metadata: &Value, faults: &mut Vec<Fault>) {
             "name or generateName is required",
         ));
     } else {
-        let wrong = match resource {
-            Resource::Namespaces => name_fault(name, LABEL, is_dns_label, DNS_LABEL),
-            _ => name_fault(name, NAME, is_subdomain, SUBDOMAIN),
+        let wrong = match endpoint.resource {
+            Resource::Namespaces | Resource::StatefulSets => {
+                name_faults(name, LABEL, "characters", is_dns_label, DNS_LABEL)
+            }
+            // Any name that fits into a path.
+            Resource::Events if !endpoint.shows_new_events() => Vec::new(),
+            _ => name_faults(name, NAME, "characters", is_subdomain, SUBDOMAIN),
         };
         faults.extend(
             wrong
@@ -121,13 +140,18 @@ fn metadata(resource: Resource, metadata: &Value, faults: &mut Vec<Fault>) {
     if size > ANNOTATIONS {
         faults.push(Fault::too_long("metadata.annotations", ANNOTATIONS));
     }
-    finalizers(metadata, faults);
+    finalizers(endpoint, metadata, faults);
 }
 
-fn finalizers(metadata: &Value, faults: &mut Vec<Fault>) {
+fn finalizers(endpoint: Endpoint, metadata: &Value, faults: &mut Vec<Fault>) {
+    let is_core_rule = match endpoint.resource {
+        Resource::Leases => false,
+        Resource::Events => endpoint.shows_new_events(),
+        _ => true,
+    };
     for (number, finalizer) in texts(&metadata["finalizers"]).enumerate() {
         let wrong = qualified_name(finalizer);
-        if wrong.is_empty() && !finalizer.contains('/') && !is_standard_finalizer(finalizer) {
+        if is_core_rule && wrong.is_empty() && !finalizer.contains('/') && !is_standard_finalizer(finalizer) {
             let why = "name is neither a standard finalizer name nor is it fully qualified";
             faults.push(Fault::invalid(
                 format!("metadata.finalizers[{number}]"),
@@ -221,14 +245,14 @@ fn texts(list: &Value) -> impl Iterator<Item = &str> {
     list.as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
-fn too_long(bytes: usize) -> String {
-    format!("must be no more than {bytes} bytes")
+fn too_long(most: usize, unit: &str) -> String {
+    format!("must be no more than {most} {unit}")
 }
 
-fn name_fault(name: &str, most: usize, is_good: fn(&str) -> bool, words: &str) -> Vec<String> {
+fn name_faults(name: &str, most: usize, unit: &str, is_good: fn(&str) -> bool, words: &str) -> Vec<String> {
     let mut faults = Vec::new();
     if name.len() > most {
-        faults.push(too_long(most));
+        faults.push(too_long(most, unit));
     }
     if !is_good(name) {
         faults.push(words.to_owned());
@@ -243,7 +267,7 @@ fn qualified_name(text: &str) -> Vec<String> {
         None => (None, text),
     };
     if name.contains('/') {
-        let why = "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end \
+        let why = "a valid label key must consist of alphanumeric characters, '-', '_' or '.', and must start and end \
                    with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for \
                    validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix \
                    and '/' (e.g. 'example.com/MyName')";
@@ -253,7 +277,7 @@ fn qualified_name(text: &str) -> Vec<String> {
     match prefix {
         Some("") => faults.push("prefix part must be non-empty".to_owned()),
         Some(prefix) => {
-            let wrong = name_fault(prefix, NAME, is_subdomain, SUBDOMAIN);
+            let wrong = name_faults(prefix, NAME, "bytes", is_subdomain, SUBDOMAIN);
             faults.extend(wrong.into_iter().map(|why| format!("prefix part {why}")));
         }
         None => {}
@@ -261,7 +285,7 @@ fn qualified_name(text: &str) -> Vec<String> {
     if name.is_empty() {
         faults.push("name part must be non-empty".to_owned());
     } else if name.len() > LABEL {
-        faults.push(format!("name part {}", too_long(LABEL)));
+        faults.push(format!("name part {}", too_long(LABEL, "bytes")));
     }
     if !is_qualified(name) {
         faults.push(format!("name part {QUALIFIED}"));
@@ -272,7 +296,7 @@ fn qualified_name(text: &str) -> Vec<String> {
 fn label_value(value: &Value) -> Option<String> {
     let text = value.as_str().unwrap_or_default();
     if text.len() > LABEL {
-        return Some(too_long(LABEL));
+        return Some(too_long(LABEL, "bytes"));
     }
     (!text.is_empty() && !is_qualified(text)).then(|| LABEL_VALUE.to_owned())
 }
@@ -280,7 +304,7 @@ fn label_value(value: &Value) -> Option<String> {
 fn config_key(key: &str) -> Vec<String> {
     let mut faults = Vec::new();
     if key.len() > NAME {
-        faults.push(too_long(NAME));
+        faults.push(too_long(NAME, "characters"));
     }
     let is_good = !key.is_empty()
         && key
@@ -321,6 +345,10 @@ fn begins_and_ends(text: &str, is_sign: fn(u8) -> bool) -> bool {
 mod tests {
     use super::*;
 
+    fn endpoint(plural: &str) -> Endpoint {
+        Endpoint::find("v1", plural).unwrap()
+    }
+
     #[test]
     fn names_are_those_of_domains() {
         for (name, good) in [
@@ -334,15 +362,15 @@ mod tests {
             (&"a".repeat(254), false),
         ] {
             let secret = json!({"metadata": {"name": name}});
-            assert_eq!(object(Resource::Secrets, &secret).is_empty(), good, "{name}");
+            assert_eq!(object(endpoint("secrets"), &secret).is_empty(), good, "{name}");
         }
     }
 
     #[test]
     fn data_are_bounded() {
         let full = |bytes: usize| json!({"metadata": {"name": "a"}, "data": {"k": "x".repeat(bytes)}});
-        assert!(object(Resource::ConfigMaps, &full(DATA)).is_empty());
-        assert!(!object(Resource::ConfigMaps, &full(DATA + 1)).is_empty());
+        assert!(object(endpoint("configmaps"), &full(DATA)).is_empty());
+        assert!(!object(endpoint("configmaps"), &full(DATA + 1)).is_empty());
     }
 
     #[test]
@@ -350,8 +378,8 @@ mod tests {
         let old = json!({"metadata": {"name": "a"}, "immutable": true, "data": {"k": "dg=="}});
         let mut new = old.clone();
         new["metadata"]["labels"] = json!({"a": "b"});
-        assert!(change(Resource::Secrets, &new, &old).is_empty());
+        assert!(change(endpoint("secrets"), &new, &old).is_empty());
         new["data"]["k"] = json!("eA==");
-        assert_eq!(change(Resource::Secrets, &new, &old).len(), 1);
+        assert_eq!(change(endpoint("secrets"), &new, &old).len(), 1);
     }
 }

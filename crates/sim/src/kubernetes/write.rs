@@ -44,7 +44,7 @@ impl Write<'_> {
         let name = metadata["name"].as_str().unwrap_or_default().to_owned();
         self.admit(call, &name)?;
         self.begin(call.endpoint, &mut object);
-        let faults = validate::object(call.resource(), &object);
+        let faults = validate::object(call.endpoint, &object);
         if !faults.is_empty() {
             return Err(Failure::invalid(call.endpoint, &name, &faults));
         }
@@ -100,24 +100,18 @@ impl Write<'_> {
         let mut object = shape::read(call.endpoint, call.body)?;
         check_name(call, &object)?;
         put_in_namespace(call, &mut object)?;
-        let Some(old) = self.store.get(call.resource(), &call.key(call.name)).cloned() else {
-            if call.resource().is_created_by_update() {
-                return self.create_object(call, object);
-            }
+        let old = self.store.get(call.resource(), &call.key(call.name)).cloned();
+        if old.is_none() && !call.resource().is_created_by_update() {
             return Err(Failure::not_found(call.endpoint, call.name));
-        };
-        let (new_uid, old_uid) = (&object["metadata"]["uid"], &old["metadata"]["uid"]);
-        if !new_uid.is_null() && new_uid != old_uid {
-            let why = format!(
-                "StorageError: invalid object, Code: 4, Key: /registry/{}/{}, ResourceVersion: 0, \
-                 AdditionalErrorMsg: Precondition failed: UID in precondition: {}, UID in object meta: {}",
-                call.resource().plural(),
-                call.key(call.name),
-                new_uid.as_str().unwrap_or_default(),
-                old_uid.as_str().unwrap_or_default(),
-            );
-            return Err(Failure::conflict(call.endpoint, call.name, &why));
         }
+        check_uid(call, &object, old.as_deref().unwrap_or(&Value::Null))?;
+        let Some(old) = old else {
+            check_version(&object["metadata"]["resourceVersion"])?;
+            if let Value::Object(metadata) = &mut object["metadata"] {
+                metadata.remove("resourceVersion");
+            }
+            return self.create_object(call, object);
+        };
         self.replace(call, &old, object)
     }
 
@@ -133,7 +127,8 @@ impl Write<'_> {
             (*old).clone()
         };
         patch::apply(kind, &mut object, &patch)?;
-        let mut object = shape::normal(call.endpoint, object)?;
+        let unusable = |failure: Failure| Failure::unusable_patch(failure.message());
+        let mut object = shape::normal(call.endpoint, object).map_err(unusable)?;
         check_name(call, &object)?;
         put_in_namespace(call, &mut object)?;
         self.replace(call, &old, object)
@@ -143,6 +138,7 @@ impl Write<'_> {
         let resource = call.resource();
         let old_metadata = &old["metadata"];
         let metadata = &mut object["metadata"];
+        check_version(&metadata["resourceVersion"])?;
         if metadata["resourceVersion"].is_null() {
             if !resource.is_updated_unconditionally() {
                 return Err(Failure::version_required(call.endpoint, call.name));
@@ -150,13 +146,11 @@ impl Write<'_> {
         } else if metadata["resourceVersion"] != old_metadata["resourceVersion"] {
             return Err(Failure::modified(call.endpoint, call.name));
         }
-        for field in [
-            "resourceVersion",
-            "creationTimestamp",
-            "generation",
-            "deletionTimestamp",
-        ] {
+        for field in ["resourceVersion", "creationTimestamp", "generation"] {
             take_over(metadata, old_metadata, field);
+        }
+        if !old_metadata["deletionTimestamp"].is_null() {
+            take_over(metadata, old_metadata, "deletionTimestamp");
         }
         for field in ["uid", "deletionGracePeriodSeconds"] {
             if metadata[field].is_null() {
@@ -164,7 +158,7 @@ impl Write<'_> {
             }
         }
         take_over_parts(resource, &mut object, old);
-        let faults = validate::change(resource, &object, old);
+        let faults = validate::change(call.endpoint, &object, old);
         if !faults.is_empty() {
             return Err(Failure::invalid(call.endpoint, call.name, &faults));
         }
@@ -244,11 +238,9 @@ impl Write<'_> {
     /// Stores an object, and counts the changes to its spec.
     fn put(&mut self, call: &Call, key: &str, mut object: Value) -> &Value {
         let resource = call.resource();
-        if let Some(old) = self
-            .store
-            .get(resource, key)
-            .filter(|_| resource.has_generation())
-            && old["spec"] != object["spec"]
+        if resource.has_generation()
+            && let Some(old) = self.store.get(resource, key)
+            && is_counted(resource, &object, old)
         {
             let generation = old["metadata"]["generation"].as_u64().unwrap_or(0);
             object["metadata"]["generation"] = (generation + 1).into();
@@ -291,6 +283,12 @@ fn take_over_parts(resource: Resource, object: &mut Value, old: &Value) {
     }
 }
 
+/// Whether a change makes a new generation. A change to a Deployment's annotations does.
+fn is_counted(resource: Resource, new: &Value, old: &Value) -> bool {
+    let has_new_annotations = new["metadata"]["annotations"] != old["metadata"]["annotations"];
+    new["spec"] != old["spec"] || resource == Resource::Deployments && has_new_annotations
+}
+
 fn take_over(object: &mut Value, old: &Value, field: &str) {
     match &old[field] {
         Value::Null => {
@@ -328,12 +326,42 @@ fn put_in_namespace(call: &Call, object: &mut Value) -> Result<(), Failure> {
 fn check_name(call: &Call, object: &Value) -> Result<(), Failure> {
     match object["metadata"]["name"].as_str() {
         Some(name) if name == call.name => Ok(()),
-        name => Err(Failure::bad_request(format!(
-            "the name of the object ({}) does not match the name on the URL ({})",
-            name.unwrap_or_default(),
+        Some(name) => Err(Failure::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.name
+        ))),
+        None => Err(Failure::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
             call.name
         ))),
     }
+}
+
+/// Whether a resourceVersion is a number.
+fn check_version(version: &Value) -> Result<(), Failure> {
+    match version.as_str() {
+        Some(text) if text.parse::<u64>().is_err() => Err(Failure::internal(&format!(
+            "strconv.ParseUint: parsing {version}: invalid syntax"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the uid in an update, if there is one, is that of the stored object.
+fn check_uid(call: &Call, new: &Value, old: &Value) -> Result<(), Failure> {
+    let (new, old) = (&new["metadata"]["uid"], &old["metadata"]["uid"]);
+    if new.is_null() || new == old {
+        return Ok(());
+    }
+    let why = format!(
+        "StorageError: invalid object, Code: 4, Key: /registry/{}/{}, ResourceVersion: 0, AdditionalErrorMsg: \
+         Precondition failed: UID in precondition: {}, UID in object meta: {}",
+        call.resource().plural(),
+        call.key(call.name),
+        new.as_str().unwrap_or_default(),
+        old.as_str().unwrap_or_default(),
+    );
+    Err(Failure::conflict(call.endpoint, call.name, &why))
 }
 
 fn check_preconditions(call: &Call, old: &Value) -> Result<(), Failure> {
