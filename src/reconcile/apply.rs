@@ -5,11 +5,11 @@ use super::{Moved, Requeue, Run, Stop};
 use crate::vault::{self, ErrorKind};
 use domain::annotations::Ask;
 use domain::desired::{Assembled, Wanted};
-use domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount};
+use domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount, Observed};
 use domain::index::Remembered;
 use domain::ledger::{LedgerEntry, State};
 use domain::plan::{
-    Act, Contender, Scene, Seen, Standing, Step, Title, Wish, decide, foreign_whatever_it_holds, is_refuted,
+    Act, Contender, Scene, Standing, Step, Title, Wish, decide, foreign_whatever_it_holds, is_refuted,
     is_vain, title,
 };
 use domain::problem::{Owner, Problem};
@@ -32,7 +32,8 @@ impl Run<'_> {
     pub(super) async fn announce(&mut self, source: &Source, wanted: &[Wanted], ask: &Ask) {
         let mut fresh = Vec::new();
         for wanted in wanted {
-            let Some(Ok(seen @ (Seen::Absent | Seen::Deleted { .. }))) = self.gathered.seen.get(&wanted.id)
+            let Some(Ok(seen @ (Observed::Absent | Observed::Deleted { .. }))) =
+                self.gathered.seen.get(&wanted.id)
             else {
                 continue;
             };
@@ -122,7 +123,12 @@ impl Run<'_> {
     }
 
     /// What Vault holds there: as it is remembered, or as this pass has seen it.
-    fn seen(&self, source: &Source, wanted: &Wanted, remembered: Option<Remembered>) -> Result<Seen, Stop> {
+    fn seen(
+        &self,
+        source: &Source,
+        wanted: &Wanted,
+        remembered: Option<Remembered>,
+    ) -> Result<Observed, Stop> {
         match (remembered, self.gathered.seen.get(&wanted.id)) {
             (Some(known), _) => Ok(self.seen_by_memory(source, wanted, known)),
             (None, Some(Ok(seen))) => Ok(seen.clone()),
@@ -134,7 +140,7 @@ impl Run<'_> {
 
     /// Stops before anything is fetched for a document that cannot be the source's, whatever it would hold: it
     /// is locked, and its owner waits.
-    fn ensure_possible(&mut self, source: &Source, wanted: &Wanted, seen: &Seen) -> Result<(), Stop> {
+    fn ensure_possible(&mut self, source: &Source, wanted: &Wanted, seen: &Observed) -> Result<(), Stop> {
         let entry = self.on.ledger.get(&wanted.id);
         let (me, rivals) = self.contenders(source, wanted, entry.as_ref(), seen);
         let owner = foreign_whatever_it_holds(&self.scene(&me, &rivals, entry.as_ref(), seen, wanted));
@@ -163,7 +169,7 @@ impl Run<'_> {
         &mut self,
         source: &Source,
         wanted: &Wanted,
-        seen: &Seen,
+        seen: &Observed,
         content: Digest,
     ) -> Result<Step, Stop> {
         let id = &wanted.id;
@@ -184,7 +190,7 @@ impl Run<'_> {
         source: &Source,
         ask: &Ask,
         wanted: &Wanted,
-        seen: &Seen,
+        seen: &Observed,
         step: Step,
         content: &Content,
     ) -> Result<u64, Stop> {
@@ -206,7 +212,7 @@ impl Run<'_> {
         source: &Source,
         ask: &Ask,
         wanted: &Wanted,
-        seen: &Seen,
+        seen: &Observed,
         step: Step,
         content: &Content,
     ) -> Result<u64, Stop> {
@@ -257,7 +263,7 @@ impl Run<'_> {
 
     /// Other sources of this cluster that held the document until now: what they remember of it is true no
     /// longer, and their people should know.
-    fn losers(&self, id: &DocumentId, seen: &Seen) -> Vec<SourceKey> {
+    fn losers(&self, id: &DocumentId, seen: &Observed) -> Vec<SourceKey> {
         let by_ledger = self.on.ledger.get(id).map(|entry| entry.holder);
         let own = |claim: &&Claim| claim.cluster_id == self.on.identity.cluster_id;
         let by_claim = seen.claim().filter(own).map(|claim| claim.holder.clone());
@@ -265,7 +271,7 @@ impl Run<'_> {
         losers.filter(|holder| holder != self.key()).collect()
     }
 
-    fn wish<'s>(&self, source: &'s Source, ask: &Ask, id: &DocumentId, seen: &Seen) -> Wish<'s> {
+    fn wish<'s>(&self, source: &'s Source, ask: &Ask, id: &DocumentId, seen: &Observed) -> Wish<'s> {
         let ours = self.on.clock.seconds();
         Wish {
             holder: &source.key,
@@ -407,7 +413,7 @@ impl Run<'_> {
     fn withdraw(&mut self, id: &DocumentId) {
         let absent = matches!(
             self.gathered.seen.get(id),
-            Some(Ok(Seen::Absent | Seen::Deleted { .. }))
+            Some(Ok(Observed::Absent | Observed::Deleted { .. }))
         );
         let ledger = &self.on.ledger;
         let announced = ledger
@@ -436,7 +442,7 @@ impl Run<'_> {
         }
     }
 
-    fn seen_by_memory(&self, source: &Source, wanted: &Wanted, known: Remembered) -> Seen {
+    fn seen_by_memory(&self, source: &Source, wanted: &Wanted, known: Remembered) -> Observed {
         let mark = match wanted.version {
             KvVersion::V1 => Mark::Unreadable,
             KvVersion::V2 if self.on.takes_claims(&wanted.id, wanted.version) => {
@@ -445,7 +451,7 @@ impl Run<'_> {
             }
             KvVersion::V2 => Mark::Unclaimed,
         };
-        Seen::Live {
+        Observed::Live {
             version: known.version,
             created: 0,
             content: Some(known.content),
@@ -458,7 +464,7 @@ impl Run<'_> {
         source: &Source,
         wanted: &Wanted,
         entry: Option<&LedgerEntry>,
-        seen: &Seen,
+        seen: &Observed,
     ) -> (Contender, Vec<Contender>) {
         let mut holders: Vec<_> = entry.map(|entry| &entry.holder).into_iter().collect();
         holders.extend(seen.claim().map(|claim| &claim.holder));
@@ -480,7 +486,7 @@ impl Run<'_> {
         me: &'s Contender,
         rivals: &'s [Contender],
         entry: Option<&'s LedgerEntry>,
-        seen: &'s Seen,
+        seen: &'s Observed,
         wanted: &Wanted,
     ) -> Scene<'s> {
         Scene {

@@ -7,10 +7,10 @@ use super::report::{of_kubernetes, of_ledger};
 use super::{Moved, Requeue, Run};
 use crate::mounts::Fault;
 use crate::vault::{self, ErrorKind};
-use domain::document::{Claim, DocumentId, KvVersion, Mount};
+use domain::document::{Claim, DocumentId, KvVersion, Mount, Observed};
 use domain::index::LastWord;
 use domain::ledger::{LedgerEntry, State};
-use domain::plan::{Contender, Departure, Removal, Seen, after, remove};
+use domain::plan::{Contender, Departure, Removal, after, remove};
 use domain::problem::{Problem, Retry};
 use domain::settings::DeletionPolicy;
 use domain::source::{Source, SourceKey};
@@ -307,7 +307,7 @@ impl Run<'_> {
         mount: &Mount,
         id: &DocumentId,
         removal: &Removal,
-        seen: &Seen,
+        seen: &Observed,
     ) -> Result<(), Problem> {
         self.on.ensure_leading()?;
         let vault = &self.on.vault;
@@ -324,7 +324,7 @@ impl Run<'_> {
             Err(error) => {
                 if *removal == Removal::Purge
                     && error.kind == ErrorKind::Denied
-                    && let Seen::Live { version, .. } = seen
+                    && let Observed::Live { version, .. } = seen
                 {
                     // The value goes out of use now; its history when the right to delete metadata is granted.
                     let open = self.on.open(id);

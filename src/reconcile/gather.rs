@@ -18,11 +18,11 @@ use crate::mounts::Fault;
 use crate::vault::ErrorKind;
 use domain::annotations::{self, Ask};
 use domain::desired::{self, Hint, Wanted};
-use domain::document::{DocumentId, KvVersion, Mount};
+use domain::document::{DocumentId, KvVersion, Mount, Observed};
 use domain::index::{Memory, Remembered, Tracked};
 use domain::ledger::State;
 use domain::path;
-use domain::plan::{Seen, may_trust};
+use domain::plan::may_trust;
 use domain::problem::Problem;
 use domain::queue::Depth;
 use domain::source::{Source, SourceKey};
@@ -51,7 +51,7 @@ pub(super) struct Gathered<'a> {
     /// Its new documents, for which there is room.
     pub admitted: Option<Admitted<'a>>,
     /// What Vault showed of the wanted documents of which nothing is remembered.
-    pub seen: HashMap<DocumentId, Result<Seen, Problem>>,
+    pub seen: HashMap<DocumentId, Result<Observed, Problem>>,
     /// The documents that a late write of ours could still change when they were looked at, and until when.
     pub unsettled: HashMap<DocumentId, Instant>,
     /// Documents of a source that is being deleted and of which the ledger knows nothing: a lost ledger would
@@ -364,7 +364,7 @@ impl Reconciler {
         &self,
         mount: &Mount,
         ids: impl Iterator<Item = DocumentId>,
-    ) -> HashMap<DocumentId, Result<Seen, Problem>> {
+    ) -> HashMap<DocumentId, Result<Observed, Problem>> {
         let mut seen = HashMap::new();
         let mut down = None;
         for id in ids {
@@ -391,8 +391,10 @@ impl Reconciler {
 
     /// Whether a mount shows nothing where something of ours should be: it may have been made anew, with
     /// another version, of which its replies say nothing.
-    fn doubts_mount(&self, mount: &Mount, seen: &HashMap<DocumentId, Result<Seen, Problem>>) -> bool {
-        let absent = seen.iter().filter(|(_, seen)| matches!(seen, Ok(Seen::Absent)));
+    fn doubts_mount(&self, mount: &Mount, seen: &HashMap<DocumentId, Result<Observed, Problem>>) -> bool {
+        let absent = seen
+            .iter()
+            .filter(|(_, seen)| matches!(seen, Ok(Observed::Absent)));
         let stood = |id: &DocumentId| {
             self.ledger
                 .get(id)
@@ -404,12 +406,12 @@ impl Reconciler {
     }
 
     /// What Vault shows of a document.
-    pub(super) async fn look(&self, mount: &Mount, id: &DocumentId) -> Result<Seen, Problem> {
+    pub(super) async fn look(&self, mount: &Mount, id: &DocumentId) -> Result<Observed, Problem> {
         match self.vault.read(mount, id).await {
             Ok(observed) => {
-                let seen = Seen::of(observed, &self.digester);
+                let seen = observed.digest(&self.digester);
                 // "Nothing here" is what KV v1 says too.
-                if seen != Seen::Absent {
+                if seen != Observed::Absent {
                     self.mounts.vouch(mount);
                 }
                 Ok(seen)

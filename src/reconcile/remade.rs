@@ -4,7 +4,7 @@ use super::{Run, Stop};
 use crate::mounts::Fault;
 use domain::document::{DocumentId, KvVersion, Mount, Observed};
 use domain::problem::Problem;
-use domain::value::Held;
+use domain::value::Found;
 
 impl Run<'_> {
     /// Makes sure that a KV v2 mount has not been made anew as KV v1 since it was seen last. KV v1 takes whatever
@@ -39,10 +39,10 @@ impl Run<'_> {
             mount: id.mount.clone(),
             path: format!("data/{}", id.path).into(),
         };
-        let ours = |held: &Held| held.keys().map(String::as_str).eq(["data", "options"]);
+        let ours = |content: &Found| content.keys().map(String::as_str).eq(["data", "options"]);
         // What somebody else has put there is not ours to delete.
         match self.on.vault.read(mount, &misplaced).await {
-            Ok(Observed::Live { held, .. }) if ours(&held) && self.on.ensure_leading().is_ok() => {}
+            Ok(Observed::Live { content, .. }) if ours(&content) && self.on.ensure_leading().is_ok() => {}
             _ => return,
         }
         match self.on.vault.delete_latest(mount, &misplaced).await {
