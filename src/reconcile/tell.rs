@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use super::report::Report;
-use super::{Reconciler, Run};
+use super::Reconciler;
+use super::observe::Observation;
+use super::outcome::{Findings, News};
 use crate::events::{Note, ONE_MORE_AFTER};
 use domain::document::DocumentId;
 use domain::index::{Memory, Told};
@@ -161,62 +162,64 @@ impl<'a> Draft<'a> {
     }
 }
 
-impl Run<'_> {
+/// What is wrong, in words that stay the same while it stays the same: first what somebody has mistyped. Of a
+/// great many, the first.
+fn lines<'a>(
+    problems: impl Iterator<Item = (Option<&'a DocumentId>, &'a Problem)>,
+    warnings: impl IntoIterator<Item = &'a Warning>,
+) -> Vec<Line> {
+    const MOST: usize = 20;
+    let problems = problems.map(|(id, problem)| Line::of(id, problem));
+    let warnings = warnings.into_iter().map(Line::of_warning);
+    let mut lines: Vec<_> = problems.chain(warnings).collect();
+    lines.sort_by_key(Line::rank);
+    let more = lines.len().saturating_sub(MOST);
+    if more > 0 {
+        lines.truncate(MOST + 1);
+        lines[MOST] = Line::more(lines[MOST].reason, more);
+    }
+    lines
+}
+
+impl Reconciler {
     /// Says what is new: problems and warnings, and what was done.
-    pub(super) fn tell_all(&mut self, key: &SourceKey) -> HeldBack {
-        let lines = self.report.lines();
-        let uid = self.gathered.uid.clone();
-        let lasts = self.report.reminds();
-        let due = self.on.is_time_to_repeat(&mut self.memory, lasts);
-        let told = self
-            .on
-            .tell_lines(key, uid.as_deref(), &self.memory.told, &lines, due);
-        self.memory.told = told;
-        let lines = self.memory.told.iter().any(|told| !told.published);
-        let news = self.good_news();
-        let good_news = news.is_some_and(|text| !self.tell(key, Reason::Synced, text));
-        for (reason, ids, text) in [
+    pub(super) fn tell_all(&self, seen: &Observation<'_>, findings: &mut Findings) -> HeldBack {
+        let lines = lines(findings.problems(), findings.warnings());
+        // Whether somebody has to do something, and is reminded of it while it lasts.
+        let lasts =
+            findings.problems().next().is_some() || findings.warnings().into_iter().any(Warning::is_mistake);
+        let due = self.is_time_to_repeat(&mut findings.memory, lasts);
+        let told = self.tell_lines(&seen.key, seen.uid.as_deref(), &findings.memory.told, &lines, due);
+        let lines = told.iter().any(|told| !told.published);
+        findings.memory.told = told;
+        let tell = |reason, text| self.publish(&seen.key, seen.uid.as_deref(), &Note { reason, text });
+        let news = good_news(findings);
+        let good_news = news.is_some_and(|text| !tell(Reason::Synced, text));
+        for (news, reason, text) in [
             (
+                News::DriftRepaired,
                 Reason::DriftRepaired,
-                &self.report.drifted,
                 "had been changed or deleted in Vault; restored",
             ),
             (
+                News::Cleaned,
                 Reason::Cleaned,
-                &self.report.cleaned,
                 "deleted, since the source no longer asks for it",
             ),
             (
+                News::PossibleOrphan,
                 Reason::PossibleOrphan,
-                &self.report.orphans,
                 "may be left over in Vault, and nothing proves that it is ours; look at it, and delete it by hand",
             ),
         ] {
+            let ids = findings.documents_with(news);
             if !ids.is_empty() {
-                self.tell(key, reason, format!("{}: {text}", names(ids)));
+                tell(reason, format!("{}: {text}", names(&ids)));
             }
         }
         HeldBack { lines, good_news }
     }
 
-    /// What to say when all is well and that is news: documents came to the source, or a failure is over.
-    fn good_news(&self) -> Option<String> {
-        let news = self.memory.healthy == Some(false) || !self.report.acquired.is_empty();
-        if !news || !self.report.problems.is_empty() || self.memory.documents.is_empty() {
-            return None;
-        }
-        let mut ids: Vec<_> = self.memory.documents.keys().cloned().collect();
-        ids.sort();
-        Some(format!("Vault holds {}", names(&ids)))
-    }
-
-    fn tell(&self, key: &SourceKey, reason: Reason, text: String) -> bool {
-        let uid = self.gathered.uid.as_deref();
-        self.on.publish(key, uid, &Note { reason, text })
-    }
-}
-
-impl Reconciler {
     /// Whether the Event went out. On an object that is gone, and of which nothing is known, there is none.
     fn publish(&self, key: &SourceKey, uid: Option<&str>, note: &Note) -> bool {
         uid.is_none_or(|uid| self.events.publish(key, uid, note))
@@ -282,19 +285,20 @@ impl Reconciler {
     pub fn tell_waiting(&self, key: &SourceKey, why: &str) -> Option<Duration> {
         let mut index = self.index();
         let tracked = index.get(key).filter(|tracked| tracked.deleting.is_none())?;
-        let (uid, mut memory) = (tracked.uid.clone(), tracked.memory.clone());
-        let mut report = Report::default();
-        if let Some(mistakes) = &tracked.mistakes {
-            report.mistakes(mistakes);
-        }
-        let mut lines = report.lines();
-        let holds = memory.healthy == Some(true) && !memory.documents.is_empty() && !memory.stirred;
+        let state = index.state(key).cloned().unwrap_or_default();
+        let mut memory = state.memory;
+        let mistakes = tracked.mistakes.as_deref().cloned().unwrap_or_default();
+        let mut lines = lines(
+            mistakes.problems.iter().map(|problem| (None, problem)),
+            &mistakes.warnings,
+        );
+        let holds = memory.healthy == Some(true) && !memory.documents.is_empty() && !state.stirred;
         // It has a problem already that was told lately: most likely that Vault does not answer.
         let waits = memory.told.iter().any(|told| told.print == self.print(WAITING));
         let lately = memory
             .repeat_at
             .is_some_and(|at| at > self.notes.started.elapsed());
-        if tracked.hint.is_some() && report.problems.is_empty() && !holds && (waits || !lately) {
+        if tracked.hint.is_some() && mistakes.problems.is_empty() && !holds && (waits || !lately) {
             lines.push(Line::waiting(why));
             // So that its end is reported too.
             memory.healthy = Some(false);
@@ -302,6 +306,7 @@ impl Reconciler {
         // What else was told may last as well; that cannot be seen now.
         let lasts = !lines.is_empty() || memory.repeat_at.is_some();
         let due = self.is_time_to_repeat(&mut memory, lasts);
+        let uid = tracked.uid.clone();
         let told = self.tell_lines(key, Some(&uid), &memory.told, &lines, due);
         let all = told.iter().all(|told| told.published);
         let is_told = |print: Digest| told.iter().any(|told| told.print == print);
@@ -328,6 +333,24 @@ fn repetition(
         Some(_) => (true, Some(now + period())),
         None => (false, Some(now + period())),
     }
+}
+
+/// What to say when all is well and that is news: documents came to the source, or a failure is over.
+fn good_news(findings: &Findings) -> Option<String> {
+    let memory = &findings.memory;
+    let acquired = || {
+        findings
+            .outcomes
+            .iter()
+            .any(|outcome| outcome.news.contains(&News::Acquired))
+    };
+    let news = memory.healthy == Some(false) || acquired();
+    if !news || findings.problems().next().is_some() || memory.documents.is_empty() {
+        return None;
+    }
+    let mut ids: Vec<_> = memory.documents.keys().cloned().collect();
+    ids.sort();
+    Some(format!("Vault holds {}", names(&ids)))
 }
 
 /// The first few documents by name, and how many more there are.

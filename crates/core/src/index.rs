@@ -3,17 +3,16 @@
 //! It keeps for each source what a reconcile needs before it has fetched anything, and no more.
 //! Secrets that no source names leave no trace in it.
 
-mod memory;
 mod share;
+mod state;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::annotations::Ask;
-use super::desired::Hint;
+use super::desired::{Hint, Mistakes};
 use super::document::{DocumentId, Mount};
 use super::path::Place;
 use super::plan::Contender;
@@ -21,9 +20,9 @@ use super::problem::PathFault;
 use super::settings::NamespaceIsolation;
 use super::source::{Kind, Reference, Scope, Source, SourceKey};
 use super::value::Digest;
-pub use memory::{LastWord, Memory, Mistakes, Remembered, Told};
+pub use state::{LastWord, Memory, Remembered, SourceState, Told};
 
-/// A source as the watch showed it last, and what the last reconcile learnt.
+/// A source as the watch showed it last.
 #[derive(Clone, Debug)]
 pub struct Tracked {
     /// Fingerprint of all that decides.
@@ -44,10 +43,8 @@ pub struct Tracked {
     last_word: Option<LastWord>,
     /// What it asks for; `None`: it only has our finalizer, or a place in the ledger.
     pub hint: Option<Hint>,
-    /// What is wrong with it by what it says alone.
+    /// What is wrong with it by what it says alone, if anything is.
     pub mistakes: Option<Box<Mistakes>>,
-    /// What the last reconcile learnt.
-    pub memory: Memory,
     /// Documents that it asks for, as they count in its namespace.
     documents: usize,
     /// How many Secrets it names, if its namespace has no room for them: what it asks for is not kept.
@@ -94,8 +91,8 @@ pub struct Index {
     sources: HashMap<SourceKey, Tracked>,
     /// How many of them ask for nothing, by namespace.
     askless: HashMap<Arc<str>, usize>,
-    /// Of those that are gone, until their documents are.
-    last_words: HashMap<SourceKey, LastWord>,
+    /// What is remembered of them, and of those that are gone until their documents are.
+    states: HashMap<SourceKey, SourceState>,
     /// By namespace and name.
     secrets: HashMap<SecretName, SecretSlot>,
     /// By a hash of their [`Index::loose`] paths. Two that share one by chance are told apart as all neighbours are.
@@ -120,7 +117,7 @@ impl Index {
             blind: Vec::new(),
             sources: HashMap::new(),
             askless: HashMap::new(),
-            last_words: HashMap::new(),
+            states: HashMap::new(),
             secrets: HashMap::new(),
             neighbours: HashMap::new(),
             hasher: RandomState::new(),
@@ -161,29 +158,25 @@ impl Index {
             hint = Some(Hint::unknown());
         }
         let mut wake = vec![source.key.clone()];
-        self.last_words.remove(&source.key);
-        // An object made anew under the same name is another source: nothing is remembered for it.
-        let mut memory = match old {
-            Some(old) if old.uid == source.uid => old.memory.clone(),
-            _ => Memory::default(),
-        };
-        if old.is_some_and(|old| old.hint != hint) {
-            // What it did not ask for, if only for a moment, may have been given to another since.
-            memory.documents.clear();
-            // What was reported was about another wish: what is still true is reported at the next look.
-            memory.repeat_at = memory.repeat_at.map(|_| Duration::ZERO);
+        if let Some(state) = self.states.get_mut(&source.key) {
+            state.last_word = None;
+            state.stirred = true;
+            match old {
+                Some(old) if old.uid == source.uid && old.hint == hint => {}
+                Some(old) if old.uid == source.uid => state.memory.wish_changed(),
+                _ => state.memory = Memory::default(),
+            }
         }
         // What it goes on naming stays known.
         let sights = self.sights(&source.key);
         wake.extend(self.unlink(&source.key));
-        memory.stirred = true;
         let tracked = Tracked {
             fingerprint,
             uid: source.uid.clone(),
             created: source.created,
             annotated: ask.adopt,
             unclear: !ask.problems.is_empty(),
-            mistakes: Mistakes::of(source, ask),
+            mistakes: Mistakes::of(source, ask).some(),
             deleting: source.deleting,
             trust: ask.trust,
             force: ask.force,
@@ -192,7 +185,6 @@ impl Index {
                 paused: ask.paused,
             }),
             hint,
-            memory,
             documents: if refused.is_some() { own } else { asks },
             refused,
             resolved: RefCell::default(),
@@ -225,11 +217,11 @@ impl Index {
     /// last word.
     pub fn lead(&mut self, holders: &HashSet<SourceKey>) {
         self.leads = true;
-        self.last_words.retain(|key, _| holders.contains(key));
+        self.states.retain(|key, _| holders.contains(key));
     }
 
-    /// Forgets a source that is no more, but for its last word. The sources to reconcile: itself, for
-    /// what the ledger still holds for it, and those that may want what it leaves.
+    /// Notes that a source is no more. What is remembered for its documents stays, its last word too. The sources
+    /// to reconcile: itself, for what the ledger still holds for it, and those that may want what it leaves.
     pub fn forget(&mut self, key: &SourceKey) -> Vec<SourceKey> {
         let mut wake = self.unlink(key);
         let gone = self.sources.remove(key);
@@ -242,26 +234,34 @@ impl Index {
             self.count(&key.namespace, given_up, 0);
             wake.extend(self.next_in(&key.namespace));
         }
+        if let Some(state) = self.states.get_mut(key) {
+            state.memory = Memory::default();
+        }
         if let Some(word) = gone.and_then(|gone| gone.last_word) {
-            if !self.leads && self.last_words.len() >= MOST_LAST_WORDS {
-                let any = self.last_words.keys().next().cloned();
-                any.map(|any| self.last_words.remove(&any));
+            if !self.leads && self.states.len() >= MOST_LAST_WORDS {
+                let any = self.states.keys().next().cloned();
+                any.map(|any| self.states.remove(&any));
             }
-            self.last_words.insert(key.clone(), word);
+            self.state_mut(key).last_word = Some(word);
         }
         wake.push(key.clone());
         wake
     }
 
-    /// What a source that is gone said last about its documents, as the watch has shown it.
-    pub fn last_word(&self, key: &SourceKey) -> Option<LastWord> {
-        self.last_words.get(key).copied()
+    /// Forgets all about a source of which nothing is left. What was remembered of it until now.
+    pub fn bury(&mut self, key: &SourceKey) -> SourceState {
+        self.forget(key);
+        self.states.remove(key).unwrap_or_default()
     }
 
-    /// Forgets a source of which nothing is left, its last word too.
-    pub fn bury(&mut self, key: &SourceKey) {
-        self.forget(key);
-        self.last_words.remove(key);
+    /// What is remembered of a source.
+    pub fn state(&self, key: &SourceKey) -> Option<&SourceState> {
+        self.states.get(key)
+    }
+
+    /// The same, to change it.
+    pub fn state_mut(&mut self, key: &SourceKey) -> &mut SourceState {
+        self.states.entry(key.clone()).or_default()
     }
 
     /// Notes a Secret's resourceVersion; `None`: it is gone. The sources that name it, when that is news.
@@ -271,8 +271,8 @@ impl Index {
             Some(slot) if slot.sight != sight => {
                 slot.sight = sight;
                 for user in &slot.users {
-                    if let Some(user) = self.sources.get_mut(user) {
-                        user.memory.stirred = true;
+                    if let Some(user) = self.states.get_mut(user) {
+                        user.stirred = true;
                     }
                 }
                 slot.users.clone()
@@ -321,16 +321,15 @@ impl Index {
 
     /// A reconcile of the source begins: it sees all that has changed until now.
     pub fn begin(&mut self, key: &SourceKey) {
-        if let Some(tracked) = self.sources.get_mut(key) {
-            tracked.memory.stirred = false;
+        if self.sources.contains_key(key) {
+            self.state_mut(key).stirred = false;
         }
     }
 
     /// Stores what a reconcile has learnt, if the source is still the one that it was about.
     pub fn remember(&mut self, key: &SourceKey, uid: &str, memory: Memory) {
-        if let Some(tracked) = self.sources.get_mut(key).filter(|tracked| tracked.uid == uid) {
-            let stirred = tracked.memory.stirred;
-            tracked.memory = Memory { stirred, ..memory };
+        if self.sources.get(key).is_some_and(|tracked| tracked.uid == uid) {
+            self.state_mut(key).memory = memory;
         }
     }
 

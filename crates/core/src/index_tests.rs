@@ -3,6 +3,7 @@ use crate::annotations;
 use crate::document::{KvVersion, Mount};
 use crate::settings::tests::settings;
 use crate::value::Digester;
+use std::time::Duration;
 
 fn key(name: &str) -> SourceKey {
     SourceKey {
@@ -72,7 +73,7 @@ fn a_deletion_that_the_watch_shows_during_a_fetch_is_not_undone_by_it() {
 #[test]
 fn what_a_source_did_not_want_for_a_moment_is_not_remembered() {
     let mut index = index();
-    let remembers = |index: &Index| !index.get(&key("app")).unwrap().memory.documents.is_empty();
+    let remembers = |index: &Index| !index.state(&key("app")).unwrap().memory.documents.is_empty();
     listing(&mut index, "app", r#"[{"name": "db"}]"#);
     let mut memory = Memory::default();
     let nothing = Digester::default().fields(std::iter::empty());
@@ -164,7 +165,7 @@ fn a_source_that_asks_for_something_else_has_its_problems_reported_at_once() {
         };
         index.remember(&key("web"), "web", memory);
     };
-    let repeat_at = |index: &Index| index.get(&key("web")).unwrap().memory.repeat_at;
+    let repeat_at = |index: &Index| index.state(&key("web")).unwrap().memory.repeat_at;
     set(&mut index, Some(LATER));
     let paused = [
         ("path", "secret/app"),
@@ -242,18 +243,18 @@ fn a_standby_keeps_nothing_of_sources_that_are_gone_but_some_last_words() {
     listing(&mut index, "plain", r#"[{"name": "db"}]"#);
     observe(&mut index, "plain", &[]);
     assert!(index.is_empty() && index.secrets.is_empty() && index.neighbours.is_empty());
-    assert_eq!(index.last_words.len(), 1000);
+    assert_eq!(index.states.len(), 1000);
     listing(&mut index, "last", r#"[{"name": "db"}]"#);
     index.forget(&key("last"));
     index.lead(&[key("last")].into());
-    assert_eq!(index.last_words.keys().collect::<Vec<_>>(), [&key("last")]);
+    assert_eq!(index.states.keys().collect::<Vec<_>>(), [&key("last")]);
     // A leader ends each last word itself, and may need any of them until then.
     for number in 0..3000 {
         let name = format!("ghost{number}");
         listing(&mut index, &name, r#"[{"name": "db"}]"#);
         index.forget(&key(&name));
     }
-    assert_eq!(index.last_words.len(), 3001);
+    assert_eq!(index.states.len(), 3001);
 }
 
 /// A namespace of at most ten documents, and Deployments that use so many Secrets.
