@@ -52,7 +52,7 @@ pub(super) struct Observation<'a> {
     pub warnings: Vec<Warning>,
     pub wanted: Vec<Wanted>,
     /// What Vault showed of the wanted documents of which nothing is remembered.
-    pub seen: Seen,
+    pub seen: Looks,
     /// The documents that a late write of ours could still change when they were looked at, and until when.
     pub unsettled: HashMap<DocumentId, Instant>,
     /// Documents of a source that is being deleted and of which the ledger knows nothing: a lost ledger would
@@ -76,7 +76,7 @@ impl Observation<'_> {
 }
 
 /// What Vault showed of some documents.
-type Seen = HashMap<DocumentId, Result<Observed, Problem>>;
+type Looks = HashMap<DocumentId, Result<Observed, Problem>>;
 
 /// Fingerprint of all that decides about a source. Resource versions are not in it, nor anything
 /// that our own patches change.
@@ -120,7 +120,8 @@ struct Known {
     trust: bool,
     /// See [`Observation::forced`].
     forced: bool,
-    memory: Memory,
+    /// The `force-sync` that was obeyed last.
+    force: Option<u64>,
 }
 
 /// What the index says of a source once it was read.
@@ -166,7 +167,7 @@ impl Reconciler {
         wake: &mut Vec<SourceKey>,
     ) -> Result<Observation<'_>, Moved> {
         let began = Instant::now();
-        let known = self.known(key);
+        let (known, memory) = self.known(key);
         let depth = depth.max(Depth::full_if(known.forced));
         let locked = self.lock(key, &known, depth).await?;
         let unsettled = |id: &DocumentId| Some((id.clone(), self.unsettled_until(id)?));
@@ -174,7 +175,7 @@ impl Reconciler {
         let seen = match &locked.mount {
             Some(Ok(mount)) => {
                 let trust = known.trust && !depth.is_full();
-                let is_trusted = |id: &DocumentId| trust && self.trusted(key, &known.memory, id).is_some();
+                let is_trusted = |id: &DocumentId| trust && self.trusted(key, &memory, id).is_some();
                 let unknown = locked.ids.into_iter().filter(|id| !is_trusted(id));
                 self.look_at_all(mount, unknown).await?
             }
@@ -184,7 +185,7 @@ impl Reconciler {
             key: key.clone(),
             began,
             uid: known.uid.clone(),
-            memory: known.memory.clone(),
+            memory,
             depth,
             forced: known.forced,
             source: None,
@@ -217,23 +218,24 @@ impl Reconciler {
         Ok(observation)
     }
 
-    fn known(&self, key: &SourceKey) -> Known {
+    fn known(&self, key: &SourceKey) -> (Known, Memory) {
         let index = self.index();
         let Some(tracked) = index.get(key) else {
-            return Known::default();
+            return Default::default();
         };
         let memory = index
             .state(key)
             .map(|state| state.memory.clone())
             .unwrap_or_default();
-        Known {
+        let known = Known {
             uid: Some(tracked.uid.clone()),
             deleting: tracked.deleting,
             hint: tracked.hint.clone(),
             trust: tracked.trust,
             forced: tracked.force.is_some() && tracked.force != memory.force,
-            memory,
-        }
+            force: memory.force,
+        };
+        (known, memory)
     }
 
     /// Takes in what the source is now; if it is not what the index knew, this pass has looked at the wrong things.
@@ -247,7 +249,7 @@ impl Reconciler {
     ) -> Result<(), Moved> {
         let ask = annotations::parse(&source.annotations);
         let learnt = self.learn(&source, &ask, wake);
-        let unforeseen = ask.force.is_some() && ask.force != known.memory.force && !known.forced;
+        let unforeseen = ask.force.is_some() && ask.force != known.force && !known.forced;
         let foreseen = known.hint.as_ref().filter(|_| known.deleting.is_none());
         if learnt.hint.as_ref() != foreseen
             || (unforeseen && !observation.depth.is_full())
@@ -403,7 +405,11 @@ impl Reconciler {
     }
 
     /// What Vault shows of these documents. Once it turns out to be down, nothing more is asked.
-    async fn look_at_all(&self, mount: &Mount, ids: impl Iterator<Item = DocumentId>) -> Result<Seen, Moved> {
+    async fn look_at_all(
+        &self,
+        mount: &Mount,
+        ids: impl Iterator<Item = DocumentId>,
+    ) -> Result<Looks, Moved> {
         let mut seen = HashMap::new();
         let mut down = None;
         for id in ids {
@@ -436,7 +442,7 @@ impl Reconciler {
 
     /// Whether a mount shows nothing where something of ours should be: it may have been made anew, with
     /// another version, of which its replies say nothing.
-    fn doubts_mount(&self, mount: &Mount, seen: &Seen) -> bool {
+    fn doubts_mount(&self, mount: &Mount, seen: &Looks) -> bool {
         let absent = seen
             .iter()
             .filter(|(_, seen)| matches!(seen, Ok(Observed::Absent)));

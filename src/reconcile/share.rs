@@ -17,12 +17,12 @@ use domain::source::{Source, SourceKey};
 /// The shares of all namespaces.
 pub struct Shares {
     most: usize,
-    namespaces: Mutex<HashMap<Arc<str>, Room>>,
+    namespaces: Mutex<HashMap<Arc<str>, Namespace>>,
 }
 
 /// What the ledger does not say of a namespace.
 #[derive(Default)]
-struct Room {
+struct Namespace {
     /// Documents that were let in, and that the ledger does not have yet.
     coming: usize,
     /// Sources for whose documents there was no room.

@@ -20,7 +20,7 @@ const MOST_OF_NAMES: usize = 500;
 const WAITING: &str = "waiting";
 
 /// Something that is wrong, in words for people.
-pub(super) struct Line {
+pub(super) struct Complaint {
     pub reason: Reason,
     text: String,
     /// What tells it from others, where the words may change while it lasts.
@@ -35,7 +35,7 @@ struct Missing {
     hint: String,
 }
 
-impl Line {
+impl Complaint {
     /// A problem, of a document or of the source as a whole.
     pub fn of(id: Option<&DocumentId>, problem: &Problem) -> Self {
         let words = problem.to_string();
@@ -108,11 +108,11 @@ pub(super) struct HeldBack {
 }
 
 /// An Event to be, and the lines that it tells, each with its place among all.
-struct Draft<'a>(Vec<(usize, &'a Line)>);
+struct Draft<'a>(Vec<(usize, &'a Complaint)>);
 
 impl<'a> Draft<'a> {
     /// The Events that tell these lines, in their order. What is said of Secrets that do not exist is joined.
-    fn of(lines: impl Iterator<Item = (usize, &'a Line)>) -> Vec<Self> {
+    fn of(lines: impl Iterator<Item = (usize, &'a Complaint)>) -> Vec<Self> {
         let mut drafts: Vec<Self> = Vec::new();
         for line in lines {
             match drafts.iter_mut().find(|draft| draft.has_room_for(line.1)) {
@@ -123,7 +123,7 @@ impl<'a> Draft<'a> {
         drafts
     }
 
-    fn has_room_for(&self, line: &Line) -> bool {
+    fn has_room_for(&self, line: &Complaint) -> bool {
         let Some(missing) = &line.missing else {
             return false;
         };
@@ -164,19 +164,19 @@ impl<'a> Draft<'a> {
 
 /// What is wrong, in words that stay the same while it stays the same: first what somebody has mistyped. Of a
 /// great many, the first.
-fn lines<'a>(
+fn complaints<'a>(
     problems: impl Iterator<Item = (Option<&'a DocumentId>, &'a Problem)>,
     warnings: impl IntoIterator<Item = &'a Warning>,
-) -> Vec<Line> {
+) -> Vec<Complaint> {
     const MOST: usize = 20;
-    let problems = problems.map(|(id, problem)| Line::of(id, problem));
-    let warnings = warnings.into_iter().map(Line::of_warning);
+    let problems = problems.map(|(id, problem)| Complaint::of(id, problem));
+    let warnings = warnings.into_iter().map(Complaint::of_warning);
     let mut lines: Vec<_> = problems.chain(warnings).collect();
-    lines.sort_by_key(Line::rank);
+    lines.sort_by_key(Complaint::rank);
     let more = lines.len().saturating_sub(MOST);
     if more > 0 {
         lines.truncate(MOST + 1);
-        lines[MOST] = Line::more(lines[MOST].reason, more);
+        lines[MOST] = Complaint::more(lines[MOST].reason, more);
     }
     lines
 }
@@ -184,7 +184,7 @@ fn lines<'a>(
 impl Reconciler {
     /// Says what is new: problems and warnings, and what was done.
     pub(super) fn tell_all(&self, seen: &Observation<'_>, findings: &mut Findings) -> HeldBack {
-        let lines = lines(findings.problems(), findings.warnings());
+        let lines = complaints(findings.problems(), findings.warnings());
         // Whether somebody has to do something, and is reminded of it while it lasts.
         let lasts =
             findings.problems().next().is_some() || findings.warnings().into_iter().any(Warning::is_mistake);
@@ -237,7 +237,7 @@ impl Reconciler {
         key: &SourceKey,
         uid: Option<&str>,
         told: &[Told],
-        lines: &[Line],
+        lines: &[Complaint],
         due: bool,
     ) -> Vec<Told> {
         let before = |print: Digest| told.iter().find(|told| told.print == print);
@@ -256,7 +256,7 @@ impl Reconciler {
         {
             tracing::warn!(source = %key, reason = line.reason.as_str(), "{}", line.text);
         }
-        let to_tell = |(at, line): &(usize, &Line)| {
+        let to_tell = |(at, line): &(usize, &Complaint)| {
             let repeat = due && line.reason != Reason::BinaryValue;
             repeat || !now[*at].published
         };
@@ -288,7 +288,7 @@ impl Reconciler {
         let state = index.state(key).cloned().unwrap_or_default();
         let mut memory = state.memory;
         let mistakes = tracked.mistakes.as_deref().cloned().unwrap_or_default();
-        let mut lines = lines(
+        let mut lines = complaints(
             mistakes.problems.iter().map(|problem| (None, problem)),
             &mistakes.warnings,
         );
@@ -299,7 +299,7 @@ impl Reconciler {
             .repeat_at
             .is_some_and(|at| at > self.notes.started.elapsed());
         if tracked.hint.is_some() && mistakes.problems.is_empty() && !holds && (waits || !lately) {
-            lines.push(Line::waiting(why));
+            lines.push(Complaint::waiting(why));
             // So that its end is reported too.
             memory.healthy = Some(false);
         }
@@ -389,9 +389,9 @@ mod tests {
                 namespace: "shop".to_owned(),
                 secret: secret.to_owned(),
             };
-            Line::of(Some(&id), &problem)
+            Complaint::of(Some(&id), &problem)
         };
-        let other = Line::of(
+        let other = Complaint::of(
             None,
             &Problem::TooMany {
                 count: 600,

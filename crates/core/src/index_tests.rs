@@ -313,3 +313,42 @@ fn a_namespace_has_its_share_and_those_that_come_last_wait_for_room() {
     }
     assert!(index.documents.is_empty());
 }
+
+#[test]
+fn what_is_remembered_of_a_source_outlives_its_object_until_it_is_buried() {
+    let mut index = index();
+    index.lead(&HashSet::new());
+    listing(&mut index, "web", r#"[{"name": "db"}]"#);
+    index.remember(
+        &key("web"),
+        "web",
+        Memory {
+            healthy: Some(true),
+            ..Memory::default()
+        },
+    );
+    index.remember(&key("web"), "another", Memory::default());
+    assert_eq!(
+        index.states[&key("web")].memory.healthy,
+        Some(true),
+        "it was about another object"
+    );
+    assert_eq!(index.state_mut(&key("web")).count_failure(true), 1);
+    index.forget(&key("web"));
+    let state = index.state(&key("web")).unwrap();
+    assert_eq!((state.memory.healthy, state.failures), (None, 1));
+    assert!(state.last_word.is_some());
+    listing(&mut index, "web", r#"[{"name": "db"}]"#);
+    assert!(index.state(&key("web")).unwrap().last_word.is_none());
+    assert_eq!(index.bury(&key("web")).failures, 1);
+    assert!(index.states.is_empty() && index.is_empty());
+}
+
+#[test]
+fn a_deletion_counts_from_when_it_was_seen_first() {
+    const AT: fn(u64) -> Duration = Duration::from_secs;
+    let mut state = SourceState::default();
+    for (uid, now, lasts) in [("u-1", 5, 0), ("u-1", 8, 3), ("u-2", 9, 0), ("u-2", 10, 1)] {
+        assert_eq!(state.deleting_for(uid, AT(now)), AT(lasts), "{uid} at {now}");
+    }
+}
