@@ -1,5 +1,5 @@
 //! The second half of a reconcile: taking away what the source no longer wants, as
-//! `src/reconcile/depart.rs` does it.
+//! `src/reconcile/departure.rs` does it.
 
 use domain::document::{KvVersion, Observed};
 use domain::ledger::{LedgerEntry, State};

@@ -1,7 +1,8 @@
 use super::*;
 use crate::annotations;
-use crate::document::{KvVersion, Mount};
+use crate::document::{DocumentId, KvVersion, Mount};
 use crate::settings::tests::settings;
+use crate::source::Reference;
 use crate::value::Digester;
 use std::time::Duration;
 
