@@ -22,7 +22,7 @@ use crate::backoff::fraction;
 use crate::kube::Kube;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
-use crate::reconcile::{Reconciler, Requeue};
+use crate::reconcile::{Reconciler, Requeue, Turn};
 use domain::index::Index;
 use domain::queue::{Appointment, Depth, Moment, Next, Queue};
 use domain::source::{Kind, SourceKey};
@@ -188,14 +188,14 @@ impl Controller {
             Some(Ok(outcome)) => outcome,
             Some(Err(_)) => {
                 tracing::error!(source = %key, "a reconcile has panicked, which is a bug; it is tried again");
-                crate::reconcile::Outcome {
+                Turn {
                     again: Some(Requeue::full(Duration::from_mins(1))),
                     ..Default::default()
                 }
             }
             None => {
                 tracing::debug!(source = %key, "the source is deleted; what was under way for it is cut off");
-                crate::reconcile::Outcome {
+                Turn {
                     again: Some(Requeue::trusting(Duration::ZERO)),
                     ..Default::default()
                 }

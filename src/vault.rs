@@ -31,7 +31,7 @@ use vaultrs::api::kv2::requests::{
 };
 
 use domain::document::{Cas, DocumentId, KvVersion, MetadataPatch, Mount, Observed};
-use domain::value::Content;
+use domain::value::{Content, Found};
 use error::Call;
 pub use error::{Error, ErrorKind, LABELS, Operation};
 pub use kv::encoded_len;
@@ -83,7 +83,7 @@ impl Vault {
 
     /// Reads a document: what it holds, its latest version, and whose it is.
     /// <https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2#read-secret-version>
-    pub async fn read(&self, mount: &Mount, id: &DocumentId) -> Result<Observed, Error> {
+    pub async fn read(&self, mount: &Mount, id: &DocumentId) -> Result<Observed<Found>, Error> {
         let call = Call::new(Operation::Read, id.to_string());
         let path = match mount.version {
             KvVersion::V1 => id.to_string(),
@@ -95,7 +95,7 @@ impl Vault {
 
     /// Reads one version of a KV v2 document, as [`Vault::read`] reads the latest.
     /// <https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2#read-secret-version>
-    pub async fn read_version(&self, id: &DocumentId, version: u64) -> Result<Observed, Error> {
+    pub async fn read_version(&self, id: &DocumentId, version: u64) -> Result<Observed<Found>, Error> {
         let call = Call::new(Operation::Read, id.to_string());
         let request = ReadSecretRequest {
             mount: id.mount.to_string(),

@@ -25,7 +25,7 @@ use domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount, Observed}
 use domain::path;
 use domain::queue::Depth;
 use domain::source::{Kind, SourceKey};
-use domain::value::{Content, Held, Value, same};
+use domain::value::{Content, Found, Value, same};
 
 /// No answer takes longer that is worth waiting for.
 const WITHIN: Duration = Duration::from_secs(20);
@@ -347,7 +347,7 @@ impl Probe<'_> {
             older = None;
         }
         match self.read().await? {
-            Observed::Live { held, .. } if self.is_mark(&held) => findings.good("read"),
+            Observed::Live { content, .. } if self.is_mark(&content) => findings.good("read"),
             _ => findings.bad("read", "it is not what was written; does somebody else write it?"),
         }
         self.delete(version).await?;
@@ -402,7 +402,7 @@ impl Probe<'_> {
         };
         match self.read().await? {
             Observed::Absent => Ok(start(0, None)),
-            Observed::Live { version, held, .. } if self.is_mark(&held) => {
+            Observed::Live { version, content, .. } if self.is_mark(&content) => {
                 left();
                 Ok(start(version, Some(version)))
             }
@@ -438,17 +438,17 @@ impl Probe<'_> {
         matches!(mark, Mark::Claimed(claim) if claim.holder.kind == Kind::Secret && *claim.holder.name == *holder(version))
     }
 
-    fn is_mark(&self, held: &Held) -> bool {
-        same(held, &self.content)
+    fn is_mark(&self, content: &Found) -> bool {
+        same(content, &self.content)
     }
 
     async fn holds_mark(&self, version: u64) -> Result<bool, Failure> {
         let seen = self.vault.read_version(self.id, version).await;
         let seen = seen.map_err(|error| self.failed("read", &error))?;
-        Ok(matches!(seen, Observed::Live { held, .. } if self.is_mark(&held)))
+        Ok(matches!(seen, Observed::Live { content, .. } if self.is_mark(&content)))
     }
 
-    async fn read(&self) -> Result<Observed, Failure> {
+    async fn read(&self) -> Result<Observed<Found>, Failure> {
         let seen = self.vault.read(self.mount, self.id).await;
         seen.map_err(|error| self.failed("read", &error))
     }
@@ -468,7 +468,7 @@ impl Probe<'_> {
             }
         }
         let latest = self.read().await?;
-        let ours = matches!(&latest, Observed::Live { version: is, held, .. } if *is == version && self.is_mark(held));
+        let ours = matches!(&latest, Observed::Live { version: is, content, .. } if *is == version && self.is_mark(content));
         if !ours {
             let what = format!("delete {}", self.id);
             let why = "somebody else has written it; nothing was deleted; choose another path with --probe";

@@ -96,7 +96,7 @@ impl Budget {
             let ticket = inner.room.wait(namespace, bytes);
             let (granted, answer) = oneshot::channel();
             inner.waiting.insert(ticket, granted);
-            Wait {
+            Waiter {
                 budget: self.clone(),
                 namespace: namespace.to_owned(),
                 ticket,
@@ -131,7 +131,7 @@ impl Budget {
 }
 
 /// Somebody who waits, and may be cut off.
-struct Wait {
+struct Waiter {
     budget: Budget,
     namespace: String,
     ticket: Ticket,
@@ -140,7 +140,7 @@ struct Wait {
     answer: Option<oneshot::Receiver<()>>,
 }
 
-impl Drop for Wait {
+impl Drop for Waiter {
     fn drop(&mut self) {
         if self.answer.is_none() {
             return;

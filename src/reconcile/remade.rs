@@ -1,19 +1,21 @@
 //! Mounts that are made anew with another version of the KV engine while we write to them.
 
-use super::{Run, Stop};
+use super::Reconciler;
+use super::document::Bringing;
+use super::outcome::Stop;
 use crate::mounts::Fault;
 use domain::document::{DocumentId, KvVersion, Mount, Observed};
 use domain::problem::Problem;
-use domain::value::Held;
+use domain::value::Found;
 
-impl Run<'_> {
+impl Bringing<'_> {
     /// Makes sure that a KV v2 mount has not been made anew as KV v1 since it was seen last. KV v1 takes whatever
     /// it is given: a write in the form of v2 would replace the document that somebody keeps at `data/…` there.
-    pub(super) async fn ensure_versioned(&self, mount: &Mount, id: &DocumentId) -> Result<(), Stop> {
-        let on = self.on;
-        let vouched = || on.mounts.is_vouched_for(mount, self.gathered.began);
+    pub(super) async fn ensure_versioned(&self, mount: &Mount) -> Result<(), Stop> {
+        let (on, id) = (self.on, &self.wanted.id);
+        let vouched = || on.mounts.is_vouched_for(mount, self.pass.began);
         // What was looked at in this pass was not there, or had the form of v2.
-        let looked = self.gathered.seen.contains_key(id);
+        let looked = self.pass.seen.contains_key(id);
         if mount.version == KvVersion::V1 || looked || vouched() {
             return Ok(());
         }
@@ -31,7 +33,9 @@ impl Run<'_> {
         on.look(mount, id).await?;
         Ok(())
     }
+}
 
+impl Reconciler {
     /// KV v1 takes whatever it is given: what was written in the way of v2 to a mount that has been remade
     /// as v1 stands at `data/…` there, where nobody looks for it.
     pub(super) async fn take_back(&self, mount: &Mount, id: &DocumentId) {
@@ -39,13 +43,13 @@ impl Run<'_> {
             mount: id.mount.clone(),
             path: format!("data/{}", id.path).into(),
         };
-        let ours = |held: &Held| held.keys().map(String::as_str).eq(["data", "options"]);
+        let ours = |content: &Found| content.keys().map(String::as_str).eq(["data", "options"]);
         // What somebody else has put there is not ours to delete.
-        match self.on.vault.read(mount, &misplaced).await {
-            Ok(Observed::Live { held, .. }) if ours(&held) && self.on.ensure_leading().is_ok() => {}
+        match self.vault.read(mount, &misplaced).await {
+            Ok(Observed::Live { content, .. }) if ours(&content) && self.ensure_leading().is_ok() => {}
             _ => return,
         }
-        match self.on.vault.delete_latest(mount, &misplaced).await {
+        match self.vault.delete_latest(mount, &misplaced).await {
             Ok(()) => tracing::warn!(
                 document = %misplaced,
                 "deleted: the mount has become KV v1, and this was written there in the way of v2"

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Reconciler;
-use super::gather::Gathered;
+use super::observe::Observation;
 use domain::desired::Wanted;
 use domain::document::DocumentId;
 use domain::ledger::{LedgerEntry, State};
@@ -17,12 +17,12 @@ use domain::source::{Source, SourceKey};
 /// The shares of all namespaces.
 pub struct Shares {
     most: usize,
-    namespaces: Mutex<HashMap<Arc<str>, Room>>,
+    namespaces: Mutex<HashMap<Arc<str>, Namespace>>,
 }
 
 /// What the ledger does not say of a namespace.
 #[derive(Default)]
-struct Room {
+struct Namespace {
     /// Documents that were let in, and that the ledger does not have yet.
     coming: usize,
     /// Sources for whose documents there was no room.
@@ -44,6 +44,15 @@ impl Shares {
         Self {
             most,
             namespaces: Mutex::default(),
+        }
+    }
+
+    /// A namespace has no room for so many new documents of a source.
+    pub(super) fn full(&self, namespace: &str, count: usize) -> Problem {
+        Problem::NamespaceFull {
+            namespace: namespace.to_owned(),
+            count,
+            limit: self.most,
         }
     }
 
@@ -112,14 +121,17 @@ impl Drop for Admitted<'_> {
 }
 
 impl Reconciler {
-    /// Lets the new documents of a source in, if its namespace has room for all of them. Otherwise it keeps those
-    /// that its namespace has already, whichever source holds them.
-    pub(super) fn share_out<'a>(&'a self, gathered: &mut Gathered<'a>) {
-        let Some(source) = &gathered.source else { return };
+    /// Lets the new documents of a source in, if its namespace has room for all of them. Otherwise they are refused:
+    /// it keeps those that its namespace has already, whichever source holds them.
+    pub(super) fn share_out(
+        &self,
+        seen: &Observation<'_>,
+        source: &Source,
+    ) -> (Option<Admitted<'_>>, HashSet<DocumentId>) {
         let key = &source.key;
-        let is_new = |wanted: &Wanted| {
+        let is_new = |wanted: &&Wanted| {
             // What is remembered was not looked at, and is not new.
-            if !gathered.seen.contains_key(&wanted.id) {
+            if !seen.seen.contains_key(&wanted.id) {
                 return false;
             }
             let entry = self.ledger.get(&wanted.id);
@@ -127,33 +139,22 @@ impl Reconciler {
             // One whose Secret does not exist does not come.
             !known && !self.is_missing(source, wanted)
         };
-        let new: HashSet<DocumentId> = gathered
-            .wanted
-            .iter()
-            .filter(|wanted| is_new(wanted))
-            .map(|wanted| wanted.id.clone())
-            .collect();
+        let new = seen.wanted.iter().filter(is_new).map(|wanted| wanted.id.clone());
+        let new: HashSet<DocumentId> = new.collect();
         if new.is_empty() {
             self.shares.forget(key);
-            return;
+            return (None, new);
         }
         // A source that moves has both for a moment. What could not be deleted before counts.
-        let stays: HashSet<&DocumentId> = gathered.wanted.iter().map(|wanted| &wanted.id).collect();
+        let stays: HashSet<&DocumentId> = seen.wanted.iter().map(|wanted| &wanted.id).collect();
         let goes =
             |(id, entry): &(DocumentId, LedgerEntry)| entry.state == State::Written && !stays.contains(id);
         let going = self.ledger.of(key).iter().filter(|held| goes(held)).count();
         let there = self.ledger.documents_in(&key.namespace) - going;
-        gathered.admitted = self.shares.admit(key, there, new.len());
-        if gathered.admitted.is_some() {
-            return;
+        match self.shares.admit(key, there, new.len()) {
+            Some(admitted) => (Some(admitted), HashSet::new()),
+            None => (None, new),
         }
-        let full = Problem::NamespaceFull {
-            namespace: key.namespace.to_string(),
-            count: new.len(),
-            limit: self.shares.most,
-        };
-        gathered.wanted.retain(|wanted| !new.contains(&wanted.id));
-        gathered.refused = Some((new, full));
     }
 
     /// Whether a Secret of the document is known not to exist.

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use super::report::Report;
-use super::{Reconciler, Run};
+use super::Reconciler;
+use super::observe::Observation;
+use super::outcome::{Findings, News};
 use crate::events::{Note, ONE_MORE_AFTER};
 use domain::document::DocumentId;
 use domain::index::{Memory, Told};
@@ -19,7 +20,7 @@ const MOST_OF_NAMES: usize = 500;
 const WAITING: &str = "waiting";
 
 /// Something that is wrong, in words for people.
-pub(super) struct Line {
+pub(super) struct Complaint {
     pub reason: Reason,
     text: String,
     /// What tells it from others, where the words may change while it lasts.
@@ -34,7 +35,7 @@ struct Missing {
     hint: String,
 }
 
-impl Line {
+impl Complaint {
     /// A problem, of a document or of the source as a whole.
     pub fn of(id: Option<&DocumentId>, problem: &Problem) -> Self {
         let words = problem.to_string();
@@ -107,11 +108,11 @@ pub(super) struct HeldBack {
 }
 
 /// An Event to be, and the lines that it tells, each with its place among all.
-struct Draft<'a>(Vec<(usize, &'a Line)>);
+struct Draft<'a>(Vec<(usize, &'a Complaint)>);
 
 impl<'a> Draft<'a> {
     /// The Events that tell these lines, in their order. What is said of Secrets that do not exist is joined.
-    fn of(lines: impl Iterator<Item = (usize, &'a Line)>) -> Vec<Self> {
+    fn of(lines: impl Iterator<Item = (usize, &'a Complaint)>) -> Vec<Self> {
         let mut drafts: Vec<Self> = Vec::new();
         for line in lines {
             match drafts.iter_mut().find(|draft| draft.has_room_for(line.1)) {
@@ -122,7 +123,7 @@ impl<'a> Draft<'a> {
         drafts
     }
 
-    fn has_room_for(&self, line: &Line) -> bool {
+    fn has_room_for(&self, line: &Complaint) -> bool {
         let Some(missing) = &line.missing else {
             return false;
         };
@@ -161,62 +162,64 @@ impl<'a> Draft<'a> {
     }
 }
 
-impl Run<'_> {
+/// What is wrong, in words that stay the same while it stays the same: first what somebody has mistyped. Of a
+/// great many, the first.
+fn complaints<'a>(
+    problems: impl Iterator<Item = (Option<&'a DocumentId>, &'a Problem)>,
+    warnings: impl IntoIterator<Item = &'a Warning>,
+) -> Vec<Complaint> {
+    const MOST: usize = 20;
+    let problems = problems.map(|(id, problem)| Complaint::of(id, problem));
+    let warnings = warnings.into_iter().map(Complaint::of_warning);
+    let mut lines: Vec<_> = problems.chain(warnings).collect();
+    lines.sort_by_key(Complaint::rank);
+    let more = lines.len().saturating_sub(MOST);
+    if more > 0 {
+        lines.truncate(MOST + 1);
+        lines[MOST] = Complaint::more(lines[MOST].reason, more);
+    }
+    lines
+}
+
+impl Reconciler {
     /// Says what is new: problems and warnings, and what was done.
-    pub(super) fn tell_all(&mut self, key: &SourceKey) -> HeldBack {
-        let lines = self.report.lines();
-        let uid = self.gathered.uid.clone();
-        let lasts = self.report.reminds();
-        let due = self.on.is_time_to_repeat(&mut self.memory, lasts);
-        let told = self
-            .on
-            .tell_lines(key, uid.as_deref(), &self.memory.told, &lines, due);
-        self.memory.told = told;
-        let lines = self.memory.told.iter().any(|told| !told.published);
-        let news = self.good_news();
-        let good_news = news.is_some_and(|text| !self.tell(key, Reason::Synced, text));
-        for (reason, ids, text) in [
+    pub(super) fn tell_all(&self, seen: &Observation<'_>, findings: &mut Findings) -> HeldBack {
+        let lines = complaints(findings.problems(), findings.warnings());
+        // Whether somebody has to do something, and is reminded of it while it lasts.
+        let lasts =
+            findings.problems().next().is_some() || findings.warnings().into_iter().any(Warning::is_mistake);
+        let due = self.is_time_to_repeat(&mut findings.memory, lasts);
+        let told = self.tell_lines(&seen.key, seen.uid.as_deref(), &findings.memory.told, &lines, due);
+        let lines = told.iter().any(|told| !told.published);
+        findings.memory.told = told;
+        let tell = |reason, text| self.publish(&seen.key, seen.uid.as_deref(), &Note { reason, text });
+        let news = good_news(findings);
+        let good_news = news.is_some_and(|text| !tell(Reason::Synced, text));
+        for (news, reason, text) in [
             (
+                News::DriftRepaired,
                 Reason::DriftRepaired,
-                &self.report.drifted,
                 "had been changed or deleted in Vault; restored",
             ),
             (
+                News::Cleaned,
                 Reason::Cleaned,
-                &self.report.cleaned,
                 "deleted, since the source no longer asks for it",
             ),
             (
+                News::PossibleOrphan,
                 Reason::PossibleOrphan,
-                &self.report.orphans,
                 "may be left over in Vault, and nothing proves that it is ours; look at it, and delete it by hand",
             ),
         ] {
+            let ids = findings.documents_with(news);
             if !ids.is_empty() {
-                self.tell(key, reason, format!("{}: {text}", names(ids)));
+                tell(reason, format!("{}: {text}", names(&ids)));
             }
         }
         HeldBack { lines, good_news }
     }
 
-    /// What to say when all is well and that is news: documents came to the source, or a failure is over.
-    fn good_news(&self) -> Option<String> {
-        let news = self.memory.healthy == Some(false) || !self.report.acquired.is_empty();
-        if !news || !self.report.problems.is_empty() || self.memory.documents.is_empty() {
-            return None;
-        }
-        let mut ids: Vec<_> = self.memory.documents.keys().cloned().collect();
-        ids.sort();
-        Some(format!("Vault holds {}", names(&ids)))
-    }
-
-    fn tell(&self, key: &SourceKey, reason: Reason, text: String) -> bool {
-        let uid = self.gathered.uid.as_deref();
-        self.on.publish(key, uid, &Note { reason, text })
-    }
-}
-
-impl Reconciler {
     /// Whether the Event went out. On an object that is gone, and of which nothing is known, there is none.
     fn publish(&self, key: &SourceKey, uid: Option<&str>, note: &Note) -> bool {
         uid.is_none_or(|uid| self.events.publish(key, uid, note))
@@ -234,7 +237,7 @@ impl Reconciler {
         key: &SourceKey,
         uid: Option<&str>,
         told: &[Told],
-        lines: &[Line],
+        lines: &[Complaint],
         due: bool,
     ) -> Vec<Told> {
         let before = |print: Digest| told.iter().find(|told| told.print == print);
@@ -253,7 +256,7 @@ impl Reconciler {
         {
             tracing::warn!(source = %key, reason = line.reason.as_str(), "{}", line.text);
         }
-        let to_tell = |(at, line): &(usize, &Line)| {
+        let to_tell = |(at, line): &(usize, &Complaint)| {
             let repeat = due && line.reason != Reason::BinaryValue;
             repeat || !now[*at].published
         };
@@ -282,26 +285,28 @@ impl Reconciler {
     pub fn tell_waiting(&self, key: &SourceKey, why: &str) -> Option<Duration> {
         let mut index = self.index();
         let tracked = index.get(key).filter(|tracked| tracked.deleting.is_none())?;
-        let (uid, mut memory) = (tracked.uid.clone(), tracked.memory.clone());
-        let mut report = Report::default();
-        if let Some(mistakes) = &tracked.mistakes {
-            report.mistakes(mistakes);
-        }
-        let mut lines = report.lines();
-        let holds = memory.healthy == Some(true) && !memory.documents.is_empty() && !memory.stirred;
+        let state = index.state(key).cloned().unwrap_or_default();
+        let mut memory = state.memory;
+        let mistakes = tracked.mistakes.as_deref().cloned().unwrap_or_default();
+        let mut lines = complaints(
+            mistakes.problems.iter().map(|problem| (None, problem)),
+            &mistakes.warnings,
+        );
+        let holds = memory.healthy == Some(true) && !memory.documents.is_empty() && !state.stirred;
         // It has a problem already that was told lately: most likely that Vault does not answer.
         let waits = memory.told.iter().any(|told| told.print == self.print(WAITING));
         let lately = memory
             .repeat_at
             .is_some_and(|at| at > self.notes.started.elapsed());
-        if tracked.hint.is_some() && report.problems.is_empty() && !holds && (waits || !lately) {
-            lines.push(Line::waiting(why));
+        if tracked.hint.is_some() && mistakes.problems.is_empty() && !holds && (waits || !lately) {
+            lines.push(Complaint::waiting(why));
             // So that its end is reported too.
             memory.healthy = Some(false);
         }
         // What else was told may last as well; that cannot be seen now.
         let lasts = !lines.is_empty() || memory.repeat_at.is_some();
         let due = self.is_time_to_repeat(&mut memory, lasts);
+        let uid = tracked.uid.clone();
         let told = self.tell_lines(key, Some(&uid), &memory.told, &lines, due);
         let all = told.iter().all(|told| told.published);
         let is_told = |print: Digest| told.iter().any(|told| told.print == print);
@@ -328,6 +333,24 @@ fn repetition(
         Some(_) => (true, Some(now + period())),
         None => (false, Some(now + period())),
     }
+}
+
+/// What to say when all is well and that is news: documents came to the source, or a failure is over.
+fn good_news(findings: &Findings) -> Option<String> {
+    let memory = &findings.memory;
+    let acquired = || {
+        findings
+            .outcomes
+            .iter()
+            .any(|outcome| outcome.news.contains(&News::Acquired))
+    };
+    let news = memory.healthy == Some(false) || acquired();
+    if !news || findings.problems().next().is_some() || memory.documents.is_empty() {
+        return None;
+    }
+    let mut ids: Vec<_> = memory.documents.keys().cloned().collect();
+    ids.sort();
+    Some(format!("Vault holds {}", names(&ids)))
 }
 
 /// The first few documents by name, and how many more there are.
@@ -366,9 +389,9 @@ mod tests {
                 namespace: "shop".to_owned(),
                 secret: secret.to_owned(),
             };
-            Line::of(Some(&id), &problem)
+            Complaint::of(Some(&id), &problem)
         };
-        let other = Line::of(
+        let other = Complaint::of(
             None,
             &Problem::TooMany {
                 count: 600,

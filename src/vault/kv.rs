@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{Call, Error, ErrorKind, says_nothing_here};
 use super::transport::{Plain, Reply, json_len};
 use domain::document::{Cas, DocumentId, KvVersion, Mark, MetadataPatch, Mount, Observed};
-use domain::value::{Content, Held, Value};
+use domain::value::{Content, Found, Value};
 
 /// The write of a whole document.
 pub(super) fn write<'a>(mount: &Mount, id: &DocumentId, content: &'a Content, cas: Cas) -> Plain<Body<'a>> {
@@ -91,17 +91,17 @@ pub fn encoded_len(content: &Content) -> usize {
 }
 
 /// What the reply to a read shows.
-pub(super) fn observed(version: KvVersion, call: &Call, reply: &Reply) -> Result<Observed, Error> {
+pub(super) fn observed(version: KvVersion, call: &Call, reply: &Reply) -> Result<Observed<Found>, Error> {
     if says_nothing_here(reply.status, &reply.body) {
         return Ok(Observed::Absent);
     }
     match version {
         KvVersion::V1 => {
-            let held: Data<BTreeMap<String, Text>> = reply.ok(call)?.parse(call)?;
+            let content: Data<BTreeMap<String, Text>> = reply.ok(call)?.parse(call)?;
             Ok(Observed::Live {
                 version: 0,
                 created: 0,
-                held: plain(held.data),
+                content: plain(content.data),
                 mark: Mark::Unreadable,
             })
         }
@@ -123,14 +123,14 @@ pub(super) fn observed(version: KvVersion, call: &Call, reply: &Reply) -> Result
             };
             Ok(match shown.data {
                 None => Observed::Deleted { version, mark },
-                Some(held) => {
+                Some(content) => {
                     let created = created_time.parse::<jiff::Timestamp>().map_err(|_| {
                         Error::new(ErrorKind::Bug, call, "its time of creation is no RFC 3339 time")
                     })?;
                     Observed::Live {
                         version,
                         created: created.as_second(),
-                        held: plain(held),
+                        content: plain(content),
                         mark,
                     }
                 }
@@ -207,8 +207,11 @@ impl<'de> Deserialize<'de> for Custom {
     }
 }
 
-fn plain(held: BTreeMap<String, Text>) -> Held {
-    held.into_iter().map(|(key, Text(value))| (key, value)).collect()
+fn plain(content: BTreeMap<String, Text>) -> Found {
+    content
+        .into_iter()
+        .map(|(key, Text(value))| (key, value))
+        .collect()
 }
 
 /// A value as Vault holds it: any JSON, of which only strings are kept.

@@ -18,7 +18,7 @@ fn content(pairs: &[(&str, &str)]) -> Content {
         .collect()
 }
 
-fn see(version: KvVersion, status: u16, body: &str) -> Result<Observed, Error> {
+fn see(version: KvVersion, status: u16, body: &str) -> Result<Observed<Found>, Error> {
     observed(
         version,
         &Call::new(Operation::Read, "secret/app"),
@@ -94,15 +94,15 @@ fn a_live_document_is_read_whole() {
     let Ok(Observed::Live {
         version: 2,
         created: 1_795_517_069,
-        held,
+        content,
         mark,
     }) = see(KvVersion::V2, 200, body)
     else {
         panic!("not live at version 2")
     };
-    assert!(held["a"] == Some(Value::from("1\n\"")));
-    assert_eq!(held.len(), 7);
-    assert!(held.iter().all(|(key, value)| key == "a" || value.is_none()));
+    assert!(content["a"] == Some(Value::from("1\n\"")));
+    assert_eq!(content.len(), 7);
+    assert!(content.iter().all(|(key, value)| key == "a" || value.is_none()));
     let holder = SourceKey {
         kind: Kind::Secret,
         namespace: "shop".into(),
@@ -124,7 +124,8 @@ fn a_document_that_is_not_live_says_how() {
     let deleted = r#"{"data":{"data":null,"metadata":{"created_time":"2026-11-24T10:44:29Z","custom_metadata":null,
         "deletion_time":"2026-11-24T10:44:29.05Z","destroyed":false,"version":7}},"warnings":null}"#;
     let unseen = r#"{"data":{"data":null,"metadata":{"created_time":"2026-11-24T10:44:29Z","version":7}}}"#;
-    let is = |wanted: &Observed, got: Result<Observed, Error>| got.is_ok_and(|got| got == *wanted);
+    let is =
+        |wanted: &Observed<Found>, got: Result<Observed<Found>, Error>| got.is_ok_and(|got| got == *wanted);
     assert!(is(
         &Observed::Deleted {
             version: 7,
@@ -142,11 +143,11 @@ fn a_document_that_is_not_live_says_how() {
     assert!(is(&Observed::Absent, see(KvVersion::V2, 404, r#"{"errors":[]}"#)));
     assert!(is(&Observed::Absent, see(KvVersion::V1, 404, r#"{"errors":[]}"#)));
     let live = r#"{"data":{"a":"1"},"lease_duration":2764800}"#;
-    let held = Held::from([("a".to_owned(), Some(Value::from("1")))]);
+    let content = Found::from([("a".to_owned(), Some(Value::from("1")))]);
     let seen = Observed::Live {
         version: 0,
         created: 0,
-        held,
+        content,
         mark: Mark::Unreadable,
     };
     assert!(is(&seen, see(KvVersion::V1, 200, live)));

@@ -1,9 +1,9 @@
-//! The first half of a reconcile: bringing the wanted document to Vault, as `src/reconcile/apply.rs`
+//! The first half of a reconcile: bringing the wanted document to Vault, as `src/reconcile/document.rs`
 //! does it.
 
-use domain::document::{Cas, KvVersion, Mark as DomainMark};
+use domain::document::{Cas, KvVersion, Mark as DomainMark, Observed};
 use domain::ledger::{LedgerEntry, State};
-use domain::plan::{self, Scene, Seen, Standing, Step, Title, Wish, decide, is_refuted, is_vain, title};
+use domain::plan::{self, Scene, Standing, Step, Title, Wish, decide, is_refuted, is_vain, title};
 
 use super::names::{self, NAMES, contender, digest};
 use super::operator::{Turn, news, set};
@@ -25,7 +25,7 @@ impl Turn<'_> {
             return None;
         }
         let seen = self.run().seen?.seen();
-        if !matches!(seen, Seen::Absent | Seen::Deleted { .. }) {
+        if !matches!(seen, Observed::Absent | Observed::Deleted { .. }) {
             return None;
         }
         let title = self.scene(&seen, title).ok()?;
@@ -39,7 +39,7 @@ impl Turn<'_> {
         self.commit(id, entry);
     }
 
-    pub(super) fn scene<T>(&mut self, seen: &Seen, decide: impl FnOnce(&Scene) -> T) -> T {
+    pub(super) fn scene<T>(&mut self, seen: &Observed, decide: impl FnOnce(&Scene) -> T) -> T {
         let (id, who, object, rules) = (self.wanted(), self.who, self.object(), self.rules);
         let adopt = rules.adopt;
         let me = self.me();
@@ -80,7 +80,7 @@ impl Turn<'_> {
         };
         let run = self.run();
         let seen = match (run.memory, run.seen) {
-            (Some(known), _) => Seen::Live {
+            (Some(known), _) => Observed::Live {
                 version: u64::from(known.version),
                 created: 0,
                 content: Some(digest(known.text)),

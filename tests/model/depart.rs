@@ -1,9 +1,9 @@
 //! The second half of a reconcile: taking away what the source no longer wants, as
-//! `src/reconcile/depart.rs` does it.
+//! `src/reconcile/departure.rs` does it.
 
-use domain::document::KvVersion;
+use domain::document::{KvVersion, Observed};
 use domain::ledger::{LedgerEntry, State};
-use domain::plan::{Departure, Removal, Seen, after, remove};
+use domain::plan::{Departure, Removal, after, remove};
 
 use super::names::{self, NAMES};
 use super::operator::{Turn, claim_as, flush, held, set};
@@ -43,7 +43,7 @@ impl Turn<'_> {
     }
 
     /// Decides about a document that is to go.
-    fn part_with(&mut self, id: usize, mut seen: Seen) {
+    fn part_with(&mut self, id: usize, mut seen: Observed) {
         let (who, deletion) = (self.who, self.rules.deletion);
         if self.mutated(Mutation::ClaimNotCheckedBeforeDelete) {
             claim_as(who, &mut seen);

@@ -174,8 +174,8 @@ fn answer(sights: Sights, question: Question) -> Answer {
     let woken = match question {
         Question::Observe(who, object) => {
             let woken = show(&mut index, who, object);
-            let memory = index.get(&keys[who]).map(|tracked| &tracked.memory);
-            remembers = memory.is_some_and(|memory| !memory.documents.is_empty());
+            let state = index.state(&keys[who]);
+            remembers = state.is_some_and(|state| !state.memory.documents.is_empty());
             woken
         }
         Question::Forget(who) => index.forget(&keys[who]),

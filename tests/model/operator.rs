@@ -1,9 +1,9 @@
 //! One operator's reconcile, call by call, as `src/reconcile` does it: each [`Turn::go`] makes the
 //! one call that is next, and then decides, by the functions of the domain, until another call is due.
 
-use domain::document::{DocumentId, Mark as DomainMark};
+use domain::document::{DocumentId, Mark as DomainMark, Observed};
 use domain::ledger::LedgerEntry;
-use domain::plan::{self, Seen, Standing, may_clean, may_trust};
+use domain::plan::{self, Standing, may_clean, may_trust};
 use domain::settings::DeletionPolicy;
 
 use super::names::{self, NAMES};
@@ -296,8 +296,8 @@ pub fn observe(rules: &Rules, operator: &mut Operator, who: usize, object: Objec
 }
 
 /// What is seen carries this source's claim, whatever it does.
-pub fn claim_as(who: usize, seen: &mut Seen) {
-    if let Seen::Live { mark, .. } | Seen::Deleted { mark, .. } = seen {
+pub fn claim_as(who: usize, seen: &mut Observed) {
+    if let Observed::Live { mark, .. } | Observed::Deleted { mark, .. } = seen {
         *mark = DomainMark::Claimed(NAMES.claims[who].clone());
     }
 }

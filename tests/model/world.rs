@@ -3,9 +3,9 @@
 //! All of it is small numbers. Sources, documents and operators are indices; a [`Set`] has a bit for
 //! each. What is marked *ghost* is known to the model alone.
 
+use domain::document::Observed;
 use domain::document::{Mark as DomainMark, Release};
 use domain::ledger::{LedgerEntry, State};
-use domain::plan::Seen;
 use domain::settings::DeletionPolicy;
 
 use super::names::{NAMES, Sights, digest};
@@ -88,7 +88,7 @@ impl Document {
 
     /// What a read shows of it. Every write of the model, a person's too, is younger than every intention that
     /// the ledger holds, and what was there at the beginning is older.
-    pub fn seen(self) -> Seen {
+    pub fn seen(self) -> Observed {
         let mark = match self.mark {
             Mark::Unclaimed => DomainMark::Unclaimed,
             Mark::Released(who, version, retained) => DomainMark::Released(Release {
@@ -101,9 +101,9 @@ impl Document {
         };
         let version = u64::from(self.version);
         match (self.version, self.live) {
-            (0, _) => Seen::Absent,
-            (_, false) => Seen::Deleted { version, mark },
-            (_, true) => Seen::Live {
+            (0, _) => Observed::Absent,
+            (_, false) => Observed::Deleted { version, mark },
+            (_, true) => Observed::Live {
                 version,
                 created: i64::from(self.mark != Mark::Foreign),
                 content: Some(digest(self.text)),

@@ -47,21 +47,40 @@ pub fn check_bounds(source: &Source, ask: &Ask) -> Result<(), Problem> {
 }
 
 /// What is wrong with a source by what it says alone: all that can be told without Vault.
-pub fn mistakes(source: &Source, ask: &Ask) -> Vec<Problem> {
-    let mut problems = ask.problems.clone();
-    let written = ask.path.as_deref().unwrap_or_default();
-    let whole = path::check(written)
-        .map(drop)
-        .map_err(Problem::from)
-        .and_then(|()| check_bounds(source, ask));
-    problems.extend(whole.err());
-    problems
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Mistakes {
+    /// What keeps it from being synced.
+    pub problems: Vec<Problem>,
+    /// What does not.
+    pub warnings: Vec<Warning>,
 }
 
-/// A path on a workload that has nothing to bring there.
-pub fn nothing_used(source: &Source, ask: &Ask) -> Option<Warning> {
-    let discovers = source.key.kind != Kind::Secret && ask.entries.is_none() && ask.problems.is_empty();
-    (discovers && source.references.is_empty()).then_some(Warning::NothingUsed)
+impl Mistakes {
+    /// Of a source that asks for nothing (any more), only its annotations can be wrong.
+    pub fn of(source: &Source, ask: &Ask) -> Self {
+        let mut warnings = ask.warnings.clone();
+        let Some(path) = ask.path.as_deref().filter(|_| source.deleting.is_none()) else {
+            let problems = Vec::new();
+            return Self { problems, warnings };
+        };
+        // A path on a workload that has nothing to bring there.
+        let discovers = source.key.kind != Kind::Secret && ask.entries.is_none() && ask.problems.is_empty();
+        if discovers && source.references.is_empty() {
+            warnings.push(Warning::NothingUsed);
+        }
+        let whole = path::check(path)
+            .map(drop)
+            .map_err(Problem::from)
+            .and_then(|()| check_bounds(source, ask));
+        let mut problems = ask.problems.clone();
+        problems.extend(whole.err());
+        Self { problems, warnings }
+    }
+
+    /// To be kept, if there are any: most sources have none.
+    pub fn some(self) -> Option<Box<Self>> {
+        (self != Self::default()).then(|| Box::new(self))
+    }
 }
 
 impl Hint {
@@ -143,6 +162,16 @@ pub struct Wanted {
     pub each: bool,
     /// Whether the path policy lets a document be adopted here.
     pub may_adopt: bool,
+}
+
+impl Wanted {
+    /// The mount that holds it.
+    pub fn mount(&self) -> Mount {
+        Mount {
+            path: self.id.mount.clone(),
+            version: self.version,
+        }
+    }
 }
 
 /// Everything that the source wants, in the mount that holds its path.

@@ -228,3 +228,35 @@ fn values_that_no_entry_takes_are_dropped_as_they_are_fetched() {
     );
     assert_eq!(all.data.values().map(Value::len).collect::<Vec<_>>(), [1, 2]);
 }
+
+#[test]
+fn only_a_source_that_asks_for_something_can_ask_wrongly() {
+    let mistakes = |path: Option<&str>, deleting| {
+        let mut annotations = BTreeMap::from([("pth".to_owned(), String::new())]);
+        annotations.extend(path.map(|path| ("path".to_owned(), path.to_owned())));
+        let source = Source {
+            key: SourceKey {
+                kind: Kind::Deployment,
+                namespace: "shop".into(),
+                name: "web".into(),
+            },
+            uid: "u-1".into(),
+            created: 1,
+            deleting,
+            finalizer: true,
+            annotations,
+            references: Vec::new(),
+        };
+        let ask = crate::annotations::parse(&source.annotations);
+        let Mistakes { problems, warnings } = Mistakes::of(&source, &ask);
+        (
+            problems.len(),
+            warnings.len(),
+            warnings.contains(&Warning::NothingUsed),
+        )
+    };
+    assert_eq!(mistakes(Some("secret/app"), None), (0, 2, true));
+    assert_eq!(mistakes(Some("secret//app"), None), (1, 2, true));
+    assert_eq!(mistakes(Some("secret//app"), Some(1)), (0, 1, false));
+    assert_eq!(mistakes(None, None), (0, 1, false));
+}

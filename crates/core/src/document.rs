@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::source::SourceKey;
-use super::value::Held;
+use super::value::{Content, Digest, Digester, Found};
 
 /// Version of a KV secrets engine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -62,9 +62,10 @@ pub enum Cas {
     Version(u64),
 }
 
-/// What Vault holds at a document's path.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Observed {
+/// What Vault holds at a document's path. `C` is its content: all of it as it was read, or a fingerprint, which is
+/// all that deciding needs; `None` when it holds what we would never write.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Observed<C = Option<Digest>> {
     /// Nothing was ever there (or, on KV v1, nothing is).
     Absent,
     /// KV v2: versions exist, and the latest is deleted or destroyed.
@@ -81,10 +82,77 @@ pub enum Observed {
         /// When that version was written, in seconds since 1970 by Vault's clock; 0 on KV v1.
         created: i64,
         /// The content.
-        held: Held,
+        content: C,
         /// The custom metadata's claim.
         mark: Mark,
     },
+}
+
+impl Observed<Found> {
+    /// Takes the fingerprint, and drops the values.
+    pub fn digest(self, digester: &Digester) -> Observed {
+        match self {
+            Self::Absent => Observed::Absent,
+            Self::Deleted { version, mark } => Observed::Deleted { version, mark },
+            Self::Live {
+                version,
+                created,
+                content,
+                mark,
+            } => {
+                let texts = content.into_iter().map(|(key, value)| Some((key, value?)));
+                let content: Option<Content> = texts.collect();
+                Observed::Live {
+                    version,
+                    created,
+                    content: content.map(|content| digester.content(&content)),
+                    mark,
+                }
+            }
+        }
+    }
+}
+
+impl<C> Observed<C> {
+    /// The version to check a write against.
+    pub fn version(&self) -> u64 {
+        match self {
+            Self::Absent => 0,
+            Self::Deleted { version, .. } | Self::Live { version, .. } => *version,
+        }
+    }
+
+    /// The version of a deleted document; 0: it is live, or nothing was ever there.
+    pub fn base(&self) -> u64 {
+        match self {
+            Self::Deleted { version, .. } => *version,
+            Self::Absent | Self::Live { .. } => 0,
+        }
+    }
+
+    /// Whether nothing is there now.
+    pub fn is_vacant(&self) -> bool {
+        matches!(self, Self::Absent | Self::Deleted { .. })
+    }
+
+    /// The claim that binds: that of a live document.
+    pub fn claim(&self) -> Option<&Claim> {
+        match self {
+            Self::Live {
+                mark: Mark::Claimed(claim),
+                ..
+            } => Some(claim),
+            _ => None,
+        }
+    }
+
+    /// The mark, binding or not.
+    pub fn mark(&self) -> Option<&Mark> {
+        match self {
+            Self::Absent => None,
+            Self::Deleted { mark, .. } | Self::Live { mark, .. } => Some(mark),
+        }
+    }
 }
 
 /// The owner's mark on a KV v2 document, in its custom metadata.

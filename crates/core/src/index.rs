@@ -3,27 +3,24 @@
 //! It keeps for each source what a reconcile needs before it has fetched anything, and no more.
 //! Secrets that no source names leave no trace in it.
 
-mod memory;
+mod rivals;
 mod share;
+mod state;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::RandomState;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::annotations::Ask;
-use super::desired::Hint;
-use super::document::{DocumentId, Mount};
-use super::path::Place;
-use super::plan::Contender;
-use super::problem::PathFault;
+use super::desired::{Hint, Mistakes};
 use super::settings::NamespaceIsolation;
-use super::source::{Kind, Reference, Scope, Source, SourceKey};
+use super::source::{Kind, Scope, Source, SourceKey};
 use super::value::Digest;
-pub use memory::{LastWord, Memory, Mistakes, Remembered, Told};
+use rivals::Resolved;
+pub use state::{LastWord, Memory, Remembered, SourceState, Told};
 
-/// A source as the watch showed it last, and what the last reconcile learnt.
+/// A source as the watch showed it last.
 #[derive(Clone, Debug)]
 pub struct Tracked {
     /// Fingerprint of all that decides.
@@ -44,25 +41,14 @@ pub struct Tracked {
     last_word: Option<LastWord>,
     /// What it asks for; `None`: it only has our finalizer, or a place in the ledger.
     pub hint: Option<Hint>,
-    /// What is wrong with it by what it says alone.
+    /// What is wrong with it by what it says alone, if anything is.
     pub mistakes: Option<Box<Mistakes>>,
-    /// What the last reconcile learnt.
-    pub memory: Memory,
     /// Documents that it asks for, as they count in its namespace.
     documents: usize,
     /// How many Secrets it names, if its namespace has no room for them: what it asks for is not kept.
     pub refused: Option<usize>,
     /// Its documents in one mount, since somebody asked who wants one of them.
     resolved: RefCell<Option<Arc<Resolved>>>,
-}
-
-/// Where the documents of a source are, if its path lies in this mount.
-#[derive(Debug)]
-struct Resolved {
-    mount: Mount,
-    /// The documents by a hash of their paths, each with its place in [`Hint::secrets`]; `None`: they cannot
-    /// be told.
-    places: Option<HashMap<u64, usize>>,
 }
 
 /// What is known of a Secret since somebody names it.
@@ -94,8 +80,8 @@ pub struct Index {
     sources: HashMap<SourceKey, Tracked>,
     /// How many of them ask for nothing, by namespace.
     askless: HashMap<Arc<str>, usize>,
-    /// Of those that are gone, until their documents are.
-    last_words: HashMap<SourceKey, LastWord>,
+    /// What is remembered of them, and of those that are gone until their documents are.
+    states: HashMap<SourceKey, SourceState>,
     /// By namespace and name.
     secrets: HashMap<SecretName, SecretSlot>,
     /// By a hash of their [`Index::loose`] paths. Two that share one by chance are told apart as all neighbours are.
@@ -120,7 +106,7 @@ impl Index {
             blind: Vec::new(),
             sources: HashMap::new(),
             askless: HashMap::new(),
-            last_words: HashMap::new(),
+            states: HashMap::new(),
             secrets: HashMap::new(),
             neighbours: HashMap::new(),
             hasher: RandomState::new(),
@@ -161,29 +147,25 @@ impl Index {
             hint = Some(Hint::unknown());
         }
         let mut wake = vec![source.key.clone()];
-        self.last_words.remove(&source.key);
-        // An object made anew under the same name is another source: nothing is remembered for it.
-        let mut memory = match old {
-            Some(old) if old.uid == source.uid => old.memory.clone(),
-            _ => Memory::default(),
-        };
-        if old.is_some_and(|old| old.hint != hint) {
-            // What it did not ask for, if only for a moment, may have been given to another since.
-            memory.documents.clear();
-            // What was reported was about another wish: what is still true is reported at the next look.
-            memory.repeat_at = memory.repeat_at.map(|_| Duration::ZERO);
+        if let Some(state) = self.states.get_mut(&source.key) {
+            state.last_word = None;
+            state.stirred = true;
+            match old {
+                Some(old) if old.uid == source.uid && old.hint == hint => {}
+                Some(old) if old.uid == source.uid => state.memory.wish_changed(),
+                _ => state.memory = Memory::default(),
+            }
         }
         // What it goes on naming stays known.
         let sights = self.sights(&source.key);
         wake.extend(self.unlink(&source.key));
-        memory.stirred = true;
         let tracked = Tracked {
             fingerprint,
             uid: source.uid.clone(),
             created: source.created,
             annotated: ask.adopt,
             unclear: !ask.problems.is_empty(),
-            mistakes: Mistakes::of(source, ask),
+            mistakes: Mistakes::of(source, ask).some(),
             deleting: source.deleting,
             trust: ask.trust,
             force: ask.force,
@@ -192,7 +174,6 @@ impl Index {
                 paused: ask.paused,
             }),
             hint,
-            memory,
             documents: if refused.is_some() { own } else { asks },
             refused,
             resolved: RefCell::default(),
@@ -225,11 +206,11 @@ impl Index {
     /// last word.
     pub fn lead(&mut self, holders: &HashSet<SourceKey>) {
         self.leads = true;
-        self.last_words.retain(|key, _| holders.contains(key));
+        self.states.retain(|key, _| holders.contains(key));
     }
 
-    /// Forgets a source that is no more, but for its last word. The sources to reconcile: itself, for
-    /// what the ledger still holds for it, and those that may want what it leaves.
+    /// Notes that a source is no more. What is remembered for its documents stays, its last word too. The sources
+    /// to reconcile: itself, for what the ledger still holds for it, and those that may want what it leaves.
     pub fn forget(&mut self, key: &SourceKey) -> Vec<SourceKey> {
         let mut wake = self.unlink(key);
         let gone = self.sources.remove(key);
@@ -242,26 +223,34 @@ impl Index {
             self.count(&key.namespace, given_up, 0);
             wake.extend(self.next_in(&key.namespace));
         }
+        if let Some(state) = self.states.get_mut(key) {
+            state.memory = Memory::default();
+        }
         if let Some(word) = gone.and_then(|gone| gone.last_word) {
-            if !self.leads && self.last_words.len() >= MOST_LAST_WORDS {
-                let any = self.last_words.keys().next().cloned();
-                any.map(|any| self.last_words.remove(&any));
+            if !self.leads && self.states.len() >= MOST_LAST_WORDS {
+                let any = self.states.keys().next().cloned();
+                any.map(|any| self.states.remove(&any));
             }
-            self.last_words.insert(key.clone(), word);
+            self.state_mut(key).last_word = Some(word);
         }
         wake.push(key.clone());
         wake
     }
 
-    /// What a source that is gone said last about its documents, as the watch has shown it.
-    pub fn last_word(&self, key: &SourceKey) -> Option<LastWord> {
-        self.last_words.get(key).copied()
+    /// Forgets all about a source of which nothing is left. What was remembered of it until now.
+    pub fn bury(&mut self, key: &SourceKey) -> SourceState {
+        self.forget(key);
+        self.states.remove(key).unwrap_or_default()
     }
 
-    /// Forgets a source of which nothing is left, its last word too.
-    pub fn bury(&mut self, key: &SourceKey) {
-        self.forget(key);
-        self.last_words.remove(key);
+    /// What is remembered of a source.
+    pub fn state(&self, key: &SourceKey) -> Option<&SourceState> {
+        self.states.get(key)
+    }
+
+    /// The same, to change it.
+    pub fn state_mut(&mut self, key: &SourceKey) -> &mut SourceState {
+        self.states.entry(key.clone()).or_default()
     }
 
     /// Notes a Secret's resourceVersion; `None`: it is gone. The sources that name it, when that is news.
@@ -271,8 +260,8 @@ impl Index {
             Some(slot) if slot.sight != sight => {
                 slot.sight = sight;
                 for user in &slot.users {
-                    if let Some(user) = self.sources.get_mut(user) {
-                        user.memory.stirred = true;
+                    if let Some(user) = self.states.get_mut(user) {
+                        user.stirred = true;
                     }
                 }
                 slot.users.clone()
@@ -321,16 +310,15 @@ impl Index {
 
     /// A reconcile of the source begins: it sees all that has changed until now.
     pub fn begin(&mut self, key: &SourceKey) {
-        if let Some(tracked) = self.sources.get_mut(key) {
-            tracked.memory.stirred = false;
+        if self.sources.contains_key(key) {
+            self.state_mut(key).stirred = false;
         }
     }
 
     /// Stores what a reconcile has learnt, if the source is still the one that it was about.
     pub fn remember(&mut self, key: &SourceKey, uid: &str, memory: Memory) {
-        if let Some(tracked) = self.sources.get_mut(key).filter(|tracked| tracked.uid == uid) {
-            let stirred = tracked.memory.stirred;
-            tracked.memory = Memory { stirred, ..memory };
+        if self.sources.get(key).is_some_and(|tracked| tracked.uid == uid) {
+            self.state_mut(key).memory = memory;
         }
     }
 
@@ -380,156 +368,6 @@ impl Index {
         if !sees {
             self.blind.push((kind, namespace.map(str::to_owned)));
         }
-    }
-
-    /// How a live source ranks among those that want the same document.
-    pub fn contender(&self, key: &SourceKey) -> Option<Contender> {
-        let tracked = self
-            .sources
-            .get(key)
-            .filter(|tracked| tracked.deleting.is_none() && tracked.hint.is_some())?;
-        Some(Contender {
-            key: key.clone(),
-            created: tracked.created,
-            uid: tracked.uid.clone(),
-            annotated: tracked.annotated,
-        })
-    }
-
-    /// The other live sources that want the document `id` of this mount, which `me` wants or leaves. `places` says
-    /// where in the mount a source's documents are; it is asked once for each source and mount, as long as the
-    /// source stays as it is, so that a question costs no more than there are sharers. `holders` are
-    /// those that the ledger and the claim name: one of these whose path or list cannot be read now
-    /// still wants what it holds, since a source with a problem loses nothing.
-    pub fn rivals(
-        &self,
-        me: &SourceKey,
-        mount: &Mount,
-        id: &DocumentId,
-        holders: &[&SourceKey],
-        places: impl Fn(&SourceKey, &Hint) -> Result<Vec<Place>, PathFault>,
-    ) -> Vec<Contender> {
-        let mut keys: Vec<&SourceKey> = holders.to_vec();
-        for loose in self.loose_forms(me, id) {
-            keys.extend(self.neighbours.get(&loose).into_iter().flatten());
-        }
-        keys.sort();
-        keys.dedup();
-        keys.into_iter()
-            .filter(|key| *key != me)
-            .filter_map(|key| {
-                if !self.watches(key) {
-                    return Some(Contender::unseen(key));
-                }
-                let contender = self.contender(key)?;
-                let tracked = self.sources.get(key)?;
-                let hint = tracked.hint.as_ref()?;
-                let resolved = self.resolve(key, tracked, hint, mount, &places);
-                let (wants, unclear) = match &resolved.places {
-                    Some(places) => {
-                        let wants = |at: usize| !hint.each || !self.is_dropped(key, &hint.secrets[at]);
-                        let at = places.get(&self.hashed(&id.path)).copied();
-                        (at.is_some_and(wants), tracked.unclear)
-                    }
-                    None => (false, true),
-                };
-                (wants || (unclear && holders.contains(&key))).then_some(contender)
-            })
-            .collect()
-    }
-
-    /// A source's documents in a mount, from what was resolved before if that was for this mount.
-    fn resolve(
-        &self,
-        key: &SourceKey,
-        tracked: &Tracked,
-        hint: &Hint,
-        mount: &Mount,
-        places: impl Fn(&SourceKey, &Hint) -> Result<Vec<Place>, PathFault>,
-    ) -> Arc<Resolved> {
-        let known = tracked.resolved.borrow().clone();
-        if let Some(known) = known.filter(|known| known.mount == *mount) {
-            return known;
-        }
-        let places = places(key, hint).ok();
-        // That its path lies in another mount is found out fast, and must not displace what was resolved there.
-        let elsewhere = places.as_ref().is_some_and(Vec::is_empty);
-        let by_path = |places: Vec<Place>| {
-            let mut by_path = HashMap::with_capacity(places.len());
-            for (at, place) in places.into_iter().enumerate() {
-                by_path.entry(self.hashed(&place.id.path)).or_insert(at);
-            }
-            by_path
-        };
-        let resolved = Arc::new(Resolved {
-            mount: mount.clone(),
-            places: places.map(by_path),
-        });
-        if !elsewhere {
-            tracked.resolved.replace(Some(Arc::clone(&resolved)));
-        }
-        resolved
-    }
-
-    /// Keyed at random, so that nobody can make two paths that are taken for one.
-    fn hashed(&self, path: &str) -> u64 {
-        self.hasher.hash_one(path)
-    }
-
-    /// Whether a source that discovers its Secrets has no document for this one now.
-    fn is_dropped(&self, key: &SourceKey, named: &Reference) -> bool {
-        named.optional && self.is_missing(&key.namespace, &named.secret)
-    }
-
-    /// A source's paths in a form that does not depend on the mount, so that any two paths of one
-    /// document share it: without `data` segments, and, where namespaces are put in front, without
-    /// the namespace. Paths of different documents may share it too; [`Index::rivals`] tells them apart.
-    fn loose(&self, namespace: &str, segments: impl Iterator<Item = impl AsRef<str>>) -> u64 {
-        let mut loose = String::new();
-        for segment in segments {
-            let segment = segment.as_ref();
-            let fence = self.isolation == NamespaceIsolation::Prefix && segment == namespace;
-            if segment != "data" && !fence {
-                loose.push('/');
-                loose.push_str(segment);
-            }
-        }
-        self.hashed(&loose)
-    }
-
-    fn loose_paths(&self, key: &SourceKey, hint: &Hint) -> Vec<u64> {
-        let path = || hint.path.split('/');
-        if !hint.each {
-            return vec![self.loose(&key.namespace, path())];
-        }
-        hint.secrets
-            .iter()
-            .map(|named| self.loose(&key.namespace, path().chain([named.secret.as_str()])))
-            .collect()
-    }
-
-    /// The forms under which sources that want `id` can stand: the document's own path, with as many
-    /// leading segments (the cluster's prefix) left out as may have been put there.
-    fn loose_forms(&self, me: &SourceKey, id: &DocumentId) -> Vec<u64> {
-        let segments: Vec<&str> = id.path.split('/').collect();
-        let mut forms: Vec<u64> = (0..segments.len())
-            .map(|skip| {
-                self.loose(
-                    &me.namespace,
-                    id.mount.split('/').chain(segments[skip..].iter().copied()),
-                )
-            })
-            .collect();
-        // A prefix in front of the mount: the path as written begins inside the mount.
-        forms.extend((0..segments.len()).map(|skip| self.loose(&me.namespace, segments[skip..].iter())));
-        let mounts: Vec<&str> = id.mount.split('/').collect();
-        forms.extend(
-            (1..mounts.len())
-                .map(|skip| self.loose(&me.namespace, mounts[skip..].iter().chain(segments.iter()))),
-        );
-        forms.sort_unstable();
-        forms.dedup();
-        forms
     }
 
     fn link(&mut self, key: &SourceKey, hint: Option<&Hint>) {
@@ -596,17 +434,6 @@ impl Index {
         let mut sharers: Vec<_> = sharers.into_iter().collect();
         sharers.sort();
         sharers
-    }
-
-    /// The sources that may want a document which `me` has left.
-    pub fn sharers(&self, me: &SourceKey, id: &DocumentId) -> Vec<SourceKey> {
-        let forms = self.loose_forms(me, id);
-        let keys = forms
-            .iter()
-            .filter_map(|loose| self.neighbours.get(loose))
-            .flatten();
-        let others: HashSet<&SourceKey> = keys.filter(|key| *key != me).collect();
-        others.into_iter().cloned().collect()
     }
 }
 

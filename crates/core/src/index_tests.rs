@@ -1,8 +1,10 @@
 use super::*;
 use crate::annotations;
-use crate::document::{KvVersion, Mount};
+use crate::document::{DocumentId, KvVersion, Mount};
 use crate::settings::tests::settings;
+use crate::source::Reference;
 use crate::value::Digester;
+use std::time::Duration;
 
 fn key(name: &str) -> SourceKey {
     SourceKey {
@@ -72,7 +74,7 @@ fn a_deletion_that_the_watch_shows_during_a_fetch_is_not_undone_by_it() {
 #[test]
 fn what_a_source_did_not_want_for_a_moment_is_not_remembered() {
     let mut index = index();
-    let remembers = |index: &Index| !index.get(&key("app")).unwrap().memory.documents.is_empty();
+    let remembers = |index: &Index| !index.state(&key("app")).unwrap().memory.documents.is_empty();
     listing(&mut index, "app", r#"[{"name": "db"}]"#);
     let mut memory = Memory::default();
     let nothing = Digester::default().fields(std::iter::empty());
@@ -164,7 +166,7 @@ fn a_source_that_asks_for_something_else_has_its_problems_reported_at_once() {
         };
         index.remember(&key("web"), "web", memory);
     };
-    let repeat_at = |index: &Index| index.get(&key("web")).unwrap().memory.repeat_at;
+    let repeat_at = |index: &Index| index.state(&key("web")).unwrap().memory.repeat_at;
     set(&mut index, Some(LATER));
     let paused = [
         ("path", "secret/app"),
@@ -242,18 +244,18 @@ fn a_standby_keeps_nothing_of_sources_that_are_gone_but_some_last_words() {
     listing(&mut index, "plain", r#"[{"name": "db"}]"#);
     observe(&mut index, "plain", &[]);
     assert!(index.is_empty() && index.secrets.is_empty() && index.neighbours.is_empty());
-    assert_eq!(index.last_words.len(), 1000);
+    assert_eq!(index.states.len(), 1000);
     listing(&mut index, "last", r#"[{"name": "db"}]"#);
     index.forget(&key("last"));
     index.lead(&[key("last")].into());
-    assert_eq!(index.last_words.keys().collect::<Vec<_>>(), [&key("last")]);
+    assert_eq!(index.states.keys().collect::<Vec<_>>(), [&key("last")]);
     // A leader ends each last word itself, and may need any of them until then.
     for number in 0..3000 {
         let name = format!("ghost{number}");
         listing(&mut index, &name, r#"[{"name": "db"}]"#);
         index.forget(&key(&name));
     }
-    assert_eq!(index.last_words.len(), 3001);
+    assert_eq!(index.states.len(), 3001);
 }
 
 /// A namespace of at most ten documents, and Deployments that use so many Secrets.
@@ -311,4 +313,43 @@ fn a_namespace_has_its_share_and_those_that_come_last_wait_for_room() {
         index.forget(&key(name));
     }
     assert!(index.documents.is_empty());
+}
+
+#[test]
+fn what_is_remembered_of_a_source_outlives_its_object_until_it_is_buried() {
+    let mut index = index();
+    index.lead(&HashSet::new());
+    listing(&mut index, "web", r#"[{"name": "db"}]"#);
+    index.remember(
+        &key("web"),
+        "web",
+        Memory {
+            healthy: Some(true),
+            ..Memory::default()
+        },
+    );
+    index.remember(&key("web"), "another", Memory::default());
+    assert_eq!(
+        index.states[&key("web")].memory.healthy,
+        Some(true),
+        "it was about another object"
+    );
+    assert_eq!(index.state_mut(&key("web")).count_failure(true), 1);
+    index.forget(&key("web"));
+    let state = index.state(&key("web")).unwrap();
+    assert_eq!((state.memory.healthy, state.failures), (None, 1));
+    assert!(state.last_word.is_some());
+    listing(&mut index, "web", r#"[{"name": "db"}]"#);
+    assert!(index.state(&key("web")).unwrap().last_word.is_none());
+    assert_eq!(index.bury(&key("web")).failures, 1);
+    assert!(index.states.is_empty() && index.is_empty());
+}
+
+#[test]
+fn a_deletion_counts_from_when_it_was_seen_first() {
+    const AT: fn(u64) -> Duration = Duration::from_secs;
+    let mut state = SourceState::default();
+    for (uid, now, lasts) in [("u-1", 5, 0), ("u-1", 8, 3), ("u-2", 9, 0), ("u-2", 10, 1)] {
+        assert_eq!(state.deleting_for(uid, AT(now)), AT(lasts), "{uid} at {now}");
+    }
 }

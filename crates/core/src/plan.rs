@@ -11,7 +11,7 @@ use super::ledger::{LedgerEntry, State};
 use super::problem::Owner;
 use super::settings::Adopt;
 use super::source::SourceKey;
-use super::value::{Digest, Digester};
+use super::value::Digest;
 
 pub use course::{Act, Step, Wish};
 pub use remove::{Departure, Removal, after, remove};
@@ -40,89 +40,6 @@ impl Identity {
 
     fn is_ours(&self, claim: &Claim) -> bool {
         claim.cluster_id == self.cluster_id || self.also.contains(&claim.cluster_id)
-    }
-}
-
-/// What Vault showed of a document, its content reduced to a fingerprint.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Seen {
-    /// See [`Observed::Absent`].
-    Absent,
-    /// See [`Observed::Deleted`].
-    Deleted {
-        /// The latest version's number.
-        version: u64,
-        /// Its mark, which does not bind.
-        mark: Mark,
-    },
-    /// See [`Observed::Live`].
-    Live {
-        /// The latest version's number; 0 on KV v1.
-        version: u64,
-        /// When that was written, in seconds since 1970; 0 on KV v1.
-        created: i64,
-        /// The content; `None` when it holds what we would never write.
-        content: Option<Digest>,
-        /// Its mark.
-        mark: Mark,
-    },
-}
-
-impl Seen {
-    /// Takes the fingerprint, and drops the values.
-    pub fn of(observed: Observed, digester: &Digester) -> Self {
-        match observed {
-            Observed::Absent => Self::Absent,
-            Observed::Deleted { version, mark } => Self::Deleted { version, mark },
-            Observed::Live {
-                version,
-                created,
-                held,
-                mark,
-            } => {
-                let content: Option<_> = held.into_iter().map(|(key, value)| Some((key, value?))).collect();
-                Self::Live {
-                    version,
-                    created,
-                    content: content.map(|content| digester.content(&content)),
-                    mark,
-                }
-            }
-        }
-    }
-
-    /// The version to check a write against.
-    pub fn version(&self) -> u64 {
-        match self {
-            Self::Absent => 0,
-            Self::Deleted { version, .. } | Self::Live { version, .. } => *version,
-        }
-    }
-
-    /// The version of a deleted document; 0: it is live, or nothing was ever there.
-    pub fn base(&self) -> u64 {
-        match self {
-            Self::Deleted { version, .. } => *version,
-            Self::Absent | Self::Live { .. } => 0,
-        }
-    }
-
-    /// The claim that binds: that of a live document.
-    pub fn claim(&self) -> Option<&Claim> {
-        match self {
-            Self::Live {
-                mark: Mark::Claimed(claim),
-                ..
-            } => Some(claim),
-            _ => None,
-        }
-    }
-
-    fn mark(&self) -> Option<&Mark> {
-        match self {
-            Self::Absent => None,
-            Self::Deleted { mark, .. } | Self::Live { mark, .. } => Some(mark),
-        }
     }
 }
 
@@ -172,7 +89,7 @@ pub struct Scene<'a> {
     /// What the ledger says of it.
     pub entry: Option<&'a LedgerEntry>,
     /// What Vault shows.
-    pub seen: &'a Seen,
+    pub seen: &'a Observed,
     /// The KV version of its mount.
     pub version: KvVersion,
     /// Whether claims can be put on documents of this mount.
@@ -200,19 +117,19 @@ pub struct Title {
 /// Whether the document is the source's to write, or else whose it is.
 pub fn title(scene: &Scene) -> Result<Title, Owner> {
     match scene.seen {
-        Seen::Absent | Seen::Deleted { .. } => vacant(scene),
-        Seen::Live {
+        Observed::Absent | Observed::Deleted { .. } => vacant(scene),
+        Observed::Live {
             mark: Mark::Claimed(claim),
             ..
         } => claimed(scene, claim),
-        Seen::Live {
+        Observed::Live {
             mark: Mark::Garbled, ..
         } => taken_over(scene, Owner::Unknown),
-        Seen::Live {
+        Observed::Live {
             mark: Mark::Foreign(manager),
             ..
         } => foreign(scene, manager),
-        Seen::Live {
+        Observed::Live {
             version,
             created,
             mark: mark @ (Mark::Unclaimed | Mark::Released(_) | Mark::Unreadable),
@@ -229,8 +146,8 @@ fn vacant(scene: &Scene) -> Result<Title, Owner> {
     rivalry(scene, scene.entry.map(|entry| &entry.holder))?;
     Ok(Title {
         adopted: match scene.seen {
-            Seen::Deleted { version, mark } => has_older_versions(scene, *version, mark),
-            Seen::Absent | Seen::Live { .. } => false,
+            Observed::Deleted { version, mark } => has_older_versions(scene, *version, mark),
+            Observed::Absent | Observed::Live { .. } => false,
         },
         creating: scene.standing_entry().is_none(),
     })
@@ -443,7 +360,7 @@ pub fn foreign_whatever_it_holds(scene: &Scene) -> Option<Owner> {
 
 /// Decides about a document that shall hold `content`.
 pub fn decide(scene: &Scene, content: Digest) -> Result<Step, Owner> {
-    let equal = matches!(scene.seen, Seen::Live { content: Some(held), .. } if *held == content);
+    let equal = matches!(scene.seen, Observed::Live { content: Some(held), .. } if *held == content);
     let title = match title(scene) {
         Err(Owner::Nobody | Owner::Released) if adoptable(scene, equal) => ADOPTED,
         other => other?,
@@ -461,12 +378,12 @@ pub fn decide(scene: &Scene, content: Digest) -> Result<Step, Owner> {
         claim: scene.claims && scene.seen.mark() != Some(&claim),
         title,
         revives: match scene.seen {
-            Seen::Deleted {
+            Observed::Deleted {
                 mark: Mark::Claimed(claim),
                 ..
             } => !scene.identity.is_ours(claim),
-            Seen::Deleted { mark, .. } => matches!(mark, Mark::Garbled | Mark::Foreign(_)),
-            Seen::Absent | Seen::Live { .. } => false,
+            Observed::Deleted { mark, .. } => matches!(mark, Mark::Garbled | Mark::Foreign(_)),
+            Observed::Absent | Observed::Live { .. } => false,
         },
     })
 }
@@ -485,7 +402,7 @@ pub fn is_refuted(me: &SourceKey, entry: &LedgerEntry) -> bool {
 
 /// The claim on a live document, if it is exactly this source's: proof enough that the document is the
 /// source's, when there is no ledger to ask.
-pub fn proof<'s>(identity: &Identity, holder: &SourceKey, seen: &'s Seen) -> Option<&'s Claim> {
+pub fn proof<'s>(identity: &Identity, holder: &SourceKey, seen: &'s Observed) -> Option<&'s Claim> {
     seen.claim()
         .filter(|claim| claim.cluster_id == identity.cluster_id && claim.holder == *holder)
 }

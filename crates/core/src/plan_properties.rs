@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::settings::DeletionPolicy;
 use crate::source::Kind;
+use crate::value::Digester;
 use crate::value::{Content, Value};
 
 const ME: &str = "web";
@@ -58,17 +59,17 @@ fn marks() -> impl Strategy<Value = Mark> {
     ]
 }
 
-fn seen() -> impl Strategy<Value = Seen> {
+fn seen() -> impl Strategy<Value = Observed> {
     prop_oneof![
-        Just(Seen::Absent),
-        (1..4u64, marks()).prop_map(|(version, mark)| Seen::Deleted { version, mark }),
+        Just(Observed::Absent),
+        (1..4u64, marks()).prop_map(|(version, mark)| Observed::Deleted { version, mark }),
         (
             1..4u64,
             90..110i64,
             prop_oneof![Just("old"), Just("new")],
             marks()
         )
-            .prop_map(|(version, created, text, mark)| Seen::Live {
+            .prop_map(|(version, created, text, mark)| Observed::Live {
                 version,
                 created,
                 content: Some(digest(text)),
@@ -123,11 +124,11 @@ proptest! {
         let entry = step.title.settled(&wish, entry.as_ref());
         let mark = match (claims, &seen) {
             (true, _) => Mark::Claimed(identity.claim(&me.key, step.title.adopted)),
-            (false, Seen::Live { mark, .. } | Seen::Deleted { mark, .. }) => mark.clone(),
-            (false, Seen::Absent) => Mark::Unclaimed,
+            (false, Observed::Live { mark, .. } | Observed::Deleted { mark, .. }) => mark.clone(),
+            (false, Observed::Absent) => Mark::Unclaimed,
         };
         let version = seen.version() + u64::from(step.write.is_some());
-        let after = Seen::Live { version, created: 100, content: Some(digest("new")), mark };
+        let after = Observed::Live { version, created: 100, content: Some(digest("new")), mark };
         let scene = Scene { entry: Some(&entry), seen: &after, ..scene };
         if let Ok(again) = decide(&scene, digest("new")) {
             prop_assert_eq!((again.write, again.claim), (None, false));
@@ -143,9 +144,9 @@ proptest! {
         seen in seen(), entry in entries(), adopt in adopts(), claims: bool, annotated: bool,
     ) {
         let theirs = match &seen {
-            Seen::Live { mark: Mark::Claimed(claim), .. } => claim.cluster_id == "id-2",
-            Seen::Live { mark: Mark::Garbled, .. } => true,
-            Seen::Live { mark: Mark::Foreign(_), .. } => !(annotated && adopt == Adopt::Annotated),
+            Observed::Live { mark: Mark::Claimed(claim), .. } => claim.cluster_id == "id-2",
+            Observed::Live { mark: Mark::Garbled, .. } => true,
+            Observed::Live { mark: Mark::Foreign(_), .. } => !(annotated && adopt == Adopt::Annotated),
             _ => false,
         };
         let (identity, me) = (identity(), contender(ME, 10, annotated));
@@ -173,22 +174,22 @@ proptest! {
         });
         let deletes = matches!(removal, Removal::DeleteVersion(_) | Removal::Purge | Removal::Delete);
         match &seen {
-            Seen::Live { mark: Mark::Garbled | Mark::Foreign(_), .. } => prop_assert!(!deletes),
-            Seen::Live { .. } if purged => prop_assert!(!deletes),
-            Seen::Live { mark: Mark::Claimed(claim), .. } if claim.cluster_id == "id-2" => prop_assert!(!deletes),
-            Seen::Live { version, .. } => {
+            Observed::Live { mark: Mark::Garbled | Mark::Foreign(_), .. } => prop_assert!(!deletes),
+            Observed::Live { .. } if purged => prop_assert!(!deletes),
+            Observed::Live { mark: Mark::Claimed(claim), .. } if claim.cluster_id == "id-2" => prop_assert!(!deletes),
+            Observed::Live { version, .. } => {
                 if let Removal::DeleteVersion(deleted) = removal {
                     prop_assert_eq!(deleted, *version);
                 }
             }
-            Seen::Absent => prop_assert!(!deletes),
-            Seen::Deleted { .. } => prop_assert!(!matches!(removal, Removal::DeleteVersion(_) | Removal::Delete)),
+            Observed::Absent => prop_assert!(!deletes),
+            Observed::Deleted { .. } => prop_assert!(!matches!(removal, Removal::DeleteVersion(_) | Removal::Delete)),
         }
         prop_assert!(!(wanted && deletes));
         prop_assert!(!(policy == DeletionPolicy::Retain && deletes));
         let by_claim = matches!(
             &seen,
-            Seen::Live { mark: Mark::Claimed(claim), .. } | Seen::Deleted { mark: Mark::Claimed(claim), .. } if claim.adopted
+            Observed::Live { mark: Mark::Claimed(claim), .. } | Observed::Deleted { mark: Mark::Claimed(claim), .. } if claim.adopted
         );
         prop_assert!(!((entry.adopted || by_claim) && removal == Removal::Purge));
         prop_assert!(!(entry.state == State::Creating && deletes && seen.claim().is_none()));

@@ -1,6 +1,7 @@
 use super::*;
 use crate::settings::DeletionPolicy;
 use crate::source::Kind;
+use crate::value::Digester;
 use crate::value::{Content, Value};
 
 fn key(namespace: &str, name: &str) -> SourceKey {
@@ -73,8 +74,8 @@ fn digest(text: &str) -> Digest {
     DIGESTER.content(&Content::from([("k".to_owned(), Value::from(text))]))
 }
 
-fn live(version: u64, content: &str, mark: Mark) -> Seen {
-    Seen::Live {
+fn live(version: u64, content: &str, mark: Mark) -> Observed {
+    Observed::Live {
         version,
         created: 100,
         content: Some(digest(content)),
@@ -100,13 +101,13 @@ struct Case {
     me: Contender,
     rivals: Vec<Contender>,
     entry: Option<LedgerEntry>,
-    seen: Seen,
+    seen: Observed,
     version: KvVersion,
     claims: bool,
     adopt: Adopt,
 }
 
-fn case(seen: Seen) -> Case {
+fn case(seen: Observed) -> Case {
     Case {
         me: contender("web", 10),
         rivals: vec![],
@@ -159,10 +160,10 @@ fn other(name: &str) -> Result<Step, Owner> {
 #[test]
 fn what_is_not_there_is_created() {
     assert_eq!(
-        decided(&case(Seen::Absent)),
+        decided(&case(Observed::Absent)),
         step(Some(Cas::Version(0)), true, false, true)
     );
-    let deleted = Seen::Deleted {
+    let deleted = Observed::Deleted {
         version: 4,
         mark: claim("id-2", "web"),
     };
@@ -173,7 +174,7 @@ fn what_is_not_there_is_created() {
     let on_v1 = Case {
         version: KvVersion::V1,
         claims: false,
-        ..case(Seen::Absent)
+        ..case(Observed::Absent)
     };
     assert_eq!(decided(&on_v1), step(Some(Cas::None), false, false, true));
 }
@@ -203,7 +204,7 @@ fn what_differs_is_written_once_and_what_does_not_is_left() {
     assert_eq!(decided(&no_rights), step(None, false, false, false));
     let drifted = Case {
         entry: mine,
-        ..case(Seen::Deleted {
+        ..case(Observed::Deleted {
             version: 3,
             mark: claim("id-1", "web"),
         })
@@ -392,7 +393,7 @@ fn another_tools_document_is_taken_over_only_by_someone_who_asks_for_it() {
         assert_eq!(removal, Removal::Disown, "{deletion}");
     }
     // Where it is deleted it binds nobody, but ours must be on it before our content is.
-    let deleted = Seen::Deleted {
+    let deleted = Observed::Deleted {
         version: 4,
         mark: Mark::Foreign("external-secrets".into()),
     };
@@ -407,7 +408,7 @@ fn versions_from_before_us_are_remembered_by_ledger_and_claim() {
     let deleted = |mark, entry| {
         let case = Case {
             entry,
-            ..case(Seen::Deleted { version: 4, mark })
+            ..case(Observed::Deleted { version: 4, mark })
         };
         decided(&case).unwrap().title.adopted
     };
@@ -544,7 +545,7 @@ fn memory_counts_only_while_the_ledger_names_its_source() {
 
 #[test]
 fn without_claims_the_holder_keeps_the_path_and_the_oldest_gets_a_free_one() {
-    let v1 = |me: Contender, rival: Contender, holder: Option<&str>, seen: Seen| {
+    let v1 = |me: Contender, rival: Contender, holder: Option<&str>, seen: Observed| {
         let entry = holder.map(|name| entry(name, State::Written));
         let case = Case {
             me,
@@ -556,26 +557,26 @@ fn without_claims_the_holder_keeps_the_path_and_the_oldest_gets_a_free_one() {
         };
         decided(&case).is_ok()
     };
-    let there = || Seen::Live {
+    let there = || Observed::Live {
         version: 0,
         created: 0,
         content: Some(digest("old")),
         mark: Mark::Unreadable,
     };
     let (old, young) = (contender("api", 5), contender("web", 10));
-    assert!(v1(old.clone(), young.clone(), None, Seen::Absent));
-    assert!(!v1(young.clone(), old.clone(), None, Seen::Absent));
+    assert!(v1(old.clone(), young.clone(), None, Observed::Absent));
+    assert!(!v1(young.clone(), old.clone(), None, Observed::Absent));
     assert!(!v1(old.clone(), young.clone(), Some("web"), there()));
     assert!(v1(young.clone(), old.clone(), Some("web"), there()));
     // Its holder wants it no more.
     assert!(v1(old.clone(), young.clone(), Some("gone"), there()));
     assert!(!v1(young.clone(), old.clone(), Some("gone"), there()));
     // The same second: the UID decides.
-    assert!(v1(contender("a", 5), contender("b", 5), None, Seen::Absent));
-    assert!(!v1(contender("b", 5), contender("a", 5), None, Seen::Absent));
+    assert!(v1(contender("a", 5), contender("b", 5), None, Observed::Absent));
+    assert!(!v1(contender("b", 5), contender("a", 5), None, Observed::Absent));
 }
 
-fn departed(entry: &LedgerEntry, seen: &Seen, version: KvVersion, deletion: DeletionPolicy) -> Removal {
+fn departed(entry: &LedgerEntry, seen: &Observed, version: KvVersion, deletion: DeletionPolicy) -> Removal {
     let identity = identity();
     remove(&Departure {
         identity: &identity,
@@ -646,7 +647,7 @@ fn what_is_ours_goes_by_the_policy() {
         departed(&written, &by_claim, KvVersion::V2, DeletionPolicy::Purge),
         Removal::DeleteVersion(3)
     );
-    let on_v1 = Seen::Live {
+    let on_v1 = Observed::Live {
         version: 0,
         created: 0,
         content: None,
@@ -699,7 +700,7 @@ fn what_is_not_ours_stays() {
 #[test]
 fn a_delete_is_confirmed_only_when_no_write_can_follow() {
     let (identity, written) = (identity(), entry("web", State::Deleting));
-    let gone = Seen::Deleted {
+    let gone = Observed::Deleted {
         version: 3,
         mark: claim("id-1", "web"),
     };
@@ -716,14 +717,14 @@ fn a_delete_is_confirmed_only_when_no_write_can_follow() {
     };
     // Its claim goes too: nothing is to be ours only because we once had something there.
     assert_eq!(remove(&departure(&gone, false, false)), FORGET);
-    let given_up = Seen::Deleted {
+    let given_up = Observed::Deleted {
         version: 3,
         mark: released(3, claim("id-1", "web")),
     };
     assert_eq!(remove(&departure(&given_up, false, false)), Removal::Gone);
-    assert_eq!(remove(&departure(&Seen::Absent, false, false)), Removal::Gone);
+    assert_eq!(remove(&departure(&Observed::Absent, false, false)), Removal::Gone);
     assert_eq!(remove(&departure(&gone, false, true)), Removal::Watch);
-    assert_eq!(remove(&departure(&Seen::Absent, false, true)), Removal::Watch);
+    assert_eq!(remove(&departure(&Observed::Absent, false, true)), Removal::Watch);
     let there = live(3, "x", claim("id-1", "web"));
     assert_eq!(remove(&departure(&there, true, false)), Removal::HandOver);
     assert_eq!(remove(&departure(&there, false, true)), Removal::DeleteVersion(3));
@@ -733,13 +734,13 @@ fn a_delete_is_confirmed_only_when_no_write_can_follow() {
 fn what_stands_after_an_answered_delete_is_not_looked_at() {
     let ours = || claim("id-1", "web");
     let seen = || live(3, "x", ours());
-    let deleted = Seen::Deleted {
+    let deleted = Observed::Deleted {
         version: 3,
         mark: ours(),
     };
     assert_eq!(after(&Removal::DeleteVersion(3), seen()), deleted);
-    assert_eq!(after(&Removal::Purge, seen()), Seen::Absent);
-    assert_eq!(after(&Removal::Delete, seen()), Seen::Absent);
+    assert_eq!(after(&Removal::Purge, seen()), Observed::Absent);
+    assert_eq!(after(&Removal::Delete, seen()), Observed::Absent);
     // While a late write of ours could arrive, it is looked at all the same.
     let (identity, entry) = (identity(), entry("web", State::Written));
     let late = |purged, mark| {
@@ -762,7 +763,7 @@ fn what_stands_after_an_answered_delete_is_not_looked_at() {
 
 #[test]
 fn a_purge_leaves_versions_that_we_did_not_make() {
-    let gone = |mark| Seen::Deleted { version: 3, mark };
+    let gone = |mark| Observed::Deleted { version: 3, mark };
     let purged = |entry: &LedgerEntry, mark| {
         departed(entry, &gone(mark), KvVersion::V2, DeletionPolicy::Purge) == Removal::Purge
     };
@@ -810,11 +811,11 @@ fn what_lacks_the_claim_that_we_had_put_on_it_is_another_document() {
     };
     assert_eq!(decided(&pending), Err(Owner::Nobody));
     // A purge that waits for its permission purges the version that we deleted, and no other.
-    let deleted = |version| Seen::Deleted {
+    let deleted = |version| Observed::Deleted {
         version,
         mark: released(3, claim("id-1", "web")),
     };
-    let purge = |seen: Seen| {
+    let purge = |seen: Observed| {
         departed(
             &marked(State::Deleting),
             &seen,
@@ -837,7 +838,7 @@ fn what_lacks_the_claim_that_we_had_put_on_it_is_another_document() {
 #[test]
 fn a_purge_goes_on_after_a_soft_delete() {
     let written = entry("web", State::Deleting);
-    let gone = Seen::Deleted {
+    let gone = Observed::Deleted {
         version: 3,
         mark: claim("id-1", "web"),
     };
@@ -1107,7 +1108,7 @@ fn what_an_unseen_holder_claims_stays() {
 
 #[test]
 fn only_a_whole_claim_on_a_live_document_proves_anything() {
-    let proven = |seen: Seen| proof(&identity(), &key("shop", "web"), &seen).is_some();
+    let proven = |seen: Observed| proof(&identity(), &key("shop", "web"), &seen).is_some();
     assert!(proven(live(3, "x", claim("id-1", "web"))));
     for mark in [
         claim("id-1", "api"),
@@ -1118,9 +1119,9 @@ fn only_a_whole_claim_on_a_live_document_proves_anything() {
     ] {
         assert!(!proven(live(3, "x", mark)));
     }
-    assert!(!proven(Seen::Deleted {
+    assert!(!proven(Observed::Deleted {
         version: 3,
         mark: claim("id-1", "web")
     }));
-    assert!(!proven(Seen::Absent));
+    assert!(!proven(Observed::Absent));
 }

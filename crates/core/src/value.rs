@@ -81,10 +81,10 @@ pub type Content = BTreeMap<String, Value>;
 
 /// What a document in Vault holds, as read: `None` stands for a value that is no string, which is
 /// never one of ours and equals nothing.
-pub type Held = BTreeMap<String, Option<Value>>;
+pub type Found = BTreeMap<String, Option<Value>>;
 
 /// Whether Vault holds exactly the content that we would write.
-pub fn same(held: &Held, content: &Content) -> bool {
+pub fn same(held: &Found, content: &Content) -> bool {
     held.len() == content.len()
         && held
             .iter()
@@ -149,7 +149,7 @@ mod tests {
             .collect()
     }
 
-    fn held(pairs: &[(&str, Option<&str>)]) -> Held {
+    fn held(pairs: &[(&str, Option<&str>)]) -> Found {
         pairs
             .iter()
             .map(|(k, v)| ((*k).to_owned(), v.map(Value::from)))

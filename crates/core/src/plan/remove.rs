@@ -1,7 +1,7 @@
 //! What is to be done about a document that its source no longer wants.
 
-use super::{Identity, Seen, is_written, lacks_claim};
-use crate::document::{Claim, KvVersion, Mark, Release};
+use super::{Identity, is_written, lacks_claim};
+use crate::document::{Claim, KvVersion, Mark, Observed, Release};
 use crate::ledger::{LedgerEntry, State};
 use crate::settings::DeletionPolicy;
 
@@ -17,7 +17,7 @@ pub struct Departure<'a> {
     /// What the ledger says of it.
     pub entry: &'a LedgerEntry,
     /// What Vault shows.
-    pub seen: &'a Seen,
+    pub seen: &'a Observed,
     /// The KV version of its mount.
     pub version: KvVersion,
     /// Whether another live source of this cluster wants it, or has a claim on it and a problem.
@@ -62,13 +62,13 @@ pub enum Removal {
 
 /// What is left of a document after a delete that Vault has confirmed. There is no need to look again: what
 /// stands there from now on is somebody else's. Only while a late write of ours could arrive, a look must tell.
-pub fn after(removal: &Removal, seen: Seen) -> Seen {
+pub fn after(removal: &Removal, seen: Observed) -> Observed {
     match (removal, seen) {
-        (Removal::DeleteVersion(version), Seen::Live { mark, .. }) => Seen::Deleted {
+        (Removal::DeleteVersion(version), Observed::Live { mark, .. }) => Observed::Deleted {
             version: *version,
             mark,
         },
-        (Removal::Purge | Removal::Delete, _) => Seen::Absent,
+        (Removal::Purge | Removal::Delete, _) => Observed::Absent,
         (_, seen) => seen,
     }
 }
@@ -80,23 +80,23 @@ pub fn remove(scene: &Departure) -> Removal {
     }
     let retain = scene.deletion == DeletionPolicy::Retain;
     match scene.seen {
-        Seen::Absent | Seen::Deleted { .. } if scene.unsettled && !retain => Removal::Watch,
-        Seen::Deleted { version, mark } if may_purge(scene, mark) && explains(scene, *version, mark) => {
+        Observed::Absent | Observed::Deleted { .. } if scene.unsettled && !retain => Removal::Watch,
+        Observed::Deleted { version, mark } if may_purge(scene, mark) && explains(scene, *version, mark) => {
             Removal::Purge
         }
         // A claim that outlived its document would give us what somebody writes there later.
-        Seen::Deleted {
+        Observed::Deleted {
             version,
             mark: Mark::Claimed(claim),
         } if holds(scene, claim) => Removal::Release {
             version: *version,
             retained: false,
         },
-        Seen::Absent | Seen::Deleted { .. } => Removal::Gone,
+        Observed::Absent | Observed::Deleted { .. } => Removal::Gone,
         // It was created since. Of ours, only a creation without an answer could have come; nothing tells that one
         // from anybody's.
-        Seen::Live { .. } if scene.purged => Removal::Orphan,
-        Seen::Live {
+        Observed::Live { .. } if scene.purged => Removal::Orphan,
+        Observed::Live {
             version,
             mark: mark @ Mark::Claimed(claim),
             ..
@@ -110,18 +110,18 @@ pub fn remove(scene: &Departure) -> Removal {
                 delete(scene, *version, mark)
             }
         }
-        Seen::Live {
+        Observed::Live {
             mark: Mark::Claimed(_) | Mark::Garbled | Mark::Foreign(_),
             ..
         } => Removal::Disown,
         // We gave up this very version, and somebody has undeleted it since.
-        Seen::Live {
+        Observed::Live {
             version,
             mark: Mark::Released(release),
             ..
         } if release.version == *version => Removal::Disown,
-        Seen::Live { .. } if retain => Removal::Gone,
-        Seen::Live {
+        Observed::Live { .. } if retain => Removal::Gone,
+        Observed::Live {
             version,
             created,
             mark: mark @ (Mark::Unclaimed | Mark::Released(_) | Mark::Unreadable),

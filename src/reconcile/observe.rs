@@ -1,57 +1,58 @@
-//! Gathering: Vault first, then the source, then (in `apply`, one document at a time) its Secrets.
+//! Observing: Vault first, then the source, then (in `document`, one document at a time) its Secrets.
 
 mod locks;
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
+use tokio::time::Instant;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use locks::Guard;
 pub use locks::Locks;
 
+use super::Reconciler;
+use super::outcome::Moved;
 use super::report::{of_kubernetes, of_vault};
-use super::share::Admitted;
-use super::{Moved, Reconciler};
 use crate::kube;
 use crate::mounts::Fault;
 use crate::vault::ErrorKind;
 use domain::annotations::{self, Ask};
-use domain::desired::{self, Hint, Wanted};
-use domain::document::{DocumentId, KvVersion, Mount};
-use domain::index::{Memory, Remembered, Tracked};
+use domain::desired::{self, Hint, Mistakes, Wanted};
+use domain::document::{DocumentId, KvVersion, Mount, Observed};
+use domain::index::{Memory, Remembered};
 use domain::ledger::State;
 use domain::path;
-use domain::plan::{Seen, may_trust};
-use domain::problem::Problem;
+use domain::plan::may_trust;
+use domain::problem::{Problem, Warning};
 use domain::queue::Depth;
 use domain::source::{Source, SourceKey};
 use domain::value::{Digest, Digester};
 
 /// What is known before anything is decided.
-pub(super) struct Gathered<'a> {
+pub(super) struct Observation<'a> {
     pub key: SourceKey,
-    /// When gathering began.
+    /// When it began.
     pub began: Instant,
     /// UID of the object that Events are about, while there is one or was one.
     pub uid: Option<String>,
     pub memory: Memory,
-    /// A `force-sync` that was not obeyed yet.
+    /// Whether what is remembered is trusted.
+    pub depth: Depth,
+    /// There is a `force-sync` that was not obeyed yet.
     pub forced: bool,
-    /// The source as it is now; `None`: it is gone.
+    /// The source as it is now; `None`: it is gone, or Kubernetes did not show it.
     pub source: Option<Source>,
-    /// Why the source itself could not be read.
-    pub unreadable: Option<Problem>,
+    /// Kubernetes did not show the source: nothing is known of it now.
+    pub unread: bool,
     pub ask: Ask,
-    pub wanted: Vec<Wanted>,
     /// What keeps the source as a whole from being synced.
     pub problems: Vec<Problem>,
-    /// Documents for which its namespace has no room, and the problem that says so, beside those it has already.
-    pub refused: Option<(HashSet<DocumentId>, Problem)>,
-    /// Its new documents, for which there is room.
-    pub admitted: Option<Admitted<'a>>,
+    /// What its people should know beside that.
+    pub warnings: Vec<Warning>,
+    pub wanted: Vec<Wanted>,
     /// What Vault showed of the wanted documents of which nothing is remembered.
-    pub seen: HashMap<DocumentId, Result<Seen, Problem>>,
+    pub seen: Looks,
     /// The documents that a late write of ours could still change when they were looked at, and until when.
     pub unsettled: HashMap<DocumentId, Instant>,
     /// Documents of a source that is being deleted and of which the ledger knows nothing: a lost ledger would
@@ -60,8 +61,22 @@ pub(super) struct Gathered<'a> {
     /// The source is being deleted, and the time for that was over while another source had its documents: it
     /// must wait no longer, and nothing is locked.
     pub held_up: bool,
-    pub _lock: Guard<'a>,
+    _lock: Guard<'a>,
 }
+
+impl Observation<'_> {
+    /// Whether the source is there, stays, and asks for something.
+    pub fn asks(&self) -> bool {
+        let stays = self
+            .source
+            .as_ref()
+            .is_some_and(|source| source.deleting.is_none());
+        stays && self.ask.path.is_some()
+    }
+}
+
+/// What Vault showed of some documents.
+type Looks = HashMap<DocumentId, Result<Observed, Problem>>;
 
 /// Fingerprint of all that decides about a source. Resource versions are not in it, nor anything
 /// that our own patches change.
@@ -94,15 +109,40 @@ pub fn fingerprint(source: &Source, digester: &Digester) -> Digest {
     )
 }
 
+/// What the index knows of a source before it is read.
+#[derive(Default)]
+struct Known {
+    uid: Option<String>,
+    /// When its deletion began.
+    deleting: Option<i64>,
+    hint: Option<Hint>,
+    /// Whether it lets us trust what is remembered.
+    trust: bool,
+    /// See [`Observation::forced`].
+    forced: bool,
+    /// The `force-sync` that was obeyed last.
+    force: Option<u64>,
+}
+
+/// What the index says of a source once it was read.
+struct Learnt {
+    /// What it asks for; `None`: it asks for nothing, or is being deleted.
+    hint: Option<Hint>,
+    /// What is wrong with it, should its namespace ask for more than is kept that too.
+    mistakes: Mistakes,
+    /// Whether the watch had not shown it like this.
+    changed: bool,
+}
+
 /// The locks of a pass, and what was asked for to know which they are.
 struct Locked<'a> {
     lock: Guard<'a>,
-    /// See [`Gathered::held_up`].
+    /// See [`Observation::held_up`].
     held_up: bool,
     mount: Option<Result<Mount, Problem>>,
     /// The documents that the source will want.
     ids: Vec<DocumentId>,
-    /// See [`Gathered::lost`].
+    /// See [`Observation::lost`].
     lost: Option<(Mount, Vec<DocumentId>)>,
 }
 
@@ -110,7 +150,7 @@ struct Locked<'a> {
 type Foreseen = (Option<Result<Mount, Problem>>, Vec<DocumentId>);
 
 /// Waits no longer than so long, if there is a limit.
-async fn within<T>(limit: Option<Duration>, what: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn within<T>(limit: Option<Duration>, what: impl Future<Output = T>) -> Option<T> {
     match limit {
         Some(limit) => timeout(limit, what).await.ok(),
         None => Some(what.await),
@@ -118,122 +158,156 @@ async fn within<T>(limit: Option<Duration>, what: impl Future<Output = T>) -> Op
 }
 
 impl Reconciler {
-    /// Gathers what deciding about a source needs. `wake` gets the other sources that an unseen change
+    /// Observes all that deciding about a source needs. `wake` gets the other sources that an unseen change
     /// of this one concerns.
-    pub(super) async fn gather(
+    pub(super) async fn observe(
         &self,
         key: &SourceKey,
         depth: Depth,
         wake: &mut Vec<SourceKey>,
-    ) -> Result<Gathered<'_>, Moved> {
+    ) -> Result<Observation<'_>, Moved> {
         let began = Instant::now();
-        let tracked = self.index().get(key).cloned();
-        let hint = tracked
-            .as_ref()
-            .filter(|tracked| tracked.deleting.is_none())
-            .and_then(|tracked| tracked.hint.clone());
-        let memory = tracked
-            .as_ref()
-            .map(|tracked| tracked.memory.clone())
-            .unwrap_or_default();
-        let forced = tracked
-            .as_ref()
-            .is_some_and(|t| t.force.is_some() && t.force != memory.force);
-        let trust = tracked.as_ref().is_some_and(|t| t.trust) && !depth.is_full() && !forced;
-
-        let left = tracked
-            .as_ref()
-            .and_then(|tracked| self.time_left_of(key, tracked));
-        let named = tracked.as_ref().and_then(|tracked| tracked.hint.clone());
-        let Locked {
-            lock,
-            held_up,
-            mount,
-            ids,
-            lost,
-        } = self
-            .lock(key, left, named.as_ref(), depth.max(Depth::full_if(forced)))
-            .await?;
-
+        let (known, memory) = self.known(key);
+        let depth = depth.max(Depth::full_if(known.forced));
+        let locked = self.lock(key, &known, depth).await?;
         let unsettled = |id: &DocumentId| Some((id.clone(), self.unsettled_until(id)?));
-        let unsettled = lock.ids().filter_map(unsettled).collect();
-        let mut seen = HashMap::new();
-        if let Some(Ok(mount)) = &mount {
-            let unknown = ids
-                .into_iter()
-                .filter(|id| !trust || self.trusted(key, &memory, id).is_none());
-            seen = self.look_at_all(mount, unknown).await;
-            if self.doubts_mount(mount, &seen) {
-                self.mounts.doubt(&mount.path);
+        let unsettled = locked.lock.ids().filter_map(unsettled).collect();
+        let seen = match &locked.mount {
+            Some(Ok(mount)) => {
+                let trust = known.trust && !depth.is_full();
+                let is_trusted = |id: &DocumentId| trust && self.trusted(key, &memory, id).is_some();
+                let unknown = locked.ids.into_iter().filter(|id| !is_trusted(id));
+                self.look_at_all(mount, unknown).await?
             }
-            if self.mounts.known(&mount.path).is_none() && self.is_another(mount).await {
-                return Err(Moved);
-            }
-        }
-
-        let mut gathered = Gathered {
+            _ => HashMap::new(),
+        };
+        let mut observation = Observation {
             key: key.clone(),
             began,
-            uid: tracked.as_ref().map(|tracked| tracked.uid.clone()),
+            uid: known.uid.clone(),
             memory,
-            forced,
+            depth,
+            forced: known.forced,
             source: None,
-            unreadable: None,
+            unread: false,
             ask: annotations::parse(&std::collections::BTreeMap::new()),
-            wanted: Vec::new(),
             problems: Vec::new(),
-            refused: None,
-            admitted: None,
+            warnings: Vec::new(),
+            wanted: Vec::new(),
             seen,
             unsettled,
-            lost,
-            held_up,
-            _lock: lock,
+            lost: locked.lost,
+            held_up: locked.held_up,
+            _lock: locked.lock,
         };
         if self.nothing_is_wanted {
-            return Ok(gathered);
+            return Ok(observation);
         }
-        let remembered = mount.as_ref().filter(|_| gathered.seen.is_empty());
-        let source = self
-            .read(key, remembered.and_then(|mount| mount.as_ref().ok()))
-            .await;
-        match source {
-            Ok(source) => gathered.source = source,
-            Err(error) => gathered.unreadable = Some(of_kubernetes(&error)),
+        let remembered = locked.mount.as_ref().filter(|_| observation.seen.is_empty());
+        match self
+            .read_source(key, remembered.and_then(|mount| mount.as_ref().ok()))
+            .await
+        {
+            Ok(Some(source)) => self.take_in(&mut observation, source, &known, locked.mount, wake)?,
+            Ok(None) => {}
+            Err(error) => {
+                observation.unread = true;
+                observation.problems.push(of_kubernetes(&error));
+            }
         }
-        let Some(source) = &gathered.source else {
-            return Ok(gathered);
-        };
-        gathered.ask = annotations::parse(&source.annotations);
-        gathered.uid = Some(source.uid.clone());
+        Ok(observation)
+    }
 
-        // The watch may lag behind what we have just read, or have not come to it at all.
-        let print = fingerprint(source, &self.digester);
-        let news = self.index().observe(source, &gathered.ask, print);
-        let changed = !news.is_empty();
-        wake.extend(news.into_iter().filter(|other| other != key));
-        let (now, full) = self.asked(source);
-        let force = gathered.ask.force;
-        let unforeseen = force.is_some() && force != gathered.memory.force && !forced;
-        if now != hint
-            || (unforeseen && !depth.is_full())
+    fn known(&self, key: &SourceKey) -> (Known, Memory) {
+        let index = self.index();
+        let Some(tracked) = index.get(key) else {
+            return Default::default();
+        };
+        let memory = index
+            .state(key)
+            .map(|state| state.memory.clone())
+            .unwrap_or_default();
+        let known = Known {
+            uid: Some(tracked.uid.clone()),
+            deleting: tracked.deleting,
+            hint: tracked.hint.clone(),
+            trust: tracked.trust,
+            forced: tracked.force.is_some() && tracked.force != memory.force,
+            force: memory.force,
+        };
+        (known, memory)
+    }
+
+    /// Takes in what the source is now; if it is not what the index knew, this pass has looked at the wrong things.
+    fn take_in(
+        &self,
+        observation: &mut Observation<'_>,
+        source: Source,
+        known: &Known,
+        mount: Option<Result<Mount, Problem>>,
+        wake: &mut Vec<SourceKey>,
+    ) -> Result<(), Moved> {
+        let ask = annotations::parse(&source.annotations);
+        let learnt = self.learn(&source, &ask, wake);
+        let unforeseen = ask.force.is_some() && ask.force != known.force && !known.forced;
+        let foreseen = known.hint.as_ref().filter(|_| known.deleting.is_none());
+        if learnt.hint.as_ref() != foreseen
+            || (unforeseen && !observation.depth.is_full())
             // One that is being deleted, and that nobody had seen: its documents are not locked.
-            || (tracked.is_none() && source.deleting.is_some())
-            || (changed && tracked.is_some_and(|tracked| tracked.uid != source.uid))
+            || (known.uid.is_none() && source.deleting.is_some())
+            || (learnt.changed && known.uid.as_ref().is_some_and(|uid| *uid != source.uid))
         {
             return Err(Moved);
         }
-        if now.is_some() {
-            self.compile(&mut gathered, mount);
-            gathered.problems.extend(full);
-            self.share_out(&mut gathered);
+        observation.uid = Some(source.uid.clone());
+        observation.problems = learnt.mistakes.problems;
+        observation.warnings = learnt.mistakes.warnings;
+        if let Some(mount) = mount.filter(|_| learnt.hint.is_some()) {
+            let wanted =
+                mount.and_then(|mount| desired::wanted(&source, &ask, &mount, &self.settings, &self.policy));
+            match wanted {
+                Ok(wanted) => observation.wanted = wanted,
+                Err(problem) => observation.problems.push(problem),
+            }
         }
-        Ok(gathered)
+        observation.ask = ask;
+        observation.source = Some(source);
+        Ok(())
+    }
+
+    /// Tells the index what a source is now: the watch may lag behind, or have not come to it at all.
+    fn learn(&self, source: &Source, ask: &Ask, wake: &mut Vec<SourceKey>) -> Learnt {
+        let print = fingerprint(source, &self.digester);
+        let mut index = self.index();
+        let news = index.observe(source, ask, print);
+        let changed = !news.is_empty();
+        wake.extend(news.into_iter().filter(|other| *other != source.key));
+        let tracked = index.get(&source.key);
+        let mut mistakes = tracked
+            .and_then(|tracked| tracked.mistakes.as_deref().cloned())
+            .unwrap_or_default();
+        let tracked = tracked.filter(|_| source.deleting.is_none());
+        if let Some(count) = tracked.and_then(|tracked| tracked.refused) {
+            mistakes.problems.push(Problem::NamespaceFull {
+                namespace: source.key.namespace.to_string(),
+                count,
+                limit: index.most_documents(),
+            });
+        }
+        Learnt {
+            hint: tracked.and_then(|tracked| tracked.hint.clone()),
+            mistakes,
+            changed,
+        }
     }
 
     /// Reads the source. A write by what is remembered of a mount needs to know that it is the same still (see
     /// `ensure_versioned`): that is asked at the same time, and whatever comes of it, the write looks at that.
-    async fn read(&self, key: &SourceKey, remembered: Option<&Mount>) -> Result<Option<Source>, kube::Error> {
+    async fn read_source(
+        &self,
+        key: &SourceKey,
+        remembered: Option<&Mount>,
+    ) -> Result<Option<Source>, kube::Error> {
         match remembered.filter(|mount| mount.version == KvVersion::V2) {
             Some(mount) => tokio::join!(self.kube.source(key), self.mounts.confirm(mount)).0,
             None => self.kube.source(key).await,
@@ -241,18 +315,16 @@ impl Reconciler {
     }
 
     /// Takes the locks of a pass, once and for all: of the documents that the source will want, as far as that can
-    /// be foreseen, and of those that the ledger gives to it. `left`: it is being deleted, and may wait so long.
-    async fn lock(
-        &self,
-        key: &SourceKey,
-        left: Option<Duration>,
-        hint: Option<&Hint>,
-        depth: Depth,
-    ) -> Result<Locked<'_>, Moved> {
+    /// be foreseen, and of those that the ledger gives to it.
+    async fn lock(&self, key: &SourceKey, known: &Known, depth: Depth) -> Result<Locked<'_>, Moved> {
+        // How long it may wait, if it is being deleted.
+        let left = known
+            .deleting
+            .map(|begun| self.time_left(key, known.uid.as_deref().unwrap_or_default(), begun));
         let held: Vec<DocumentId> = self.ledger.of(key).into_iter().map(|(id, _)| id).collect();
         let departing = left.is_some();
         // A source that is being deleted wants nothing. If the ledger knows nothing of it, it may have been lost.
-        let foreseen = match hint.filter(|_| !departing || held.is_empty()) {
+        let foreseen = match known.hint.as_ref().filter(|_| !departing || held.is_empty()) {
             Some(hint) => within(left, self.foresee(key, hint, depth)).await,
             None => None,
         };
@@ -288,9 +360,14 @@ impl Reconciler {
         })
     }
 
-    /// How long the deletion of a source may still wait for Vault; `None`: it is not being deleted.
-    fn time_left_of(&self, key: &SourceKey, tracked: &Tracked) -> Option<Duration> {
-        Some(self.time_left(key, &tracked.uid, tracked.deleting?))
+    /// How long an object's deletion, which began at `begun`, may still wait for Vault. The time counts from its
+    /// deletion by the API server's clock; should that differ from ours, from when we first saw it, so that
+    /// nobody waits longer.
+    pub(super) fn time_left(&self, key: &SourceKey, uid: &str, begun: i64) -> Duration {
+        let by_clocks = Duration::from_secs(u64::try_from(self.clock.seconds() - begun).unwrap_or(0));
+        let now = self.notes.started.elapsed();
+        let waited = by_clocks.max(self.index().state_mut(key).deleting_for(uid, now));
+        self.cleanup_timeout.saturating_sub(waited)
     }
 
     /// The mount that holds the documents which a hint names, and these documents.
@@ -310,38 +387,6 @@ impl Reconciler {
     pub(super) fn trusted(&self, key: &SourceKey, memory: &Memory, id: &DocumentId) -> Option<Remembered> {
         let known = memory.documents.get(id).copied()?;
         may_trust(key, self.ledger.get(id).as_ref()).then_some(known)
-    }
-
-    /// What a live source asks for by the index, and why nothing of it counts, should its namespace ask for more
-    /// than is kept.
-    fn asked(&self, source: &Source) -> (Option<Hint>, Option<Problem>) {
-        let index = self.index();
-        let tracked = index.get(&source.key).filter(|_| source.deleting.is_none());
-        let full = |count| Problem::NamespaceFull {
-            namespace: source.key.namespace.to_string(),
-            count,
-            limit: index.most_documents(),
-        };
-        (
-            tracked.and_then(|tracked| tracked.hint.clone()),
-            tracked.and_then(|tracked| tracked.refused).map(full),
-        )
-    }
-
-    /// What the source wants, or why that cannot be said.
-    fn compile(&self, gathered: &mut Gathered<'_>, mount: Option<Result<Mount, Problem>>) {
-        let Some(source) = &gathered.source else { return };
-        gathered.problems = desired::mistakes(source, &gathered.ask);
-        let wanted = match mount {
-            Some(Ok(mount)) => desired::wanted(source, &gathered.ask, &mount, &self.settings, &self.policy),
-            Some(Err(problem)) => Err(problem),
-            None => return,
-        };
-        match wanted {
-            Ok(wanted) if gathered.problems.is_empty() => gathered.wanted = wanted,
-            Ok(_) => {}
-            Err(problem) => gathered.problems.push(problem),
-        }
     }
 
     /// The mount that holds a source's path; `None`: no mount could.
@@ -364,7 +409,7 @@ impl Reconciler {
         &self,
         mount: &Mount,
         ids: impl Iterator<Item = DocumentId>,
-    ) -> HashMap<DocumentId, Result<Seen, Problem>> {
+    ) -> Result<Looks, Moved> {
         let mut seen = HashMap::new();
         let mut down = None;
         for id in ids {
@@ -380,19 +425,27 @@ impl Reconciler {
             }
             seen.insert(id, looked);
         }
-        seen
+        if self.doubts_mount(mount, &seen) {
+            self.mounts.doubt(&mount.path);
+        }
+        if self.mounts.known(&mount.path).is_none() && self.is_another(mount).await {
+            return Err(Moved);
+        }
+        Ok(seen)
     }
 
     /// Asks Vault again about a mount whose replies do not fit: whether it is not what it was.
-    pub(super) async fn is_another(&self, mount: &Mount) -> bool {
+    async fn is_another(&self, mount: &Mount) -> bool {
         self.mounts.doubt(&mount.path);
         !matches!(self.mounts.resolve(&mount.path, Depth::Trusting).await, Ok(same) if same == *mount)
     }
 
     /// Whether a mount shows nothing where something of ours should be: it may have been made anew, with
     /// another version, of which its replies say nothing.
-    fn doubts_mount(&self, mount: &Mount, seen: &HashMap<DocumentId, Result<Seen, Problem>>) -> bool {
-        let absent = seen.iter().filter(|(_, seen)| matches!(seen, Ok(Seen::Absent)));
+    fn doubts_mount(&self, mount: &Mount, seen: &Looks) -> bool {
+        let absent = seen
+            .iter()
+            .filter(|(_, seen)| matches!(seen, Ok(Observed::Absent)));
         let stood = |id: &DocumentId| {
             self.ledger
                 .get(id)
@@ -404,12 +457,12 @@ impl Reconciler {
     }
 
     /// What Vault shows of a document.
-    pub(super) async fn look(&self, mount: &Mount, id: &DocumentId) -> Result<Seen, Problem> {
+    pub(super) async fn look(&self, mount: &Mount, id: &DocumentId) -> Result<Observed, Problem> {
         match self.vault.read(mount, id).await {
             Ok(observed) => {
-                let seen = Seen::of(observed, &self.digester);
+                let seen = observed.digest(&self.digester);
                 // "Nothing here" is what KV v1 says too.
-                if seen != Seen::Absent {
+                if seen != Observed::Absent {
                     self.mounts.vouch(mount);
                 }
                 Ok(seen)

@@ -6,9 +6,11 @@ use std::collections::{BTreeMap, HashSet};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 
+use super::Reconciler;
 use super::budget::Share;
+use super::document::Bringing;
+use super::outcome::Stop;
 use super::report::of_kubernetes;
-use super::{Run, Stop};
 use crate::kube::Fetched;
 use crate::vault::encoded_len;
 use domain::annotations::Entry;
@@ -39,13 +41,13 @@ enum Unmade {
     NoRoom(usize),
 }
 
-impl Run<'_> {
+impl Reconciler {
     /// Makes a document from its Secrets. The room that is returned with it is enough to send it.
     ///
     /// It holds room only while it reads; where there is not enough, it begins again with as much as it knows to
     /// need, and waits for that with empty hands.
     pub(super) async fn make(&self, source: &Source, wanted: &Wanted) -> Result<Made, Stop> {
-        let budget = &self.on.budget;
+        let budget = &self.budget;
         let mut needs = FIRST;
         loop {
             let share = budget.share(&source.key.namespace, needs).await;
@@ -110,7 +112,7 @@ impl Run<'_> {
         wanted: &Wanted,
         share: &Share,
     ) -> Result<BTreeMap<String, Payload>, Unmade> {
-        let limit = self.on.budget.largest();
+        let limit = self.budget.largest();
         let mut secrets = BTreeMap::new();
         let mut missing = Vec::new();
         let mut size = 0;
@@ -126,7 +128,7 @@ impl Run<'_> {
                 let permit = if reading.is_empty() {
                     None
                 } else {
-                    let Some(permit) = self.on.budget.spare_read() else {
+                    let Some(permit) = self.budget.spare_read() else {
                         break;
                     };
                     if !share.grow(FIRST) {
@@ -196,7 +198,7 @@ impl Run<'_> {
             true
         };
         let namespace = &source.key.namespace;
-        let fetched = self.on.kube.secret(namespace, &entry.name, &mut charge).await;
+        let fetched = self.kube.secret(namespace, &entry.name, &mut charge).await;
         let mut payload = match fetched {
             Ok(Fetched::Found(payload)) => Some(payload),
             Ok(Fetched::Absent) => None,
@@ -204,7 +206,7 @@ impl Run<'_> {
             Err(error) => return Err(Unmade::Problems(vec![of_kubernetes(&error)])),
         };
         let version = payload.as_ref().map(|payload| payload.resource_version.as_str());
-        self.on.index().learn_secret(namespace, &entry.name, version);
+        self.index().learn_secret(namespace, &entry.name, version);
         if let Some(payload) = &mut payload {
             keep_picked(wanted, &entry.name, payload);
         }
@@ -217,41 +219,30 @@ impl Run<'_> {
     }
 
     /// Bytes that a document may have at most.
-    pub(super) fn largest(&self) -> usize {
-        let stated = self.on.settings.max_document_size.unwrap_or(usize::MAX);
-        stated.min(self.on.budget.largest())
+    fn largest(&self) -> usize {
+        let stated = self.settings.max_document_size.unwrap_or(usize::MAX);
+        stated.min(self.budget.largest())
     }
+}
 
+impl Bringing<'_> {
     /// Fingerprint of a wish and of the Secrets that it was fulfilled from.
-    pub(super) fn inputs<'s>(
-        &self,
-        wanted: &Wanted,
-        versions: impl Iterator<Item = (&'s str, &'s str)>,
-    ) -> Digest {
-        let wish = format!(
-            "{:?}",
-            (
-                &wanted.entries,
-                wanted.encoding,
-                &wanted.id,
-                self.deletion(&self.gathered.ask)
-            )
-        );
-        let versions: Vec<_> = versions.collect();
-        let fields = versions
-            .iter()
-            .flat_map(|(name, version)| [name.as_bytes(), version.as_bytes()]);
+    pub(super) fn inputs<'s>(&self, versions: impl Iterator<Item = (&'s str, &'s str)>) -> Digest {
+        let wanted = self.wanted;
+        let deletion = self.on.deletion(&self.pass.ask);
+        let wish = format!("{:?}", (&wanted.entries, wanted.encoding, &wanted.id, deletion));
+        let versions = versions.flat_map(|(name, version)| [name.as_bytes(), version.as_bytes()]);
         self.on
             .digester
-            .fields([wish.as_bytes()].into_iter().chain(fields))
+            .fields([wish.as_bytes()].into_iter().chain(versions))
     }
 
     /// The same from what the watch shows, if it has shown all of them.
-    pub(super) fn inputs_by_watch(&self, source: &Source, wanted: &Wanted) -> Option<Digest> {
+    pub(super) fn inputs_by_watch(&self) -> Option<Digest> {
         let index = self.on.index();
-        let names = wanted.entries.iter().map(|entry| entry.name.as_str());
-        let versions = index.secret_versions(&source.key.namespace, names)?;
-        Some(self.inputs(wanted, versions.into_iter()))
+        let names = self.wanted.entries.iter().map(|entry| entry.name.as_str());
+        let versions = index.secret_versions(&self.source.key.namespace, names)?;
+        Some(self.inputs(versions.into_iter()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! One reconcile at a time for each document: two sources that want the same one, or of which one
 //! leaves it as the other comes, take turns.
 //!
-//! A pass takes its locks once, while it gathers: [`Locks::acquire`] is visible there and nowhere else. A pass
+//! A pass takes its locks once, while it observes: [`Locks::acquire`] is visible there and nowhere else. A pass
 //! that waited for a second lock could wait for one that it holds itself.
 
 use std::collections::HashSet;

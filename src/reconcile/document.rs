@@ -1,0 +1,471 @@
+//! Bringing one wanted document to Vault: ledger, finalizer, write, claim; in this order.
+
+use super::Reconciler;
+use super::observe::Observation;
+use super::outcome::{Moved, News, Outcome, Requeue, Stop};
+use super::report::{of_kubernetes, of_ledger};
+use super::secrets::Made;
+use crate::kube;
+use crate::vault::{self, ErrorKind};
+use domain::desired::{Assembled, Wanted};
+use domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount, Observed};
+use domain::index::Remembered;
+use domain::ledger::{LedgerEntry, State};
+use domain::plan::{
+    Act, Contender, Scene, Standing, Step, Title, Wish, decide, foreign_whatever_it_holds, is_refuted,
+    is_vain, title,
+};
+use domain::problem::{Owner, Problem};
+use domain::queue::Depth;
+use domain::settings::Adopt;
+use domain::source::{Source, SourceKey};
+use domain::value::{Content, Digest};
+
+/// A wanted document in a pass.
+#[derive(Clone, Copy)]
+pub(super) struct Bringing<'a> {
+    pub on: &'a Reconciler,
+    pub pass: &'a Observation<'a>,
+    pub source: &'a Source,
+    pub wanted: &'a Wanted,
+}
+
+/// Who wants the document, and what the ledger says of it.
+struct Claimants {
+    me: Contender,
+    rivals: Vec<Contender>,
+    entry: Option<LedgerEntry>,
+}
+
+impl Bringing<'_> {
+    /// What has come of it when nothing was tried.
+    pub(super) fn untouched(&self) -> Outcome {
+        let known = self.pass.memory.documents.get(self.id()).copied();
+        Outcome::untouched(self.id(), self.standing_of_failed(), known)
+    }
+
+    /// The ledger's entry for a document that is about to be created: but for one whose Secret is known to be
+    /// missing, which will not be.
+    pub(super) fn announcement(&self) -> Option<(DocumentId, LedgerEntry)> {
+        let looked = self.pass.seen.get(self.id())?.as_ref().ok();
+        let seen = looked.filter(|seen| seen.is_vacant() && !self.on.is_missing(self.source, self.wanted))?;
+        let claimants = self.claimants(seen);
+        let title = title(&self.scene(&claimants, seen)).ok()?;
+        let entry = title.entry(&self.wish(seen), claimants.entry.as_ref());
+        Some((self.id().clone(), entry))
+    }
+
+    /// Brings it to Vault, and notes what has come of that.
+    pub(super) async fn bring(&self, outcome: &mut Outcome) -> Result<(), Moved> {
+        match self.try_to_bring(outcome).await {
+            Ok(Some(known)) => {
+                outcome.known = Some(known);
+                outcome.standing = Some(Standing::Stands);
+                return Ok(());
+            }
+            Ok(None) => {}
+            Err(Stop::Moved) => return Err(Moved),
+            Err(Stop::Problems(problems)) => {
+                outcome.problems = problems;
+                outcome.standing = Some(self.standing_of_failed());
+            }
+            Err(Stop::Conflict(problem)) => {
+                outcome.problems.push(problem);
+                outcome.standing = Some(Standing::Missing);
+            }
+        }
+        self.withdraw();
+        Ok(())
+    }
+
+    /// What Vault holds then; `None`: it is not wanted now, its optional Secret being absent.
+    async fn try_to_bring(&self, outcome: &mut Outcome) -> Result<Option<Remembered>, Stop> {
+        let (on, pass) = (self.on, self.pass);
+        let trusted = !pass.depth.is_full() && pass.ask.trust;
+        let remembered = on.trusted(&pass.key, &pass.memory, self.id()).filter(|_| trusted);
+        if let Some(known) = remembered
+            && self.inputs_by_watch() == Some(known.inputs)
+        {
+            self.keep_entry();
+            return Ok(Some(known));
+        }
+        let seen = self.observed(remembered)?;
+        // What is remembered is its own already.
+        if remembered.is_none() {
+            self.ensure_possible(&seen)?;
+        }
+        let Made {
+            assembled,
+            versions,
+            share,
+        } = on.make(self.source, self.wanted).await?;
+        let content = match assembled {
+            Assembled::Nothing => return Ok(None),
+            Assembled::Problems(problems) => return Err(Stop::Problems(problems)),
+            Assembled::Content { content, warnings } => {
+                outcome.warnings = warnings;
+                content
+            }
+        };
+        let digest = on.digester.content(&content);
+        let step = self.decide(&seen, digest)?;
+        let version = self.carry_out(&seen, step, &content, outcome).await?;
+        // What the Secrets held is not needed any more, and the next document wants the room.
+        drop(content);
+        drop(share);
+        self.note_drift(step, digest, outcome);
+        let versions = versions
+            .iter()
+            .map(|(name, version)| (name.as_str(), version.as_str()));
+        Ok(Some(Remembered {
+            version,
+            content: digest,
+            inputs: self.inputs(versions),
+        }))
+    }
+
+    /// What Vault holds there: as it is remembered, or as this pass has seen it.
+    fn observed(&self, remembered: Option<Remembered>) -> Result<Observed, Stop> {
+        match (remembered, self.pass.seen.get(self.id())) {
+            (Some(known), _) => Ok(self.by_memory(known)),
+            (None, Some(seen)) => Ok(seen.clone()?),
+            // It was not foreseen: the index has learnt of it since.
+            (None, None) => Err(Stop::Moved),
+        }
+    }
+
+    fn by_memory(&self, known: Remembered) -> Observed {
+        let mark = match self.wanted.version {
+            KvVersion::V1 => Mark::Unreadable,
+            KvVersion::V2 if self.takes_claims() => {
+                let adopted = self.entry().is_some_and(|entry| entry.adopted);
+                Mark::Claimed(self.on.identity.claim(&self.source.key, adopted))
+            }
+            KvVersion::V2 => Mark::Unclaimed,
+        };
+        Observed::Live {
+            version: known.version,
+            created: 0,
+            content: Some(known.content),
+            mark,
+        }
+    }
+
+    /// Stops before anything is fetched for a document that cannot be the source's, whatever it would hold: it
+    /// is locked, and its owner waits.
+    fn ensure_possible(&self, seen: &Observed) -> Result<(), Stop> {
+        let claimants = self.claimants(seen);
+        let Some(owner) = foreign_whatever_it_holds(&self.scene(&claimants, seen)) else {
+            return Ok(());
+        };
+        tracing::debug!(source = %self.source.key, document = %self.id(), ?owner, "decided: it is another's");
+        Err(self.conflict(claimants.entry.as_ref(), owner))
+    }
+
+    /// Whose the document is, and what to do about it.
+    fn decide(&self, seen: &Observed, content: Digest) -> Result<Step, Stop> {
+        let claimants = self.claimants(seen);
+        let entry = claimants.entry.as_ref();
+        let decided = decide(&self.scene(&claimants, seen), content);
+        tracing::debug!(
+            source = %self.source.key, document = %self.id(), decision = ?decided, version = seen.version(),
+            ledger = entry.map(|entry| entry.state.as_str()), "decided",
+        );
+        decided.map_err(|owner| self.conflict(entry, owner))
+    }
+
+    /// It is another's. What was announced and turned out to be somebody else's is not ours to delete later.
+    fn conflict(&self, entry: Option<&LedgerEntry>, owner: Owner) -> Stop {
+        if entry.is_some_and(|entry| is_vain(&self.source.key, entry, &owner)) {
+            self.enter(None);
+        }
+        Stop::Conflict(Problem::Conflict {
+            document: self.id().clone(),
+            owner: as_its_people_may_know(self.source, self.id(), owner),
+        })
+    }
+
+    /// Does what was decided, and returns the version that Vault then holds. Whoever held the document until now
+    /// is woken, also when it was not done to the end.
+    async fn carry_out(
+        &self,
+        seen: &Observed,
+        step: Step,
+        content: &Content,
+        outcome: &mut Outcome,
+    ) -> Result<u64, Stop> {
+        let stood = self.standing_of_failed() == Standing::Stale;
+        outcome.wake = self.losers(seen);
+        let mut version = seen.version();
+        for act in step.course(&self.source.key, self.entry().as_ref()) {
+            match act {
+                Act::Record => self.record(step, &self.wish(seen)).await?,
+                Act::Restate => self.enter(Some(step.entry(&self.wish(seen), self.entry().as_ref()))),
+                Act::Settle => self.enter(Some(step.title.settled(&self.wish(seen), self.entry().as_ref()))),
+                Act::Finalizer => self.ensure_finalizer(outcome).await?,
+                Act::Write(cas) => version = self.write(content, cas, step.title, outcome).await?,
+                Act::Claim => self.claim(step.title.adopted).await?,
+            }
+        }
+        self.note_claim();
+        if !stood {
+            outcome.news.push(News::Acquired);
+        }
+        Ok(version)
+    }
+
+    /// Other sources of this cluster that held the document until now: what they remember of it is true no
+    /// longer, and their people should know.
+    fn losers(&self, seen: &Observed) -> Vec<SourceKey> {
+        let by_ledger = self.entry().map(|entry| entry.holder);
+        let own = |claim: &&Claim| claim.cluster_id == self.on.identity.cluster_id;
+        let by_claim = seen.claim().filter(own).map(|claim| claim.holder.clone());
+        let losers = by_ledger.into_iter().chain(by_claim);
+        losers.filter(|holder| *holder != self.source.key).collect()
+    }
+
+    /// Notes in the ledger what is about to be done: nothing may be written of which the ledger does not know.
+    async fn record(&self, step: Step, wish: &Wish<'_>) -> Result<(), Problem> {
+        let entry = step.entry(wish, self.entry().as_ref());
+        let change = vec![(self.id().clone(), Some(entry))];
+        self.on
+            .ledger
+            .commit(change)
+            .await
+            .map_err(|error| of_ledger(&error))
+    }
+
+    /// Puts the finalizer on, where it is not.
+    async fn ensure_finalizer(&self, outcome: &mut Outcome) -> Result<(), Stop> {
+        if outcome.finalizer || !self.on.settings.finalizers {
+            return Ok(());
+        }
+        match self.on.kube.add_finalizer(self.source).await {
+            Ok(()) => {
+                outcome.finalizer = true;
+                Ok(())
+            }
+            Err(error @ (kube::Error::Conflict(_) | kube::Error::NotFound { .. })) => {
+                tracing::debug!(source = %self.source.key, %error, "the source has changed");
+                Err(Stop::Moved)
+            }
+            Err(error) => Err(of_kubernetes(&error).into()),
+        }
+    }
+
+    async fn write(
+        &self,
+        content: &Content,
+        cas: Cas,
+        title: Title,
+        outcome: &mut Outcome,
+    ) -> Result<u64, Stop> {
+        let (on, id, mount) = (self.on, self.id(), self.wanted.mount());
+        on.ensure_leading()?;
+        self.ensure_versioned(&mount).await?;
+        let open = on.open(id);
+        match open.end(on.vault.write(&mount, id, content, cas).await) {
+            Ok(version) => {
+                on.mounts.vouch(&mount);
+                tracing::info!(source = %self.source.key, document = %id, version, "document written");
+                on.metrics.document_written(&self.source.key.namespace);
+                Ok(version)
+            }
+            Err(error) if error.kind == ErrorKind::Mismatch => {
+                let entry = self.entry().filter(|_| title.creating);
+                if entry.is_some_and(|entry| is_refuted(&self.source.key, &entry)) {
+                    self.enter(None);
+                }
+                Err(Stop::Moved)
+            }
+            Err(error) => {
+                outcome.again = error.outcome_unknown.then(|| Requeue::full(on.late_window));
+                Err(self.not_written(&mount, content, &error).await)
+            }
+        }
+    }
+
+    /// What follows from a write that was refused, or has no answer.
+    async fn not_written(&self, mount: &Mount, content: &Content, error: &vault::Error) -> Stop {
+        let (on, id) = (self.on, self.id());
+        if matches!(
+            error.kind,
+            ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Bug
+        ) {
+            on.mounts.doubt(&id.mount);
+            if let Ok(now) = on.mounts.resolve(&id.mount, Depth::Trusting).await
+                && now != *mount
+            {
+                if error.outcome_unknown && now.version == KvVersion::V1 {
+                    on.take_back(&now, id).await;
+                }
+                return Stop::Moved;
+            }
+        }
+        let mut problem = on.vault_failed(error);
+        if let Problem::Vault { message, .. } = &mut problem
+            && error.kind == ErrorKind::TooLarge
+        {
+            let size = domain::value::size(content);
+            *message = format!("{message}; its keys and values are {size} bytes");
+        }
+        problem.into()
+    }
+
+    /// Puts our claim on the document. Where a policy denies metadata, the document is claimless: sync goes on,
+    /// and rests on the ledger.
+    async fn claim(&self, adopted: bool) -> Result<(), Problem> {
+        let (on, id) = (self.on, self.id());
+        on.ensure_leading()?;
+        let claim = on.identity.claim(&self.source.key, adopted);
+        let open = on.open(id);
+        match open.end(on.vault.patch_metadata(id, &claim.patch()).await) {
+            Ok(()) => on.notes.claims.lock().forget(id),
+            Err(error) if error.kind == ErrorKind::Denied || error.status == Some(405) => {
+                if on.notes.claims.lock().deny(id) {
+                    tracing::warn!(
+                        document = %id, %error,
+                        "the document carries no claim, and perhaps others of its mount do not either: grant create, \
+                         read, update and patch on metadata/ to tell other clusters' documents apart"
+                    );
+                }
+            }
+            Err(error) => return Err(on.vault_failed(&error)),
+        }
+        Ok(())
+    }
+
+    /// The document stands, and carries our claim if it can carry one.
+    fn note_claim(&self) {
+        let claimed = self.takes_claims();
+        if let Some(entry) = self.own_entry().filter(|entry| entry.claimed != claimed) {
+            self.enter(Some(LedgerEntry { claimed, ..entry }));
+        }
+    }
+
+    /// A document that is as it should be: only the wish about its deletion may be news.
+    fn keep_entry(&self) {
+        if let Some(entry) = self.own_entry() {
+            self.enter(Some(LedgerEntry {
+                uid: self.source.uid.clone(),
+                deletion: self.on.deletion(&self.pass.ask),
+                ..entry
+            }));
+        }
+    }
+
+    /// What was announced and has not been written is not ours: should somebody else create it
+    /// before we do, our intention must not pass for a right to it.
+    fn withdraw(&self) {
+        let absent = matches!(self.pass.seen.get(self.id()), Some(Ok(seen)) if seen.is_vacant());
+        let announced = self
+            .own_entry()
+            .is_some_and(|entry| entry.state == State::Creating);
+        if absent && announced && self.on.unsettled_until(self.id()).is_none() {
+            self.enter(None);
+        }
+    }
+
+    /// Vault no longer held what we knew it to hold, and should hold it still.
+    fn note_drift(&self, step: Step, content: Digest, outcome: &mut Outcome) {
+        let before = self.pass.memory.documents.get(self.id());
+        let same = before.is_some_and(|before| before.content == content);
+        if same && self.pass.depth.is_full() && step.write.is_some() {
+            outcome.news.push(News::DriftRepaired);
+            self.on.metrics.drift_repaired(&self.source.key);
+        }
+    }
+
+    fn claimants(&self, seen: &Observed) -> Claimants {
+        let (source, entry) = (self.source, self.entry());
+        let mut holders: Vec<_> = entry.iter().map(|entry| &entry.holder).collect();
+        holders.extend(seen.claim().map(|claim| &claim.holder));
+        let rivals = self
+            .on
+            .rivals(&source.key, &self.wanted.mount(), self.id(), &holders);
+        let me = Contender {
+            key: source.key.clone(),
+            created: source.created,
+            uid: source.uid.clone(),
+            annotated: self.pass.ask.adopt,
+        };
+        Claimants { me, rivals, entry }
+    }
+
+    fn scene<'s>(&'s self, claimants: &'s Claimants, seen: &'s Observed) -> Scene<'s> {
+        Scene {
+            identity: &self.on.identity,
+            me: &claimants.me,
+            rivals: &claimants.rivals,
+            entry: claimants.entry.as_ref(),
+            seen,
+            version: self.wanted.version,
+            // Whoever asks for a sync by hand may just have granted the right.
+            claims: self.takes_claims() || (self.pass.forced && self.wanted.version == KvVersion::V2),
+            adopt: if self.wanted.may_adopt {
+                self.on.settings.adopt
+            } else {
+                Adopt::Never
+            },
+        }
+    }
+
+    fn wish(&self, seen: &Observed) -> Wish<'_> {
+        let ours = self.on.clock.seconds();
+        Wish {
+            holder: &self.source.key,
+            uid: &self.source.uid,
+            deletion: self.on.deletion(&self.pass.ask),
+            // By Vault's clock, with whose time of a document's creation it will be compared.
+            // Where that is ahead of ours, it may be another server's in between: earlier lets in nobody else.
+            now: self.on.vault.clock().map_or(ours, |vaults| vaults.min(ours)),
+            base: seen.base(),
+            unsettled: self.pass.unsettled.contains_key(self.id()),
+        }
+    }
+
+    fn standing_of_failed(&self) -> Standing {
+        self.on.standing_of_failed(&self.source.key, self.id())
+    }
+
+    fn takes_claims(&self) -> bool {
+        self.on.takes_claims(self.id(), self.wanted.version)
+    }
+
+    fn id(&self) -> &DocumentId {
+        &self.wanted.id
+    }
+
+    /// What the ledger says of it now.
+    fn entry(&self) -> Option<LedgerEntry> {
+        self.on.ledger.get(self.id())
+    }
+
+    fn own_entry(&self) -> Option<LedgerEntry> {
+        self.entry().filter(|entry| entry.holder == self.source.key)
+    }
+
+    /// Changes that; a crash may lose it.
+    fn enter(&self, entry: Option<LedgerEntry>) {
+        self.on.ledger.commit_later(vec![(self.id().clone(), entry)]);
+    }
+}
+
+/// Whose a document is, as far as the source's people may know; the log knows all of it.
+fn as_its_people_may_know(source: &Source, id: &DocumentId, owner: Owner) -> Owner {
+    match owner {
+        Owner::Source(holder) if holder.namespace != source.key.namespace => {
+            tracing::warn!(source = %source.key, document = %id, %holder, "the document belongs to another namespace's source");
+            Owner::Elsewhere
+        }
+        Owner::Cluster(cluster) => {
+            tracing::warn!(source = %source.key, document = %id, cluster, "the document belongs to another cluster");
+            Owner::Cluster(String::new())
+        }
+        Owner::Tool(manager) => {
+            tracing::warn!(source = %source.key, document = %id, manager, "another tool manages the document");
+            Owner::Tool(String::new())
+        }
+        owner => owner,
+    }
+}

@@ -1,0 +1,104 @@
+//! Calls that change a document: whether we may make them, and what is noted when nobody knows what came of one.
+
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::Reconciler;
+use crate::vault;
+use domain::document::DocumentId;
+use domain::ledger::{LedgerEntry, State};
+use domain::problem::{Problem, Retry};
+
+/// The documents to which a call of ours got no answer, and when it ended.
+#[derive(Default)]
+pub(super) struct Late(Mutex<HashMap<DocumentId, Instant>>);
+
+/// A call that changes a document. It ends here also when it is cut off: by a deadline, by the deletion of its
+/// source, or by a panic.
+pub(super) struct Open<'a> {
+    on: &'a Reconciler,
+    id: &'a DocumentId,
+    answered: bool,
+}
+
+impl Late {
+    fn note(&self, id: &DocumentId, window: Duration) {
+        let mut late = self.0.lock();
+        // One that can land no more is of no use.
+        late.retain(|_, since| since.elapsed() < window);
+        late.insert(id.clone(), Instant::now());
+    }
+
+    /// Nothing is there any more that could be mistaken for it.
+    pub fn forget(&self, id: &DocumentId) {
+        self.0.lock().remove(id);
+    }
+}
+
+impl Open<'_> {
+    /// What has come of it.
+    pub fn end<T>(mut self, result: Result<T, vault::Error>) -> Result<T, vault::Error> {
+        self.answered = !result.as_ref().is_err_and(|error| error.outcome_unknown);
+        result
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if self.answered {
+            return;
+        }
+        self.on.notes.late.note(self.id, self.on.late_window);
+        let ledger = &self.on.ledger;
+        if let Some(entry) = ledger.get(self.id).filter(|entry| entry.state == State::Creating) {
+            let entry = LedgerEntry {
+                state: State::OutcomeUnknown,
+                ..entry
+            };
+            ledger.commit_later(vec![(self.id.clone(), Some(entry))]);
+        }
+    }
+}
+
+impl Reconciler {
+    /// Before a call that changes this document. Where no answer tells what has become of it, or nobody waits
+    /// for one any more, it is noted that it may still arrive.
+    pub(super) fn open<'a>(&'a self, id: &'a DocumentId) -> Open<'a> {
+        Open {
+            on: self,
+            id,
+            answered: false,
+        }
+    }
+
+    /// To be asked before each change in Vault: whether we may still make it. Where there is a
+    /// check-and-set, that would keep a late write from harm; this keeps those to KV v1 from it too.
+    pub(super) fn ensure_leading(&self) -> Result<(), Problem> {
+        if self.tenure.lasts() {
+            return Ok(());
+        }
+        Err(Problem::Kubernetes {
+            message: "the lease has not been renewed in time; nothing is written to Vault".into(),
+            hint: "another replica takes over; see whether the API server answers".into(),
+            retry: Retry::Backoff,
+        })
+    }
+
+    /// Until when a write of ours to this document may still land, if that is not over.
+    pub(super) fn unsettled_until(&self, id: &DocumentId) -> Option<Instant> {
+        let unanswered = self.notes.late.0.lock().get(id).copied();
+        let inherited = self.ledger.is_unclean(id).then_some(self.notes.started);
+        let latest = unanswered.max(inherited)? + self.late_window;
+        (latest > Instant::now()).then_some(latest)
+    }
+
+    /// Whether a write of ours may still land somewhere.
+    pub fn is_unsettled(&self) -> bool {
+        let lands = |since: &Instant| since.elapsed() < self.late_window;
+        let inherited = self.ledger.is_unclean_at_all().then_some(self.notes.started);
+        self.notes.late.0.lock().values().any(lands) || inherited.is_some_and(|at| lands(&at))
+    }
+}
