@@ -10,9 +10,10 @@ use std::time::Duration;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::duration;
-use super::problem::{Problem, Warning, excerpt};
+use super::problem::{Problem, Warning};
 use super::settings::DeletionPolicy;
-use super::wording::nearest;
+use super::text::{excerpt, nearest};
+use crate::words;
 
 pub(super) use list::is_object_name;
 pub use list::{Entry, KeyPick};
@@ -161,28 +162,17 @@ const SHORTEST_RECHECK: Duration = Duration::from_secs(30);
 /// A year.
 const LONGEST_RECHECK: Duration = Duration::from_hours(8760);
 
-/// How values become text.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub enum Encoding {
-    /// UTF-8 as it is, anything else as standard base64.
-    #[default]
-    Auto,
-    /// Everything as standard base64.
-    Base64,
-    /// UTF-8 as it is; anything else is a problem.
-    Text,
-}
-
-impl Encoding {
-    const ALLOWED: &str = "auto, base64 or text";
-
-    fn parse(text: &str) -> Option<Self> {
-        match text {
-            "auto" => Some(Self::Auto),
-            "base64" => Some(Self::Base64),
-            "text" => Some(Self::Text),
-            _ => None,
-        }
+words! {
+    /// How values become text.
+    #[derive(Default)]
+    pub enum Encoding {
+        /// UTF-8 as it is, anything else as standard base64.
+        #[default]
+        Auto = "auto",
+        /// Everything as standard base64.
+        Base64 = "base64",
+        /// UTF-8 as it is; anything else is a problem.
+        Text = "text",
     }
 }
 
@@ -226,7 +216,7 @@ pub fn parse(annotations: &BTreeMap<String, String>) -> Ask {
             None
         }
     });
-    let encoding = match get(ENCODING).map(|text| Encoding::parse(text).ok_or(text)) {
+    let encoding = match get(ENCODING).map(|text| Encoding::named(text).ok_or(text)) {
         None => Encoding::default(),
         Some(Ok(encoding)) => encoding,
         Some(Err(text)) => {

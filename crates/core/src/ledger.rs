@@ -11,38 +11,21 @@ use super::annotations::is_object_name;
 use super::document::DocumentId;
 use super::settings::DeletionPolicy;
 use super::source::{Kind, SourceKey};
+use crate::words;
 
-/// How far a document has come.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum State {
-    /// We are about to write it for the first time. No title: whoever creates it before us has it.
-    Creating,
-    /// It stands, and it is ours.
-    Written,
-    /// It is to be deleted.
-    Deleting,
-    /// Our first write got no answer, and may have landed or may still land.
-    OutcomeUnknown,
-}
-
-impl State {
-    /// All of them, for metrics.
-    pub const ALL: [Self; 4] = [
-        Self::Creating,
-        Self::Written,
-        Self::Deleting,
-        Self::OutcomeUnknown,
-    ];
-
-    /// The word in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Creating => "creating",
-            Self::Written => "written",
-            Self::Deleting => "deleting",
-            Self::OutcomeUnknown => "outcome-unknown",
-        }
+words! {
+    /// How far a document has come.
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    pub enum State {
+        /// We are about to write it for the first time. No title: whoever creates it before us has it.
+        Creating = "creating",
+        /// It stands, and it is ours.
+        Written = "written",
+        /// It is to be deleted.
+        Deleting = "deleting",
+        /// Our first write got no answer, and may have landed or may still land.
+        OutcomeUnknown = "outcome-unknown",
     }
 }
 

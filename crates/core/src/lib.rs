@@ -22,6 +22,7 @@ pub mod queue;
 pub mod room;
 pub mod settings;
 pub mod source;
+pub mod text;
 pub mod value;
-pub mod wording;
+pub mod words;
 pub mod yaml;

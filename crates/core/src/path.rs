@@ -9,7 +9,7 @@ use unicode_normalization::UnicodeNormalization as _;
 use super::document::{DocumentId, KvVersion, Mount};
 use super::problem::PathFault;
 use super::settings::{NamespaceIsolation, PrefixStyle, Settings};
-use super::wording::hides;
+use super::text::hides;
 
 /// Longest path, in bytes, as it is written.
 pub const LONGEST: usize = 512;

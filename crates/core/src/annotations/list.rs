@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use serde_json::{Map, Value as Json};
 
 use super::{Encoding, tree};
-use crate::problem::{Problem, excerpt};
-use crate::wording::{hidden, nearest, without_mark};
+use crate::problem::Problem;
+use crate::text::{excerpt, hidden, nearest, without_mark};
 
 /// Longest list in YAML, in bytes: its parser keeps many times that while it reads.
 const LONGEST_YAML: usize = 64 * 1024;
@@ -204,7 +204,7 @@ fn parse_entry(number: usize, item: Json) -> Result<Entry, String> {
     };
     let encoding = match fields.remove("encoding") {
         None | Some(Json::Null) => None,
-        Some(Json::String(text)) => Some(Encoding::parse(&text).ok_or_else(|| {
+        Some(Json::String(text)) => Some(Encoding::named(&text).ok_or_else(|| {
             fault(format!(
                 "encoding {:?} is not {}",
                 excerpt(&text),

@@ -117,7 +117,7 @@ impl<'de> Visitor<'de> for Tree<'_> {
         while let Some(key) = map.next_key::<String>()? {
             self.spend(VALUE + key.len())?;
             if object.contains_key(&key) {
-                let key = crate::problem::excerpt(&key);
+                let key = crate::text::excerpt(&key);
                 return Err(A::Error::custom(format_args!("{key:?} is given twice")));
             }
             let value = map.next_value_seed(Tree(&mut *self.0))?;
