@@ -25,7 +25,8 @@ use crate::machine::{Aside, Clock};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::vault::{self, Vault};
-use domain::policy::{Policy, Rule};
+use domain::policy::{BadRule, Policy, Rule};
+use domain::yaml::{self, BadYaml};
 use life::Life;
 
 /// Why the operator has ended, other than by a signal. Each says what to do about it.
@@ -34,6 +35,9 @@ pub enum Error {
     /// Something that was configured cannot be used.
     #[error("{0}")]
     Setup(String),
+    /// There is no client of Kubernetes.
+    #[error(transparent)]
+    Connect(#[from] kube::ConnectError),
     /// A listener could not be had.
     #[error(transparent)]
     Bind(#[from] admin::BindError),
@@ -88,9 +92,7 @@ pub async fn run(config: Config, duty: Duty) -> Result<(), Error> {
 
 /// Kubernetes, Vault and this machine, as the flags name them.
 async fn outside(config: &Config) -> Result<Outside, Error> {
-    let cluster = kube::configure(config.kubeconfig.as_deref())
-        .await
-        .map_err(Error::Setup)?;
+    let cluster = kube::configure(config.kubeconfig.as_deref()).await?;
     Ok(Outside {
         kubernetes: kube::http(cluster),
         vault: vault::http(&config.vault).map_err(|error| Error::Setup(error.to_string()))?,
@@ -126,7 +128,7 @@ impl Operator {
         let vault = Vault::new(config.vault.clone(), Arc::clone(&outside.vault), observer);
         Ok(Self {
             policy: load_policy(config.path_policy.as_deref())?,
-            client: kube::client(Arc::clone(&outside.kubernetes)).map_err(Error::Setup)?,
+            client: kube::client(Arc::clone(&outside.kubernetes))?,
             vault: vault.map_err(|error| Error::Setup(error.to_string()))?,
             config,
             outside,
@@ -202,13 +204,25 @@ fn load_policy(file: Option<&Path>) -> Result<Policy, Error> {
     let Some(file) = file else {
         return Ok(Policy::default());
     };
-    let fault = |what: String| Error::Setup(format!("--path-policy: {}: {what}", file.display()));
-    let text = std::fs::read_to_string(file).map_err(|error| fault(error.to_string()))?;
-    let rules = match domain::yaml::from_str(&text).map_err(&fault)? {
-        serde_json::Value::Array(_) => domain::yaml::from_str(&text).map_err(&fault)?,
-        _ => domain::yaml::from_str::<PolicyFile>(&text).map_err(&fault)?.rules,
+    read_policy(file).map_err(|fault| Error::Setup(format!("--path-policy: {}: {fault}", file.display())))
+}
+
+/// Why a file is no policy.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+enum BadPolicy {
+    Unreadable(#[from] std::io::Error),
+    Yaml(#[from] BadYaml),
+    Rule(#[from] BadRule),
+}
+
+fn read_policy(file: &Path) -> Result<Policy, BadPolicy> {
+    let text = std::fs::read_to_string(file)?;
+    let rules = match yaml::from_str(&text)? {
+        serde_json::Value::Array(_) => yaml::from_str(&text)?,
+        _ => yaml::from_str::<PolicyFile>(&text)?.rules,
     };
-    Policy::new(rules).map_err(fault)
+    Ok(Policy::new(rules)?)
 }
 
 /// The policy's file: a list of rules, by itself or under this name.

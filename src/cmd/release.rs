@@ -46,11 +46,9 @@ pub async fn release(config: Config, what: &Release) -> Result<(), Error> {
 }
 
 async fn let_go(mut config: Config, what: &Release) -> Result<(), Error> {
-    let cluster = configure(config.kubeconfig.as_deref())
-        .await
-        .map_err(Error::Setup)?;
+    let cluster = configure(config.kubeconfig.as_deref()).await?;
     let connect = http(cluster);
-    let client = ours::client(connect.clone()).map_err(Error::Setup)?;
+    let client = ours::client(connect.clone())?;
     if let Some(name) = &what.scale_down {
         scale_down(&client, &config.namespace, name).await?;
     }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value as Json};
 use super::{Encoding, tree};
 use crate::problem::Problem;
 use crate::text::{excerpt, hidden, nearest, without_mark};
+use crate::yaml::BadYaml;
 
 /// Longest list in YAML, in bytes: its parser keeps many times that while it reads.
 const LONGEST_YAML: usize = 64 * 1024;
@@ -48,60 +49,126 @@ pub struct Entry {
     pub encoding: Option<Encoding>,
 }
 
+/// Why a list cannot be read.
+#[derive(Debug, thiserror::Error)]
+enum ListFault {
+    #[error("it nests too deeply")]
+    Deep,
+    #[error("a list longer than {LONGEST_YAML} bytes must be JSON, and this is not: {}", line(.0))]
+    LongYaml(serde_json::Error),
+    #[error("this is not JSON: {}", line(.0))]
+    NotJson(serde_json::Error),
+    #[error("this is neither JSON nor YAML: {}", line(.0))]
+    NotYaml(BadYaml),
+    #[error("a list is needed, this is {0}")]
+    NotList(&'static str),
+    #[error("the list is empty; remove the annotation to discover the Secrets, or name them")]
+    Empty,
+    #[error("it has {0} entries; {MOST_ENTRIES} are allowed")]
+    Entries(usize),
+    #[error("it names {0} Secrets; {MOST_SECRETS} are allowed")]
+    Secrets(usize),
+    #[error("its entries name {0} keys together; {MOST_KEYS} are allowed")]
+    Keys(usize),
+    #[error("entry {number}{}: {fault}", quoted(name.as_deref()))]
+    Entry {
+        /// Counted from 1.
+        number: usize,
+        /// The Secret that it names, if it does.
+        name: Option<String>,
+        fault: EntryFault,
+    },
+    #[error("entry {number}{} has the unknown field {field:?}; {}", quoted(name.as_deref()), known_field(field))]
+    Field {
+        number: usize,
+        name: Option<String>,
+        field: String,
+    },
+}
+
+/// What is wrong with one entry.
+#[derive(Debug, thiserror::Error)]
+enum EntryFault {
+    #[error("an object with a name is needed, this is {0}")]
+    NotObject(&'static str),
+    #[error("it has no name of a Secret")]
+    NoName,
+    #[error("{0:?} cannot be the name of a Secret")]
+    BadName(String),
+    #[error("{field} must be {wanted}, this is {found}")]
+    Type {
+        field: &'static str,
+        wanted: &'static str,
+        found: &'static str,
+    },
+    #[error("its prefix is {0} bytes long; {LONGEST_KEY} are allowed")]
+    LongPrefix(usize),
+    #[error("encoding {0:?} is not {allowed}", allowed = Encoding::ALLOWED)]
+    Encoding(String),
+    #[error("a key must be text, or an object with \"from\" and \"to\"")]
+    Key,
+    #[error("a key must be text, or an object with \"from\" and \"to\"; this is {0}")]
+    KeyType(&'static str),
+    #[error("a key is empty")]
+    EmptyKey,
+    #[error("a key is {0} bytes long; {LONGEST_KEY} are allowed")]
+    LongKey(usize),
+}
+
+fn quoted(name: Option<&str>) -> String {
+    name.map_or_else(String::new, |name| format!(" ({name:?})"))
+}
+
+fn known_field(field: &str) -> String {
+    match nearest(field, &FIELDS) {
+        Some(known) => format!("did you mean {known:?}?"),
+        None => format!("the known ones are {}", FIELDS.join(", ")),
+    }
+}
+
 /// Reads the list: JSON, or else YAML. Each fault says which entry it is in. The bounds are far from what
 /// people need, and keep one annotation from costing everybody else's memory.
 pub(super) fn parse(text: &str) -> Result<Vec<Entry>, Problem> {
     let text = without_mark(text);
     // What cannot be seen may well be what is wrong.
-    read(text).map_err(|what| Problem::List(what + &hidden(text)))
+    read(text).map_err(|what| Problem::List(what.to_string() + &hidden(text)))
 }
 
-fn read(text: &str) -> Result<Vec<Entry>, String> {
+fn read(text: &str) -> Result<Vec<Entry>, ListFault> {
     if nesting(text) > DEEPEST {
-        return Err("it nests too deeply".into());
+        return Err(ListFault::Deep);
     }
     let json = match tree::from_json(text) {
         Ok(json) => json,
-        Err(error) if text.len() > LONGEST_YAML => {
-            let error = line(&error);
-            return Err(format!(
-                "a list longer than {LONGEST_YAML} bytes must be JSON, and this is not: {error}"
-            ));
-        }
+        Err(error) if text.len() > LONGEST_YAML => return Err(ListFault::LongYaml(error)),
+        // Flow YAML looks like JSON; only when it is neither do we speak of JSON.
         Err(error) if text.trim_start().starts_with(['[', '{']) => {
-            // Flow YAML looks like JSON; only when it is neither do we speak of JSON.
-            tree::from_yaml(text).map_err(|_| format!("this is not JSON: {}", line(&error)))?
+            tree::from_yaml(text).map_err(|_| ListFault::NotJson(error))?
         }
-        Err(_) => tree::from_yaml(text)
-            .map_err(|error| format!("this is neither JSON nor YAML: {}", line(&error)))?,
+        Err(_) => tree::from_yaml(text).map_err(ListFault::NotYaml)?,
     };
     let list = match json {
         Json::Array(list) => list,
         Json::Null => Vec::new(),
-        other => return Err(format!("a list is needed, this is {}", type_of(&other))),
+        other => return Err(ListFault::NotList(type_of(&other))),
     };
     if list.is_empty() {
-        return Err("the list is empty; remove the annotation to discover the Secrets, or name them".into());
+        return Err(ListFault::Empty);
     }
     if list.len() > MOST_ENTRIES {
-        let count = list.len();
-        return Err(format!("it has {count} entries; {MOST_ENTRIES} are allowed"));
+        return Err(ListFault::Entries(list.len()));
     }
-    let entries: Vec<Entry> = list
-        .into_iter()
-        .enumerate()
-        .map(|(i, item)| parse_entry(i + 1, item))
+    let entries: Vec<Entry> = (1..)
+        .zip(list)
+        .map(|(number, item)| parse_entry(number, item))
         .collect::<Result<_, _>>()?;
     let secrets: HashSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
     if secrets.len() > MOST_SECRETS {
-        let count = secrets.len();
-        return Err(format!("it names {count} Secrets; {MOST_SECRETS} are allowed"));
+        return Err(ListFault::Secrets(secrets.len()));
     }
     let keys: usize = entries.iter().flat_map(|entry| &entry.keys).map(Vec::len).sum();
     if keys > MOST_KEYS {
-        return Err(format!(
-            "its entries name {keys} keys together; {MOST_KEYS} are allowed"
-        ));
+        return Err(ListFault::Keys(keys));
     }
     Ok(entries)
 }
@@ -122,38 +189,45 @@ fn nesting(text: &str) -> usize {
 }
 
 /// A parser's words on one line, bounded: they may quote what they could not read.
-fn line(words: &str) -> String {
+fn line(words: &impl ToString) -> String {
     const LONGEST: usize = 200;
+    let words = words.to_string();
     let plain = words.chars().map(|c| if c.is_control() { ' ' } else { c });
     plain.take(LONGEST).collect()
 }
 
-fn parse_entry(number: usize, item: Json) -> Result<Entry, String> {
-    let fault = |what: String| format!("entry {number}: {what}");
+fn parse_entry(number: usize, item: Json) -> Result<Entry, ListFault> {
+    let fault = |name, fault| ListFault::Entry { number, name, fault };
     let Json::Object(mut fields) = item else {
-        return Err(fault(format!(
-            "an object with a name is needed, this is {}",
-            type_of(&item)
-        )));
+        return Err(fault(None, EntryFault::NotObject(type_of(&item))));
     };
-    check_fields(number, &fields)?;
-    let name = match fields.remove("name") {
-        Some(Json::String(name)) if !name.is_empty() => name,
-        None | Some(Json::Null | Json::String(_)) => return Err(fault("it has no name of a Secret".into())),
-        Some(other) => {
-            return Err(fault(format!(
-                "its name must be text, this is {}",
-                type_of(&other)
-            )));
-        }
-    };
-    if !is_object_name(&name) {
-        return Err(fault(format!(
-            "{:?} cannot be the name of a Secret",
-            excerpt(&name)
-        )));
+    if let Some(field) = unknown_field(&fields) {
+        let name = fields.get("name").and_then(Json::as_str).map(excerpt);
+        let field = excerpt(field);
+        return Err(ListFault::Field { number, name, field });
     }
-    let fault = |what: String| format!("entry {number} ({name:?}): {what}");
+    let name = parse_name(fields.remove("name")).map_err(|what| fault(None, what))?;
+    parse_fields(name.clone(), fields).map_err(|what| fault(Some(name), what))
+}
+
+/// A field that nobody reads: a mistyped `keys` must not send all of them.
+fn unknown_field(fields: &Map<String, Json>) -> Option<&String> {
+    fields.keys().find(|field| !FIELDS.contains(&field.as_str()))
+}
+
+fn parse_name(name: Option<Json>) -> Result<String, EntryFault> {
+    let name = text_of("its name", name)?.unwrap_or_default();
+    if name.is_empty() {
+        return Err(EntryFault::NoName);
+    }
+    if !is_object_name(&name) {
+        return Err(EntryFault::BadName(excerpt(&name)));
+    }
+    Ok(name)
+}
+
+/// The entry of this name, with what else it says.
+fn parse_fields(name: String, mut fields: Map<String, Json>) -> Result<Entry, EntryFault> {
     let keys = match fields.remove("keys") {
         None | Some(Json::Null) => None,
         Some(Json::Array(keys)) if keys.is_empty() => None,
@@ -161,7 +235,7 @@ fn parse_entry(number: usize, item: Json) -> Result<Entry, String> {
             let mut picks: Vec<KeyPick> = Vec::with_capacity(keys.len());
             let mut known = HashSet::with_capacity(keys.len());
             for key in keys {
-                let pick = parse_key(key).map_err(&fault)?;
+                let pick = parse_key(key)?;
                 // The same key named twice says nothing new; another key for the same name does.
                 if known.insert(pick.clone()) {
                     picks.push(pick);
@@ -169,55 +243,20 @@ fn parse_entry(number: usize, item: Json) -> Result<Entry, String> {
             }
             Some(picks)
         }
-        Some(other) => {
-            return Err(fault(format!(
-                "its keys must be a list, this is {}",
-                type_of(&other)
-            )));
-        }
+        Some(other) => return Err(wrong_type("its keys", "a list", &other)),
     };
-    let prefix = match fields.remove("prefix") {
-        None | Some(Json::Null) => String::new(),
-        Some(Json::String(prefix)) if prefix.len() > LONGEST_KEY => {
-            let length = prefix.len();
-            return Err(fault(format!(
-                "its prefix is {length} bytes long; {LONGEST_KEY} are allowed"
-            )));
-        }
-        Some(Json::String(prefix)) => prefix,
-        Some(other) => {
-            return Err(fault(format!(
-                "its prefix must be text, this is {}",
-                type_of(&other)
-            )));
-        }
-    };
+    let prefix = text_of("its prefix", fields.remove("prefix"))?.unwrap_or_default();
+    if prefix.len() > LONGEST_KEY {
+        return Err(EntryFault::LongPrefix(prefix.len()));
+    }
     let optional = match fields.remove("optional") {
         None | Some(Json::Null) => false,
         Some(Json::Bool(optional)) => optional,
-        Some(other) => {
-            return Err(fault(format!(
-                "optional must be true or false, this is {}",
-                type_of(&other)
-            )));
-        }
+        Some(other) => return Err(wrong_type("optional", "true or false", &other)),
     };
-    let encoding = match fields.remove("encoding") {
-        None | Some(Json::Null) => None,
-        Some(Json::String(text)) => Some(Encoding::named(&text).ok_or_else(|| {
-            fault(format!(
-                "encoding {:?} is not {}",
-                excerpt(&text),
-                Encoding::ALLOWED
-            ))
-        })?),
-        Some(other) => {
-            return Err(fault(format!(
-                "encoding must be text, this is {}",
-                type_of(&other)
-            )));
-        }
-    };
+    let encoding = text_of("encoding", fields.remove("encoding"))?
+        .map(|text| Encoding::named(&text).ok_or_else(|| EntryFault::Encoding(excerpt(&text))))
+        .transpose()?;
     Ok(Entry {
         name,
         keys,
@@ -227,34 +266,29 @@ fn parse_entry(number: usize, item: Json) -> Result<Entry, String> {
     })
 }
 
-/// Refuses a field that nobody reads: a mistyped `keys` must not send all of them.
-fn check_fields(number: usize, fields: &Map<String, Json>) -> Result<(), String> {
-    let Some(field) = fields.keys().find(|field| !FIELDS.contains(&field.as_str())) else {
-        return Ok(());
-    };
-    let entry = match fields.get("name") {
-        Some(Json::String(name)) => format!("entry {number} ({:?})", excerpt(name)),
-        _ => format!("entry {number}"),
-    };
-    let meant = match nearest(field, &FIELDS) {
-        Some(known) => format!("did you mean {known:?}?"),
-        None => format!("the known ones are {}", FIELDS.join(", ")),
-    };
-    let field = excerpt(field);
-    Err(format!("{entry} has the unknown field {field:?}; {meant}"))
+fn text_of(field: &'static str, value: Option<Json>) -> Result<Option<String>, EntryFault> {
+    match value {
+        None | Some(Json::Null) => Ok(None),
+        Some(Json::String(text)) => Ok(Some(text)),
+        Some(other) => Err(wrong_type(field, "text", &other)),
+    }
 }
 
-fn parse_key(key: Json) -> Result<KeyPick, String> {
-    const NEEDED: &str = "a key must be text, or an object with \"from\" and \"to\"";
-    let name = |key: String| {
-        if key.len() > LONGEST_KEY {
-            let length = key.len();
-            return Err(format!("a key is {length} bytes long; {LONGEST_KEY} are allowed"));
-        }
-        Ok(key)
+fn wrong_type(field: &'static str, wanted: &'static str, found: &Json) -> EntryFault {
+    EntryFault::Type {
+        field,
+        wanted,
+        found: type_of(found),
+    }
+}
+
+fn parse_key(key: Json) -> Result<KeyPick, EntryFault> {
+    let name = |key: String| match key.len() {
+        0..=LONGEST_KEY => Ok(key),
+        length => Err(EntryFault::LongKey(length)),
     };
     match key {
-        Json::String(key) if key.is_empty() => Err("a key is empty".into()),
+        Json::String(key) if key.is_empty() => Err(EntryFault::EmptyKey),
         Json::String(key) => name(key).map(|key| KeyPick {
             from: key.clone(),
             to: key,
@@ -268,9 +302,9 @@ fn parse_key(key: Json) -> Result<KeyPick, String> {
                     to: name(to)?,
                 })
             }
-            _ => Err(NEEDED.into()),
+            _ => Err(EntryFault::Key),
         },
-        other => Err(format!("{NEEDED}; this is {}", type_of(&other))),
+        other => Err(EntryFault::KeyType(type_of(&other))),
     }
 }
 
