@@ -23,8 +23,8 @@ use crate::metrics;
 use gate::{Entry, Gate};
 
 pub use gate::{Reviewer, Verdict};
-pub use health::Checks;
-pub use review::KubernetesReviewer;
+pub use health::{Checks, Failure};
+pub use review::{KubernetesReviewer, ReviewError};
 
 /// Somebody else has the address, or it is none of ours.
 #[derive(Debug, thiserror::Error)]

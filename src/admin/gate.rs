@@ -1,8 +1,8 @@
 //! Who may read `/metrics`.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::future::Future;
-
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
@@ -32,8 +32,11 @@ pub enum Verdict {
 
 /// Asks the cluster about a token. The error must not hold the token.
 pub trait Reviewer: Send + Sync + 'static {
+    /// Why the cluster did not say it.
+    type Error: Display;
+
     /// Whose the token is, and whether they may read `/metrics`.
-    fn review(&self, token: &str) -> impl Future<Output = Result<Verdict, String>> + Send;
+    fn review(&self, token: &str) -> impl Future<Output = Result<Verdict, Self::Error>> + Send;
 }
 
 /// What a request may do.

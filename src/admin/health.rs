@@ -1,7 +1,7 @@
 //! The health endpoints, in the words of Kubernetes' own.
 //! <https://kubernetes.io/docs/reference/using-api/health-checks/>
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::future::Future;
 use std::time::Duration;
 
@@ -13,17 +13,28 @@ use super::{Reply, plain};
 /// A check that takes longer has failed: a probe's own timeout would only hide which one it was.
 const CHECK_WITHIN: Duration = Duration::from_secs(5);
 
-/// What can be asked of the rest of the process. A reason must hold nothing secret: anybody may
-/// read it.
+/// Why a check failed. It must hold nothing secret: anybody may read it.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Failure(String);
+
+impl Failure {
+    /// For this reason, in words for people.
+    pub fn new(reason: impl Display) -> Self {
+        Self(reason.to_string())
+    }
+}
+
+/// What can be asked of the rest of the process.
 pub trait Checks: Send + Sync + 'static {
     /// Whether Vault answers `sys/health`.
-    fn vault(&self) -> impl Future<Output = Result<(), String>> + Send;
+    fn vault(&self) -> impl Future<Output = Result<(), Failure>> + Send;
     /// Whether our token is good (`auth/token/lookup-self`).
-    fn token(&self) -> impl Future<Output = Result<(), String>> + Send;
+    fn token(&self) -> impl Future<Output = Result<(), Failure>> + Send;
     /// Whether Kubernetes gives us what we need of it.
-    fn kubernetes(&self) -> Result<(), String>;
+    fn kubernetes(&self) -> Result<(), Failure>;
     /// Is told how a look at readiness came out; the reason, if it is not given.
-    fn told(&self, _ready: Result<(), String>) {}
+    fn told(&self, _ready: Result<(), Failure>) {}
 }
 
 pub(super) async fn answer(uri: &Uri, checks: &impl Checks) -> Reply {
@@ -47,24 +58,25 @@ pub(super) async fn answer(uri: &Uri, checks: &impl Checks) -> Reply {
                 ("kubernetes", checks.kubernetes()),
             ];
             // Without a Vault there is no token: one reason is enough.
-            let failed = checked
-                .iter()
-                .find_map(|(name, result)| result.as_ref().err().map(|reason| format!("{name}: {reason}")));
-            checks.told(failed.map_or(Ok(()), Err));
+            let ready = checked.iter().try_for_each(|(name, result)| {
+                let failed = |reason| Failure::new(format_args!("{name}: {reason}"));
+                result.as_ref().map_err(failed).copied()
+            });
+            checks.told(ready);
             report("readyz", verbose, &checked)
         }
         _ => plain(StatusCode::NOT_FOUND, "not found\n"),
     }
 }
 
-async fn within_time(check: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+async fn within_time(check: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     timeout(CHECK_WITHIN, check)
         .await
-        .unwrap_or_else(|_| Err("no answer within 5s".to_owned()))
+        .unwrap_or_else(|_| Err(Failure::new("no answer within 5s")))
 }
 
 /// A failure always lists the checks, a success only when it is asked to.
-fn report(endpoint: &str, verbose: bool, checks: &[(&str, Result<(), String>)]) -> Reply {
+fn report(endpoint: &str, verbose: bool, checks: &[(&str, Result<(), Failure>)]) -> Reply {
     let good = checks.iter().all(|(_, result)| result.is_ok());
     if good && !verbose {
         return plain(StatusCode::OK, "ok");
@@ -74,7 +86,7 @@ fn report(endpoint: &str, verbose: bool, checks: &[(&str, Result<(), String>)]) 
     for (name, result) in checks {
         let _ = match result {
             Ok(()) => writeln!(text, "[+]{name} ok"),
-            Err(reason) => writeln!(text, "[-]{name} failed: {}", reason.replace(['\n', '\r'], " ")),
+            Err(reason) => writeln!(text, "[-]{name} failed: {}", reason.0.replace(['\n', '\r'], " ")),
         };
     }
     if good {

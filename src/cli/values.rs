@@ -205,21 +205,22 @@ pub(super) fn cluster_prefix(text: &str) -> Result<String, BadValue> {
 
 /// `--vault-addr`. The complaint does not quote it: it may hold a password.
 pub(super) fn vault_address(text: &str) -> Result<String, BadValue> {
-    let uri: http::Uri = text.parse().map_err(|_| BadValue::Address("this is not a URL"))?;
-    let fault = if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        "the URL must begin with http:// or https://"
-    } else {
-        match uri.authority() {
-            Some(authority) if authority.as_str().contains('@') => {
-                "the URL must not hold a user or a password"
-            }
-            Some(authority) if !has_usable_port(authority) => "the URL's port must be from 1 to 65535",
-            Some(_) if uri.query().is_some() || text.contains('#') => "the URL must end with its path",
-            Some(_) => return Ok(text.trim_end_matches('/').to_owned()),
-            None => "the URL names no host",
-        }
+    let refuse = |why| Err(BadValue::Address(why));
+    let Ok(uri) = text.parse::<http::Uri>() else {
+        return refuse("this is not a URL");
     };
-    Err(BadValue::Address(fault))
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return refuse("the URL must begin with http:// or https://");
+    }
+    match uri.authority() {
+        Some(authority) if authority.as_str().contains('@') => {
+            refuse("the URL must not hold a user or a password")
+        }
+        Some(authority) if !has_usable_port(authority) => refuse("the URL's port must be from 1 to 65535"),
+        Some(_) if uri.query().is_some() || text.contains('#') => refuse("the URL must end with its path"),
+        Some(_) => Ok(text.trim_end_matches('/').to_owned()),
+        None => refuse("the URL names no host"),
+    }
 }
 
 /// Whether an address names a port that there can be, or none.

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 use super::Controller;
 use crate::backoff::Backoff;
 use crate::kube::{Life, WATCH_SECONDS, Workload, listening, resource, source};
+use crate::readiness::Wait;
 use crate::reconcile::fingerprint;
 use domain::annotations;
 use domain::source::{Kind, Source, SourceKey};
@@ -107,7 +108,13 @@ struct Seen<'a> {
     version: Option<&'a str>,
 }
 
-/// Why a watch is behind, as it was told.
+/// A watch that is behind, as it was told.
+struct Behind {
+    why: Trouble,
+    _waits: Wait,
+}
+
+/// Why a watch is behind.
 #[derive(Clone, Copy, PartialEq)]
 enum Trouble {
     /// It fails with errors of this variant.
@@ -179,10 +186,10 @@ impl Scope<'_> {
                     Err(error) => {
                         let denied = is_denied(&error);
                         let error = crate::kube::Error::of(format!("watch {}s", self.kind), reason(error));
-                        self.is_behind(&error);
                         failed = Instant::now();
-                        let how = Some(Trouble::Failure(std::mem::discriminant(&error)));
-                        if std::mem::replace(&mut told, how) != how {
+                        let why = Trouble::Failure(std::mem::discriminant(&error));
+                        let before = told.replace(self.is_behind(why, &error));
+                        if before.is_none_or(|before| before.why != why) {
                             tracing::warn!(kind = %self.kind, namespace = self.namespace, %error, "a watch has failed; trying again");
                         }
                         if denied && let Some(listed) = listed.take() {
@@ -250,30 +257,28 @@ impl Scope<'_> {
 
     /// Looks whether anything was heard: of a watch that is opened again, its stream says nothing before the
     /// next event, and of one that hangs, nothing at all.
-    fn listen(&self, told: &mut Option<Trouble>, failed: &mut Instant) {
+    fn listen(&self, told: &mut Option<Behind>, failed: &mut Instant) {
         let last = self.life.last();
         if told.is_some() && last > *failed {
             *told = None;
             self.works_again();
         } else if told.is_none() && last.elapsed() > BEHIND {
             let why = format!("nothing was heard for {}s", BEHIND.as_secs());
-            self.is_behind(&why);
             *failed = Instant::now();
-            *told = Some(Trouble::Silence);
+            *told = Some(self.is_behind(Trouble::Silence, &why));
         }
     }
 
     /// What this watch shows may be old.
-    fn is_behind(&self, why: &impl std::fmt::Display) {
+    fn is_behind(&self, why: Trouble, words: &impl std::fmt::Display) -> Behind {
         let name = self.name();
-        self.controller.readiness.waits(name.clone(), why);
+        let waits = self.controller.readiness.waits(name.clone(), words);
         self.controller.watch_is_behind(name, true);
+        Behind { why, _waits: waits }
     }
 
     fn works_again(&self) {
-        let name = self.name();
-        self.controller.readiness.has(&name);
-        self.controller.watch_is_behind(name, false);
+        self.controller.watch_is_behind(self.name(), false);
         tracing::info!(kind = %self.kind, namespace = self.namespace, "the watch works again");
     }
 
