@@ -1,4 +1,12 @@
 //! YAML: the one place that knows `serde_yaml`, which nobody maintains any more.
+//!
+//! The bounds of what may be read are our own: those of a list are in `annotations/list.rs` and `annotations/tree.rs`. The
+//! budget of `serde-saphyr`, which the `kube` crates bring, does not replace them:
+//!
+//! - It counts aliases, not what they stand for: `&a` with 30 kB and ten thousand times `*a` is within a budget that honest
+//!   lists need too. And JSON needs the bound on a tree in any case.
+//! - It runs another parser. What that one counts is not what `serde_yaml` then does, and it refuses text that
+//!   `serde_yaml` reads, in words of its own.
 
 use serde::de::{DeserializeOwned, DeserializeSeed};
 
