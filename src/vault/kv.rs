@@ -257,5 +257,4 @@ impl<'de> Deserialize<'de> for Text {
 }
 
 #[cfg(test)]
-#[path = "kv_tests.rs"]
 mod tests;

@@ -470,5 +470,4 @@ async fn at(moment: Option<Instant>) {
 }
 
 #[cfg(test)]
-#[path = "session_tests.rs"]
 mod tests;

@@ -164,5 +164,4 @@ pub fn duration(text: &str) {
 }
 
 #[cfg(test)]
-#[path = "hostile_tests.rs"]
 mod tests;
