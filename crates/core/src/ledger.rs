@@ -3,6 +3,8 @@
 //! A document enters before its first write and leaves only when its delete is confirmed, so that a
 //! crash between any two calls loses nothing. An entry never holds a value.
 
+mod store;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +14,8 @@ use super::document::DocumentId;
 use super::settings::DeletionPolicy;
 use super::source::{Kind, SourceKey};
 use crate::words;
+
+pub use store::{Dropped, Garbage, Lines, Pending, Store};
 
 words! {
     /// How far a document has come.
