@@ -59,7 +59,7 @@ pub struct Ledger {
     epoch: String,
     /// Our place among the leaders; `None`: there is no election.
     term: Option<Term>,
-    inner: Mutex<Inner>,
+    inner: Mutex<Contents>,
     wake: Notify,
     /// Told after each try to store changes.
     changed: Notify,
@@ -69,7 +69,7 @@ pub struct Ledger {
     unsettled: AtomicBool,
 }
 
-struct Inner {
+struct Contents {
     store: Store,
     /// Those that wait until what is pending is stored.
     waiters: Vec<oneshot::Sender<Result<(), CommitError>>>,
@@ -107,7 +107,7 @@ impl Ledger {
             api,
             epoch: epoch.to_owned(),
             term,
-            inner: Mutex::new(Inner {
+            inner: Mutex::new(Contents {
                 store,
                 waiters: Vec::new(),
             }),
@@ -399,7 +399,7 @@ impl Ledger {
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, Contents> {
         self.inner.lock()
     }
 }

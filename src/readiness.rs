@@ -1,6 +1,6 @@
 //! What keeps the operator from being ready, in words for people.
 //!
-//! Whoever waits for something holds a [`Wait`] for as long as it lasts; the probes read what is held. Must not know what
+//! Whoever waits for something holds a [`Obstacle`] for as long as it lasts; the probes read what is held. Must not know what
 //! anybody waits for.
 
 use std::collections::BTreeMap;
@@ -15,15 +15,15 @@ pub struct Readiness(Arc<Mutex<Waits>>);
 
 #[derive(Default)]
 struct Waits {
-    /// What is waited for: why, and by which [`Wait`].
+    /// What is waited for: why, and by which [`Obstacle`].
     open: BTreeMap<String, (u64, String)>,
-    /// The number of the last [`Wait`].
+    /// The number of the last [`Obstacle`].
     last: u64,
 }
 
 /// Something is waited for until this is dropped, or another takes its place.
 #[must_use = "it is waited for only as long as this is held"]
-pub struct Wait {
+pub struct Obstacle {
     readiness: Readiness,
     what: String,
     number: u64,
@@ -36,13 +36,13 @@ pub struct NotReady(Vec<String>);
 
 impl Readiness {
     /// Something is waited for; `why` takes the place of what was said of it before.
-    pub fn waits(&self, what: impl Into<String>, why: &impl Display) -> Wait {
+    pub fn waits(&self, what: impl Into<String>, why: &impl Display) -> Obstacle {
         let what = what.into();
         let mut waits = self.0.lock();
         waits.last += 1;
         let number = waits.last;
         waits.open.insert(what.clone(), (number, why.to_string()));
-        Wait {
+        Obstacle {
             readiness: self.clone(),
             what,
             number,
@@ -62,7 +62,7 @@ impl Readiness {
     }
 }
 
-impl Drop for Wait {
+impl Drop for Obstacle {
     fn drop(&mut self) {
         let mut waits = self.readiness.0.lock();
         if waits

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{StatusCode, Uri};
 use tokio::time::timeout;
 
-use super::{Reply, plain};
+use super::{Answer, plain};
 
 /// A check that takes longer has failed: a probe's own timeout would only hide which one it was.
 const CHECK_WITHIN: Duration = Duration::from_secs(5);
@@ -16,9 +16,9 @@ const CHECK_WITHIN: Duration = Duration::from_secs(5);
 /// Why a check failed. It must hold nothing secret: anybody may read it.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Failure(String);
+pub struct Unhealthy(String);
 
-impl Failure {
+impl Unhealthy {
     /// For this reason, in words for people.
     pub fn new(reason: impl Display) -> Self {
         Self(reason.to_string())
@@ -28,16 +28,16 @@ impl Failure {
 /// What can be asked of the rest of the process.
 pub trait Checks: Send + Sync + 'static {
     /// Whether Vault answers `sys/health`.
-    fn vault(&self) -> impl Future<Output = Result<(), Failure>> + Send;
+    fn vault(&self) -> impl Future<Output = Result<(), Unhealthy>> + Send;
     /// Whether our token is good (`auth/token/lookup-self`).
-    fn token(&self) -> impl Future<Output = Result<(), Failure>> + Send;
+    fn token(&self) -> impl Future<Output = Result<(), Unhealthy>> + Send;
     /// Whether Kubernetes gives us what we need of it.
-    fn kubernetes(&self) -> Result<(), Failure>;
+    fn kubernetes(&self) -> Result<(), Unhealthy>;
     /// Is told how a look at readiness came out; the reason, if it is not given.
-    fn told(&self, _ready: Result<(), Failure>) {}
+    fn told(&self, _ready: Result<(), Unhealthy>) {}
 }
 
-pub(super) async fn answer(uri: &Uri, checks: &impl Checks) -> Reply {
+pub(super) async fn answer(uri: &Uri, checks: &impl Checks) -> Answer {
     let verbose = uri.query().is_some_and(|query| {
         query
             .split('&')
@@ -59,7 +59,7 @@ pub(super) async fn answer(uri: &Uri, checks: &impl Checks) -> Reply {
             ];
             // Without a Vault there is no token: one reason is enough.
             let ready = checked.iter().try_for_each(|(name, result)| {
-                let failed = |reason| Failure::new(format_args!("{name}: {reason}"));
+                let failed = |reason| Unhealthy::new(format_args!("{name}: {reason}"));
                 result.as_ref().map_err(failed).copied()
             });
             checks.told(ready);
@@ -69,14 +69,14 @@ pub(super) async fn answer(uri: &Uri, checks: &impl Checks) -> Reply {
     }
 }
 
-async fn within_time(check: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+async fn within_time(check: impl Future<Output = Result<(), Unhealthy>>) -> Result<(), Unhealthy> {
     timeout(CHECK_WITHIN, check)
         .await
-        .unwrap_or_else(|_| Err(Failure::new("no answer within 5s")))
+        .unwrap_or_else(|_| Err(Unhealthy::new("no answer within 5s")))
 }
 
 /// A failure always lists the checks, a success only when it is asked to.
-fn report(endpoint: &str, verbose: bool, checks: &[(&str, Result<(), Failure>)]) -> Reply {
+fn report(endpoint: &str, verbose: bool, checks: &[(&str, Result<(), Unhealthy>)]) -> Answer {
     let good = checks.iter().all(|(_, result)| result.is_ok());
     if good && !verbose {
         return plain(StatusCode::OK, "ok");

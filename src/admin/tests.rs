@@ -23,23 +23,23 @@ impl Reviewer for Fake {
 }
 
 struct Health {
-    vault: Result<(), Failure>,
-    token: Result<(), Failure>,
-    kubernetes: Result<(), Failure>,
-    told: Mutex<Vec<Result<(), Failure>>>,
+    vault: Result<(), Unhealthy>,
+    token: Result<(), Unhealthy>,
+    kubernetes: Result<(), Unhealthy>,
+    told: Mutex<Vec<Result<(), Unhealthy>>>,
 }
 
 impl Checks for Health {
-    async fn vault(&self) -> Result<(), Failure> {
+    async fn vault(&self) -> Result<(), Unhealthy> {
         self.vault.clone()
     }
-    async fn token(&self) -> Result<(), Failure> {
+    async fn token(&self) -> Result<(), Unhealthy> {
         self.token.clone()
     }
-    fn kubernetes(&self) -> Result<(), Failure> {
+    fn kubernetes(&self) -> Result<(), Unhealthy> {
         self.kubernetes.clone()
     }
-    fn told(&self, ready: Result<(), Failure>) {
+    fn told(&self, ready: Result<(), Unhealthy>) {
         self.told.lock().unwrap().push(ready);
     }
 }
@@ -107,7 +107,7 @@ async fn without_a_reviewer_everybody_may_scrape() {
 #[tokio::test]
 async fn health_names_the_check_that_failed() {
     let good = || Ok(());
-    let bad = || Err(Failure::new("sealed\n"));
+    let bad = || Err(Unhealthy::new("sealed\n"));
     for (vault, token, path, status, body) in [
         (good(), good(), "/livez", 200, "ok"),
         (good(), good(), "/healthz", 200, "ok"),
@@ -155,10 +155,10 @@ async fn health_names_the_check_that_failed() {
 
 #[tokio::test]
 async fn a_look_at_readiness_is_told_with_its_first_reason() {
-    let denied = || Err(Failure::new("watching Secrets: denied"));
+    let denied = || Err(Unhealthy::new("watching Secrets: denied"));
     let health = Health {
         vault: Ok(()),
-        token: Err(Failure::new("no role")),
+        token: Err(Unhealthy::new("no role")),
         kubernetes: denied(),
         told: Mutex::default(),
     };
@@ -178,8 +178,8 @@ async fn a_look_at_readiness_is_told_with_its_first_reason() {
     assert_eq!(
         *health.told.lock().unwrap(),
         [
-            Err(Failure::new("token: no role")),
-            Err(Failure::new("kubernetes: watching Secrets: denied")),
+            Err(Unhealthy::new("token: no role")),
+            Err(Unhealthy::new("kubernetes: watching Secrets: denied")),
             Ok(())
         ]
     );

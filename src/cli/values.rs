@@ -45,7 +45,7 @@ pub(super) enum BadValue {
     #[error("{0:?} is not allowed; use true or false (or 1, t, T, TRUE, True, 0, f, F, FALSE, False)")]
     Boolean(String),
     #[error("{0:?}: {1}")]
-    Duration(String, duration::Fault),
+    Duration(String, duration::BadDuration),
     #[error("{value:?} is not allowed; use a duration from {} to {}", duration::display(*least), duration::display(*most))]
     DurationOutside {
         value: String,

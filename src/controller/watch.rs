@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use super::Controller;
 use crate::backoff::Backoff;
 use crate::kube::{Life, WATCH_SECONDS, Workload, listening, resource, source};
-use crate::readiness::Wait;
+use crate::readiness::Obstacle;
 use crate::reconcile::fingerprint;
 use domain::annotations;
 use domain::source::{Kind, Source, SourceKey};
@@ -55,7 +55,7 @@ pub(super) async fn workloads(
         None => Api::all_with(client, &resource),
     };
     let discover = controller.kube.discover();
-    let scope = Scope {
+    let scope = Watch {
         controller,
         kind,
         namespace,
@@ -84,7 +84,7 @@ pub(super) async fn secrets(
         Some(namespace) => Api::namespaced_with(client, namespace, &resource),
         None => Api::all_with(client, &resource),
     };
-    let scope = Scope {
+    let scope = Watch {
         controller,
         kind: Kind::Secret,
         namespace,
@@ -102,7 +102,7 @@ pub(super) async fn secrets(
 
 /// What was seen of a Secret: its namespace and name, and its resourceVersion unless it is gone.
 #[derive(Clone, Copy)]
-struct Seen<'a> {
+struct SecretSeen<'a> {
     namespace: &'a str,
     name: &'a str,
     version: Option<&'a str>,
@@ -111,7 +111,7 @@ struct Seen<'a> {
 /// A watch that is behind, as it was told.
 struct Behind {
     why: Trouble,
-    _waits: Wait,
+    _waits: Obstacle,
 }
 
 /// Why a watch is behind.
@@ -124,7 +124,7 @@ enum Trouble {
 }
 
 /// One watch: a kind, in a namespace or in all.
-struct Scope<'a> {
+struct Watch<'a> {
     controller: &'a Controller,
     kind: Kind,
     namespace: Option<String>,
@@ -132,14 +132,14 @@ struct Scope<'a> {
     life: Life,
 }
 
-impl Scope<'_> {
+impl Watch<'_> {
     /// Follows a watch for ever, through its errors, and across API servers that know no streaming
     /// lists (before 1.32 they are off by default).
     async fn follow<K, S>(
         &self,
         open: impl Fn(watcher::Config) -> S,
         reduce: impl Fn(&K) -> Option<Source>,
-        noted: impl Fn(Seen<'_>),
+        noted: impl Fn(SecretSeen<'_>),
         listed: Listed,
     ) -> WatchEnded
     where
@@ -288,12 +288,12 @@ impl Scope<'_> {
         object: &K,
         gone: bool,
         reduce: impl Fn(&K) -> Option<Source>,
-        noted: impl Fn(Seen<'_>),
+        noted: impl Fn(SecretSeen<'_>),
     ) {
         let meta = object.meta();
         if let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) {
             let version = meta.resource_version.as_deref().filter(|_| !gone);
-            noted(Seen {
+            noted(SecretSeen {
                 namespace,
                 name,
                 version,
@@ -325,9 +325,9 @@ impl Scope<'_> {
     }
 
     /// What a whole list has not shown is gone.
-    fn gone(&self, unseen: &Unseen, noted: impl Fn(Seen<'_>)) {
+    fn gone(&self, unseen: &Unseen, noted: impl Fn(SecretSeen<'_>)) {
         for (namespace, name) in &unseen.secrets {
-            noted(Seen {
+            noted(SecretSeen {
                 namespace,
                 name,
                 version: None,
@@ -432,7 +432,7 @@ impl Controller {
         self.enqueue(wake);
     }
 
-    fn secret_seen(&self, seen: Seen<'_>) {
+    fn secret_seen(&self, seen: SecretSeen<'_>) {
         let users = self
             .index()
             .observe_secret(seen.namespace, seen.name, seen.version);

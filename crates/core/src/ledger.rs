@@ -61,7 +61,7 @@ pub struct LedgerEntry {
 /// One line of the ledger as it is stored.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Line {
+struct StoredLine {
     mount: String,
     path: String,
     kind: Kind,
@@ -104,7 +104,7 @@ impl LedgerEntry {
 
     /// The line to store.
     pub fn to_line(&self, id: &DocumentId) -> String {
-        let line = Line {
+        let line = StoredLine {
             mount: id.mount.to_string(),
             path: id.path.to_string(),
             kind: self.holder.kind,
@@ -127,7 +127,7 @@ impl LedgerEntry {
     /// nothing is taken on trust: a document that no annotation could name is garbage too, and so is a source
     /// that cannot exist in Kubernetes.
     pub fn from_line(line: &str) -> Result<(DocumentId, Self), BadLine> {
-        let line: Line = match serde_json::from_str(line) {
+        let line: StoredLine = match serde_json::from_str(line) {
             Ok(line) => line,
             Err(error) => return Err(Known::blame(line, &error.to_string())),
         };
