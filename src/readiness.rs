@@ -1,7 +1,7 @@
 //! What keeps the operator from being ready, in words for people.
 //!
-//! Whoever waits for something holds a [`Obstacle`] for as long as it lasts; the probes read what is held. Must not know what
-//! anybody waits for.
+//! A part that waits for something holds an [`Obstacle`] for as long as that lasts; the probes read which are held. Must
+//! not know what a part waits for.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -15,7 +15,7 @@ pub struct Readiness(Arc<Mutex<Waits>>);
 
 #[derive(Default)]
 struct Waits {
-    /// What is waited for: why, and by which [`Obstacle`].
+    /// What is waited for: by which [`Obstacle`], and why.
     open: BTreeMap<String, (u64, String)>,
     /// The number of the last [`Obstacle`].
     last: u64,
