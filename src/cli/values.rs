@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use domain::document::{KvVersion, Mount};
+use domain::names::is_label;
 use domain::source::Kind;
 use domain::text::excerpt;
 use domain::{duration, words};
@@ -163,15 +164,6 @@ pub(super) fn cluster_name(text: &str) -> Result<String, BadValue> {
         return Ok(text.to_owned());
     }
     Err(BadValue::ClusterName(excerpt(text)))
-}
-
-fn is_label(text: &str) -> bool {
-    let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let bytes = text.as_bytes();
-    bytes.len() <= 63
-        && bytes.iter().all(|&c| plain(c) || c == b'-')
-        && bytes.first().is_some_and(|&c| plain(c))
-        && bytes.last().is_some_and(|&c| plain(c))
 }
 
 /// UIDs of clusters' `kube-system` namespaces.

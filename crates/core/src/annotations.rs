@@ -10,46 +10,17 @@ use std::time::Duration;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::duration;
+use super::names::{
+    ADOPT, ASKED, DELETION_POLICY, ENCODING, FORCE_SYNC, PAUSED, PRESERVE, RECONCILE, ROTATION_CHECK,
+    SECRETS, is_about_deletion,
+};
 use super::problem::{Problem, Warning};
 use super::settings::DeletionPolicy;
 use super::text::{excerpt, nearest};
 use crate::words;
 
-pub(super) use list::is_object_name;
+pub use super::names::{FINALIZER, PATH, PREFIX, SECRET_VERSIONS};
 pub use list::{Entry, KeyPick};
-
-/// What stands in front of every annotation of ours.
-pub const PREFIX: &str = "vault-sync.io/";
-/// The finalizer, which is the predecessor's too.
-pub const FINALIZER: &str = "vault-sync.io/finalizer";
-/// Turns sync on.
-pub const PATH: &str = "path";
-/// The predecessor's notes, which we take away.
-pub const SECRET_VERSIONS: &str = "secret-versions";
-
-const SECRETS: &str = "secrets";
-const PRESERVE: &str = "preserve-on-delete";
-const DELETION_POLICY: &str = "deletion-policy";
-const RECONCILE: &str = "reconcile";
-const ROTATION_CHECK: &str = "rotation-check";
-const ENCODING: &str = "encoding";
-const ADOPT: &str = "adopt";
-const PAUSED: &str = "paused";
-const FORCE_SYNC: &str = "force-sync";
-
-/// All that people can set, in the order of the alphabet.
-pub(super) const ASKED: [&str; 10] = [
-    ADOPT,
-    DELETION_POLICY,
-    ENCODING,
-    FORCE_SYNC,
-    PATH,
-    PAUSED,
-    PRESERVE,
-    RECONCILE,
-    ROTATION_CHECK,
-    SECRETS,
-];
 
 /// The prefix of an annotation that is on the pod template instead of the object. No annotation's own name starts
 /// with it: a name has only one slash.
@@ -64,11 +35,6 @@ const MOST_WRONG: usize = 2;
 /// Whether anybody reads an annotation (its name without the `vault-sync.io/` in front).
 fn is_known(name: &str) -> bool {
     ASKED.contains(&name) || name == SECRET_VERSIONS
-}
-
-/// Whether it decides about the deletion of documents.
-pub(super) fn is_about_deletion(name: &str) -> bool {
-    matches!(name, PRESERVE | DELETION_POLICY)
 }
 
 /// The annotation of ours that is meant by a full name which begins with nearly our prefix.

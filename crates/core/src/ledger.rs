@@ -9,8 +9,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::annotations::is_object_name;
 use super::document::DocumentId;
+use super::names::{is_label, is_object_name};
 use super::settings::DeletionPolicy;
 use super::source::{Kind, SourceKey};
 use crate::words;
@@ -208,12 +208,6 @@ fn document(mount: String, path: String) -> Result<DocumentId, BadLine> {
         super::path::check_stored(path).map_err(|fault| BadLine::Garbage(fault.to_string()))?;
     }
     Ok(DocumentId::new(mount, path))
-}
-
-/// DNS label: what a namespace's name is.
-/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#names>
-fn is_label(name: &str) -> bool {
-    name.len() <= 63 && !name.contains('.') && is_object_name(name)
 }
 
 #[cfg(test)]

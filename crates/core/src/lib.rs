@@ -14,6 +14,7 @@ pub mod election;
 pub mod hostile;
 pub mod index;
 pub mod ledger;
+pub mod names;
 pub mod path;
 pub mod plan;
 pub mod policy;

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use super::annotations::{ASKED, is_about_deletion};
 use super::document::DocumentId;
+use super::names::{ASKED, is_about_deletion};
 use super::source::SourceKey;
 use super::text::{hidden, nearest};
 use crate::words;

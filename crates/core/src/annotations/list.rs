@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde_json::{Map, Value as Json};
 
 use super::{Encoding, tree};
+use crate::names::is_object_name;
 use crate::problem::Problem;
 use crate::text::{excerpt, hidden, nearest, without_mark};
 use crate::yaml::BadYaml;
@@ -306,19 +307,6 @@ fn parse_key(key: Json) -> Result<KeyPick, EntryFault> {
         },
         other => Err(EntryFault::KeyType(type_of(&other))),
     }
-}
-
-/// DNS subdomain: what Kubernetes takes for the name of a Secret. A name that is none must be
-/// refused here, since it becomes part of an API request's path.
-pub fn is_object_name(name: &str) -> bool {
-    let alphanumeric = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
-    name.len() <= 253
-        && name.split('.').all(|label| {
-            let label = label.as_bytes();
-            label.first().is_some_and(|&c| alphanumeric(c))
-                && label.last().is_some_and(|&c| alphanumeric(c))
-                && label.iter().all(|&c| alphanumeric(c) || c == b'-')
-        })
 }
 
 fn type_of(json: &Json) -> &'static str {
