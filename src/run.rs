@@ -83,9 +83,11 @@ pub async fn run(config: Config, duty: Duty) -> Result<(), Error> {
     let stop = CancellationToken::new();
     let mut tasks = Tasks::new();
     tasks.spawn(signals(stop.clone()));
+    // What is wrong in the policy's file is said also where there is no cluster.
+    let policy = load_policy(config.path_policy.as_deref())?;
     let outside = outside(&config).await?;
     let mut registry = Registry::default();
-    let operator = Operator::new(config, outside, &mut registry, stop)?;
+    let operator = Operator::build(config, policy, outside, &mut registry, stop)?;
     serve::start(&operator, registry, &mut tasks).await?;
     operator.run(duty, tasks).await
 }
@@ -121,13 +123,24 @@ impl Operator {
         registry: &mut Registry,
         stop: CancellationToken,
     ) -> Result<Self, Error> {
+        let policy = load_policy(config.path_policy.as_deref())?;
+        Self::build(config, policy, outside, registry, stop)
+    }
+
+    fn build(
+        config: Config,
+        policy: Policy,
+        outside: Outside,
+        registry: &mut Registry,
+        stop: CancellationToken,
+    ) -> Result<Self, Error> {
         let metrics = Metrics::register(registry);
         metrics.expect_vault_errors(&vault::LABELS);
         metrics.runtime_info(config.runtime.max_procs, config.runtime.memory_limit);
         let observer = Arc::new(serve::VaultMetrics(metrics.clone()));
         let vault = Vault::new(config.vault.clone(), Arc::clone(&outside.vault), observer);
         Ok(Self {
-            policy: load_policy(config.path_policy.as_deref())?,
+            policy,
             client: kube::client(Arc::clone(&outside.kubernetes))?,
             vault: vault.map_err(|error| Error::Setup(error.to_string()))?,
             config,
