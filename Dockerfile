@@ -1,5 +1,5 @@
-# Packs what `ci/build` has built: nothing is compiled, downloaded or run in here.
-#   ci/build && ci/image example.com/you/vault-sync-operator:0.1.0
+# Packs what `hack/build` has built: nothing is compiled, downloaded or run in here.
+#   hack/build && hack/image example.com/you/vault-sync-operator:0.1.0
 # Both builders, buildah and docker, say what TARGETOS and TARGETARCH are.
 FROM scratch
 ARG TARGETOS

@@ -1,4 +1,4 @@
-# What people run; CI runs the same scripts.
+# Short names for the scripts in hack/ and ci/; CONTRIBUTING.md says what the two folders are for.
 
 # List the recipes
 default:
@@ -18,11 +18,11 @@ explore *what:
 
 # The operator's times against the calls that nobody can avoid
 bench:
-    TESTBED_BIN=$(hack/testbed/build | tail -n 1) cargo bench --locked --bench sync --bench faults
+    hack/bench
 
 # Ten clusters on one Vault: their times, calls and memory, and that each stays below its own prefix (about 8 GB)
 fleet:
-    TESTBED_BIN=$(hack/testbed/build | tail -n 1) cargo bench --locked --bench fleet
+    hack/bench fleet
 
 # Random input to one of fuzz/fuzz_targets, or to each of them, for so many seconds each
 fuzz target="all" seconds="60":
@@ -43,11 +43,11 @@ fmt:
 
 # Static release build into dist/
 build *arch:
-    ci/build {{arch}}
+    hack/build {{arch}}
 
 # Image from dist/
 image tag="vault-sync-operator:dev": build
-    ci/image {{tag}}
+    hack/image {{tag}}
 
 # The whole life of an installation, on a real node (root); --existing takes a cluster that is there
 e2e *args:
@@ -55,7 +55,7 @@ e2e *args:
 
 # A release to a registry of its own on this machine; nothing is tagged, signed or published
 release-dry-run version=`sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1`:
-    ci/release {{version}} --dry-run --skip-tests
+    hack/release {{version}} --dry-run --skip-tests
 
 # A cluster and a Vault to play with: eval "$(just up)"
 up *name:

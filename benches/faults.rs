@@ -1,4 +1,4 @@
-//! Times what faults cost, on a real Kubernetes and a real Vault: `TESTBED_BIN=$(hack/testbed/build) cargo bench --bench faults`.
+//! Times what faults cost, on a real Kubernetes and a real Vault: `hack/bench faults`.
 //!
 //! - *outage*: a thousand Secrets change while Vault is sealed; from unsealing until Vault holds them all.
 //!   Floor: the same writes, from as many threads as the operator has workers.

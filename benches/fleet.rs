@@ -1,4 +1,4 @@
-//! A fleet on one Vault: `TESTBED_BIN=$(hack/testbed/build) cargo bench --bench fleet`.
+//! A fleet on one Vault: `hack/bench fleet`.
 //!
 //! Ten real control planes, each with its operator, the same applications in each, and one Vault, on one
 //! machine: about 8 GB. FLEET_CLUSTERS and FLEET_SOURCES change how many there are.

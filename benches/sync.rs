@@ -1,5 +1,5 @@
 //! Times the operator against the calls that nobody can avoid, on the same real Kubernetes and Vault
-//! in the same run: `TESTBED_BIN=$(hack/testbed/build) cargo bench`.
+//! in the same run: `hack/bench sync`.
 //!
 //! - *first sync*: from the operator's start until Vault holds all documents. Floor: the same calls
 //!   for the same number of documents, from as many threads as the operator has workers.

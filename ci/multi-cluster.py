@@ -205,7 +205,7 @@ def main(folder, out):
         if dig(values, files[name], "clusterName") != name:
             raise Wrong(f"{files[name]}: clusterName is {values['clusterName']}, not the file's name")
         if dig(values, files[name], "vault", "authPath") != f"clusters/{name}":
-            raise Wrong(f"{files[name]}: vault.authPath is {values['vault']['authPath']}, where hack/setup-vault.sh makes clusters/{name}")
+            raise Wrong(f"{files[name]}: vault.authPath is {values['vault']['authPath']}, where deploy/setup-vault.sh makes clusters/{name}")
     common = read(folder / "values/common.yaml")[0]
     for key in ["clusterName", "authPath"]:
         if key in common or key in common.get("vault", {}):

@@ -20,11 +20,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics;
-use gate::{Entry, Gate};
+use gate::{Admission, Gate};
 
 pub use gate::{Reviewer, Verdict};
-pub use health::Checks;
-pub use review::KubernetesReviewer;
+pub use health::{Checks, Unhealthy};
+pub use review::{KubernetesReviewer, ReviewError};
 
 /// Somebody else has the address, or it is none of ours.
 #[derive(Debug, thiserror::Error)]
@@ -70,8 +70,8 @@ pub async fn serve_metrics<R: Reviewer>(
             }
             if let Some(gate) = gate {
                 match gate.enter(request.headers()).await {
-                    Entry::Open => {}
-                    Entry::Unauthenticated => {
+                    Admission::Open => {}
+                    Admission::Unauthenticated => {
                         let mut response =
                             plain(StatusCode::UNAUTHORIZED, "a valid bearer token is needed\n");
                         response
@@ -79,10 +79,10 @@ pub async fn serve_metrics<R: Reviewer>(
                             .insert(WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer"));
                         return response;
                     }
-                    Entry::Forbidden => {
+                    Admission::Forbidden => {
                         return plain(StatusCode::FORBIDDEN, "the token's owner may not get /metrics\n");
                     }
-                    Entry::Unknown => {
+                    Admission::Unknown => {
                         return plain(
                             StatusCode::INTERNAL_SERVER_ERROR,
                             "the token could not be reviewed\n",
@@ -105,13 +105,13 @@ pub async fn serve_health<C: Checks>(listener: TcpListener, checks: Arc<C>, stop
     server::serve(listener, answer, stop).await;
 }
 
-type Reply = Response<Full<Bytes>>;
+type Answer = Response<Full<Bytes>>;
 
-fn plain(status: StatusCode, text: impl Into<Bytes>) -> Reply {
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
     respond(status, "text/plain; charset=utf-8", text)
 }
 
-fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
+fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();

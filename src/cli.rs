@@ -82,14 +82,14 @@ pub enum Command {
     #[default]
     Run,
     /// Before an uninstall: take our finalizers off, so that nothing waits for an operator that is gone
-    Release(Release),
+    Release(ReleaseArgs),
     /// Check the login, the rights and, with --probe, a document that is written, read and deleted
-    Doctor(Doctor),
+    Doctor(DoctorArgs),
 }
 
 /// What `release` is told beside the operator's own flags.
 #[derive(Clone, PartialEq, Eq, Debug, clap::Args)]
-pub struct Release {
+pub struct ReleaseArgs {
     /// First scale this Deployment of our namespace to zero, and wait until its pods are gone
     #[arg(long, value_name = "DEPLOYMENT")]
     pub scale_down: Option<String>,
@@ -107,7 +107,7 @@ pub struct Release {
 
 /// What `doctor` is told beside the operator's own flags.
 #[derive(Clone, PartialEq, Eq, Debug, clap::Args)]
-pub struct Doctor {
+pub struct DoctorArgs {
     /// A document that does not exist, as an annotation would name it: it is written, read and deleted
     #[arg(long, value_name = "PATH")]
     pub probe: Option<String>,

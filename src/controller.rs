@@ -165,8 +165,8 @@ impl Controller {
                 None
             } else {
                 match wait {
-                    outage::Wait::Patiently(left) => Some(left),
-                    outage::Wait::Tell => reconciler.tell_waiting(&key, &self.outage.why()),
+                    outage::Advice::Patiently(left) => Some(left),
+                    outage::Advice::Tell => reconciler.tell_waiting(&key, &self.outage.why()),
                 }
             };
             self.end_live(&key);

@@ -225,7 +225,7 @@ impl Lease {
                         }
                     }
                 }
-                Err(error) => Some(Lost::Thread(error)),
+                Err(error) => Some(Lost::Thread(error.to_string())),
             };
             if let Some(lost) = lost {
                 // Nobody listens any more when the process ends.

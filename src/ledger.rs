@@ -5,8 +5,6 @@
 //! never less than what this process believes: an entry that could not be stored has not been
 //! promised to anybody, and one that could not be removed is removed later.
 
-mod shards;
-
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,15 +16,14 @@ use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::backoff::Backoff;
 use crate::kube::{Error, call};
 use domain::document::DocumentId;
 use domain::election::Term;
-use domain::ledger::{LedgerEntry, State};
+use domain::ledger::{Dropped, Garbage, LedgerEntry, Lines, Pending, State, Store};
 use domain::source::SourceKey;
-use shards::{Shard, Store};
 
 /// The label of its ConfigMaps.
 pub const LABEL: &str = "vault-sync.io/ledger";
@@ -62,7 +59,7 @@ pub struct Ledger {
     epoch: String,
     /// Our place among the leaders; `None`: there is no election.
     term: Option<Term>,
-    inner: Mutex<Store>,
+    inner: Mutex<Contents>,
     wake: Notify,
     /// Told after each try to store changes.
     changed: Notify,
@@ -70,6 +67,12 @@ pub struct Ledger {
     unclean: HashSet<DocumentId>,
     /// Whether this operator may not say good-bye either.
     unsettled: AtomicBool,
+}
+
+struct Contents {
+    store: Store,
+    /// Those that wait until what is pending is stored.
+    waiters: Vec<oneshot::Sender<Result<(), CommitError>>>,
 }
 
 impl Ledger {
@@ -85,7 +88,7 @@ impl Ledger {
         let found = call("list the ledger", api.list(&ListParams::default().labels(LABEL)))
             .await
             .map_err(|error| CommitError::Unwritable(Arc::new(error)))?;
-        let mut inner = Store::default();
+        let mut store = Store::new(data_key);
         let mut unclean = false;
         for object in found.items {
             let annotations = object.metadata.annotations.unwrap_or_default();
@@ -94,31 +97,20 @@ impl Ledger {
             let Some(name) = object.metadata.name else {
                 continue;
             };
-            inner.shards.push(Shard {
-                name,
-                version: object.metadata.resource_version,
-                ..Shard::new(0)
-            });
-            inner.absorb(inner.shards.len() - 1, object.data.unwrap_or_default());
+            let data = object.data.unwrap_or_default();
+            report(store.load(name, object.metadata.resource_version, data));
         }
-        if inner.shards.is_empty() {
-            // Even an empty ledger needs an object that can carry the epoch.
-            inner.shards.push(Shard::new(0));
-        }
-        let unclean = if unclean {
-            for entry in inner.entries.values_mut() {
-                *entry = entry.clone().inherited();
-            }
-            inner.entries.keys().cloned().collect()
-        } else {
-            HashSet::new()
-        };
-        let (documents, configmaps) = (inner.entries.len(), inner.shards.len());
+        store.loaded();
+        let unclean = if unclean { store.inherit() } else { HashSet::new() };
+        let (documents, configmaps) = (store.documents(), store.shards());
         let ledger = Self {
             api,
             epoch: epoch.to_owned(),
             term,
-            inner: Mutex::new(inner),
+            inner: Mutex::new(Contents {
+                store,
+                waiters: Vec::new(),
+            }),
             wake: Notify::new(),
             changed: Notify::new(),
             unclean,
@@ -143,32 +135,22 @@ impl Ledger {
 
     /// What the ledger says of a document.
     pub fn get(&self, id: &DocumentId) -> Option<LedgerEntry> {
-        self.lock().entries.get(id).cloned()
+        self.lock().store.get(id).cloned()
     }
 
     /// The documents that it gives to a source.
     pub fn of(&self, holder: &SourceKey) -> Vec<(DocumentId, LedgerEntry)> {
-        let inner = self.lock();
-        let ids = inner.by_holder.get(holder).into_iter().flatten();
-        let mut found: Vec<_> = ids
-            .filter_map(|id| Some((id.clone(), inner.entries.get(id)?.clone())))
-            .collect();
-        found.sort_by(|(a, _), (b, _)| a.cmp(b));
-        found
+        self.lock().store.of(holder)
     }
 
     /// How many documents it gives to the sources of a namespace.
     pub fn documents_in(&self, namespace: &str) -> usize {
-        self.lock()
-            .by_namespace
-            .get(namespace)
-            .copied()
-            .unwrap_or_default()
+        self.lock().store.documents_in(namespace)
     }
 
     /// All sources that it gives documents to.
     pub fn holders(&self) -> Vec<SourceKey> {
-        self.lock().by_holder.keys().cloned().collect()
+        self.lock().store.holders().cloned().collect()
     }
 
     /// Whether a write by the operator before us may still be under way to this document.
@@ -188,16 +170,12 @@ impl Ledger {
 
     /// How many documents are in each state.
     pub fn count(&self) -> BTreeMap<State, usize> {
-        let mut count: BTreeMap<State, usize> = State::ALL.into_iter().map(|state| (state, 0)).collect();
-        for entry in self.lock().entries.values() {
-            *count.entry(entry.state).or_default() += 1;
-        }
-        count
+        self.lock().store.count()
     }
 
     /// How many lines are kept that only a newer version understands.
     pub fn newer(&self) -> usize {
-        self.lock().newer.len()
+        self.lock().store.newer()
     }
 
     /// Changes entries (`None`: removes one), and returns when that is stored. What could not be
@@ -206,14 +184,15 @@ impl Ledger {
         let (send, receive) = oneshot::channel();
         let before: Vec<_> = {
             let mut inner = self.lock();
-            if let Some((id, _)) = changes.iter().find(|(id, _)| inner.newer.contains(id)) {
+            let store = &mut inner.store;
+            if let Some((id, _)) = changes.iter().find(|(id, _)| store.is_newer(id)) {
                 return Err(CommitError::Newer(id.clone()));
             }
             let before = changes
                 .iter()
-                .map(|(id, _)| (id.clone(), inner.entries.get(id).cloned()))
+                .map(|(id, _)| (id.clone(), store.get(id).cloned()))
                 .collect();
-            if !inner.apply(changes) {
+            if !store.apply(changes) {
                 return Ok(());
             }
             inner.waiters.push(send);
@@ -231,8 +210,8 @@ impl Ledger {
     /// what is stored already errs on the safe side.
     pub fn commit_later(&self, mut changes: Vec<(DocumentId, Option<LedgerEntry>)>) {
         let mut inner = self.lock();
-        changes.retain(|(id, _)| !inner.newer.contains(id));
-        let news = inner.apply(changes);
+        changes.retain(|(id, _)| !inner.store.is_newer(id));
+        let news = inner.store.apply(changes);
         drop(inner);
         if news {
             self.wake.notify_one();
@@ -272,7 +251,7 @@ impl Ledger {
         if self.unsettled.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let shards = self.lock().shards.len();
+        let shards = self.lock().store.shards();
         for index in 0..shards {
             self.take_leave(index).await?;
         }
@@ -285,8 +264,8 @@ impl Ledger {
         loop {
             let (name, version) = {
                 let inner = self.lock();
-                let shard = &inner.shards[index];
-                (shard.name.clone(), shard.version.clone())
+                let (name, version) = inner.store.shard(index);
+                (name.to_owned(), version.map(str::to_owned))
             };
             let patch = serde_json::json!({
                 "metadata": { "resourceVersion": version, "annotations": { EPOCH: null } },
@@ -308,7 +287,7 @@ impl Ledger {
     async fn flush(&self) -> Result<(), CommitError> {
         let (waiters, shards) = {
             let mut inner = self.lock();
-            (std::mem::take(&mut inner.waiters), inner.shards.len())
+            (std::mem::take(&mut inner.waiters), inner.store.shards())
         };
         let mut result = Ok(());
         for index in 0..shards {
@@ -326,18 +305,13 @@ impl Ledger {
 
     async fn flush_shard(&self, index: usize) -> Result<(), CommitError> {
         loop {
-            let Some((name, version, pending)) = self.lock().take_pending(index) else {
+            let Some(Pending { name, version, lines }) = self.lock().store.take_pending(index) else {
                 return Ok(());
             };
-            match self.write(&name, version.as_deref(), &pending).await {
-                Ok(version) => {
-                    let shard = &mut self.lock().shards[index];
-                    shard.version = version;
-                    shard.stamped = true;
-                    shard.touch = false;
-                }
+            match self.write(&name, version.as_deref(), &lines).await {
+                Ok(version) => self.lock().store.stored(index, version),
                 Err(error) => {
-                    self.lock().restore(index, pending);
+                    self.lock().store.restore(index, lines);
                     // One that is gone is created anew; where that is not found, it is the namespace that is missing.
                     let again = match error {
                         Error::Conflict(_) => true,
@@ -354,12 +328,7 @@ impl Ledger {
     }
 
     /// Creates or patches one ConfigMap, and returns its new resourceVersion.
-    async fn write(
-        &self,
-        name: &str,
-        version: Option<&str>,
-        pending: &BTreeMap<String, Option<String>>,
-    ) -> Result<Option<String>, Error> {
+    async fn write(&self, name: &str, version: Option<&str>, lines: &Lines) -> Result<Option<String>, Error> {
         let what = format!("write ConfigMap {name}");
         let labels =
             serde_json::json!({ LABEL: "true", "app.kubernetes.io/managed-by": "vault-sync-operator" });
@@ -370,7 +339,7 @@ impl Ledger {
             None => serde_json::json!({ EPOCH: self.epoch, TERM: term.unwrap_or_default() }),
         };
         let Some(version) = version else {
-            let data: BTreeMap<_, _> = pending
+            let data: BTreeMap<_, _> = lines
                 .iter()
                 .filter_map(|(key, line)| Some((key, line.as_ref()?)))
                 .collect();
@@ -387,7 +356,7 @@ impl Ledger {
         };
         let patch = serde_json::json!({
             "metadata": { "resourceVersion": version, "labels": labels, "annotations": annotations },
-            "data": pending,
+            "data": lines,
         });
         let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
         Ok(call(&what, self.api.patch_metadata(name, &params, &patch))
@@ -402,23 +371,21 @@ impl Ledger {
         let found = call("read the ledger again", self.api.get_opt(name))
             .await
             .map_err(|error| CommitError::Unwritable(Arc::new(error)))?;
-        let mut inner = self.lock();
+        let store = &mut self.lock().store;
         let Some(object) = found else {
             warn!(
                 configmap = name,
                 "the ledger's ConfigMap is gone; it is written anew"
             );
-            inner.shards[index].version = None;
-            inner.rewrite(index, &BTreeMap::new());
+            store.rewrite(index, None, &BTreeMap::new());
             return Ok(());
         };
-        inner.shards[index].version = object.metadata.resource_version;
+        let version = object.metadata.resource_version;
         let data = object.data.unwrap_or_default();
         let annotations = object.metadata.annotations.unwrap_or_default();
         refuse_earlier(self.term.as_ref(), &annotations)?;
-        if !inner.shards[index].stamped {
-            // It is not ours yet, and whoever had it has written since we read it.
-            inner.absorb(index, data);
+        if !store.is_stamped(index) {
+            report(store.reload(index, version, data));
             return Ok(());
         }
         if let Some(other) = annotations.get(EPOCH).filter(|epoch| **epoch != self.epoch) {
@@ -428,12 +395,48 @@ impl Ledger {
             configmap = name,
             "somebody has changed the ledger's ConfigMap; it is written anew"
         );
-        inner.rewrite(index, &data);
+        store.rewrite(index, version, &data);
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Store> {
+    fn lock(&self) -> MutexGuard<'_, Contents> {
         self.inner.lock()
+    }
+}
+
+/// A document's key in its ConfigMap, whose keys know neither slashes nor great length.
+/// <https://kubernetes.io/docs/concepts/configuration/configmap/>
+fn data_key(id: &DocumentId) -> String {
+    use std::fmt::Write as _;
+    let digest = ring::digest::digest(
+        &ring::digest::SHA256,
+        format!("{}\n{}", id.mount, id.path).as_bytes(),
+    );
+    digest.as_ref()[..16].iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+/// Says which lines of the ledger were not taken over.
+fn report(dropped: Vec<Dropped>) {
+    for Dropped {
+        shard: configmap,
+        key,
+        why,
+    } in dropped
+    {
+        match why {
+            Garbage::Twice(id) => {
+                warn!(configmap, document = %id, "the ledger names a document twice; the second entry is dropped");
+            }
+            Garbage::Misplaced(id) => {
+                error!(configmap, key, document = %id, "the ledger has an entry under another document's key; it is dropped");
+            }
+            Garbage::Unreadable(fault) => {
+                error!(configmap, key, %fault, "the ledger has an entry that cannot be read; it is dropped");
+            }
+        }
     }
 }
 

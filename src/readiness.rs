@@ -1,45 +1,77 @@
 //! What keeps the operator from being ready, in words for people.
 //!
-//! Whoever waits for something says so here, and takes it back; the probes read it. Must not know
-//! what anybody waits for.
+//! A part that waits for something holds an [`Obstacle`] for as long as that lasts; the probes read which are held. Must
+//! not know what a part waits for.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
-/// What is waited for, and why it is not there yet. Clones share it.
+/// All that is waited for, and why it is not there yet. Clones share it.
 #[derive(Clone, Default)]
-pub struct Readiness(Arc<Mutex<BTreeMap<String, String>>>);
+pub struct Readiness(Arc<Mutex<Waits>>);
+
+#[derive(Default)]
+struct Waits {
+    /// What is waited for: by which [`Obstacle`], and why.
+    open: BTreeMap<String, (u64, String)>,
+    /// The number of the last [`Obstacle`].
+    last: u64,
+}
+
+/// Something is waited for until this is dropped, or another takes its place.
+#[must_use = "it is waited for only as long as this is held"]
+pub struct Obstacle {
+    readiness: Readiness,
+    what: String,
+    number: u64,
+}
+
+/// Not all is there: what is waited for, and why.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{}", .0.join("; "))]
+pub struct NotReady(Vec<String>);
 
 impl Readiness {
     /// Something is waited for; `why` takes the place of what was said of it before.
-    pub fn waits(&self, what: impl Into<String>, why: &impl Display) {
-        self.lock().insert(what.into(), why.to_string());
+    pub fn waits(&self, what: impl Into<String>, why: &impl Display) -> Obstacle {
+        let what = what.into();
+        let mut waits = self.0.lock();
+        waits.last += 1;
+        let number = waits.last;
+        waits.open.insert(what.clone(), (number, why.to_string()));
+        Obstacle {
+            readiness: self.clone(),
+            what,
+            number,
+        }
     }
 
-    /// It is there.
-    pub fn has(&self, what: &str) {
-        self.lock().remove(what);
-    }
-
-    /// Whether nothing is waited for; else all that is, and why.
-    pub fn check(&self) -> Result<(), String> {
-        let waiting = self.lock();
-        if waiting.is_empty() {
+    /// Whether nothing is waited for.
+    pub fn check(&self) -> Result<(), NotReady> {
+        let waits = self.0.lock();
+        if waits.open.is_empty() {
             return Ok(());
         }
-        let all: Vec<String> = waiting
-            .iter()
-            .map(|(what, why)| format!("{what}: {why}"))
-            .collect();
-        Err(all.join("; "))
+        let open = waits.open.iter();
+        Err(NotReady(
+            open.map(|(what, (_, why))| format!("{what}: {why}")).collect(),
+        ))
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        // It is whole after every statement.
-        self.0.lock()
+impl Drop for Obstacle {
+    fn drop(&mut self) {
+        let mut waits = self.readiness.0.lock();
+        if waits
+            .open
+            .get(&self.what)
+            .is_some_and(|&(number, _)| number == self.number)
+        {
+            waits.open.remove(&self.what);
+        }
     }
 }
 
@@ -50,17 +82,23 @@ mod tests {
     #[test]
     fn the_last_word_on_each_thing_counts() {
         let readiness = Readiness::default();
-        assert_eq!(readiness.check(), Ok(()));
-        readiness.waits("watching Secrets", &"denied");
-        readiness.waits("the ledger", &"no answer");
-        readiness.clone().waits("the ledger", &"denied");
+        let said = || readiness.check().map_err(|waits| waits.to_string());
+        assert_eq!(said(), Ok(()));
+        let secrets = readiness.waits("watching Secrets", &"denied");
+        let ledger = readiness.waits("the ledger", &"no answer");
         assert_eq!(
-            readiness.check(),
+            said(),
+            Err("the ledger: no answer; watching Secrets: denied".to_owned())
+        );
+        let again = readiness.clone().waits("the ledger", &"denied");
+        drop(ledger);
+        assert_eq!(
+            said(),
             Err("the ledger: denied; watching Secrets: denied".to_owned())
         );
-        readiness.has("the ledger");
-        assert_eq!(readiness.check(), Err("watching Secrets: denied".to_owned()));
-        readiness.has("watching Secrets");
-        assert_eq!(readiness.check(), Ok(()));
+        drop(again);
+        assert_eq!(said(), Err("watching Secrets: denied".to_owned()));
+        drop(secrets);
+        assert_eq!(said(), Ok(()));
     }
 }

@@ -25,7 +25,8 @@ use crate::machine::{Aside, Clock};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::vault::{self, Vault};
-use domain::policy::{Policy, Rule};
+use domain::policy::{BadRule, Policy, Rule};
+use domain::yaml::{self, BadYaml};
 use life::Life;
 
 /// Why the operator has ended, other than by a signal. Each says what to do about it.
@@ -34,6 +35,9 @@ pub enum Error {
     /// Something that was configured cannot be used.
     #[error("{0}")]
     Setup(String),
+    /// There is no client of Kubernetes.
+    #[error(transparent)]
+    Connect(#[from] kube::ConnectError),
     /// A listener could not be had.
     #[error(transparent)]
     Bind(#[from] admin::BindError),
@@ -79,18 +83,18 @@ pub async fn run(config: Config, duty: Duty) -> Result<(), Error> {
     let stop = CancellationToken::new();
     let mut tasks = Tasks::new();
     tasks.spawn(signals(stop.clone()));
+    // What is wrong in the policy's file is said also where there is no cluster.
+    let policy = load_policy(config.path_policy.as_deref())?;
     let outside = outside(&config).await?;
     let mut registry = Registry::default();
-    let operator = Operator::new(config, outside, &mut registry, stop)?;
+    let operator = Operator::build(config, policy, outside, &mut registry, stop)?;
     serve::start(&operator, registry, &mut tasks).await?;
     operator.run(duty, tasks).await
 }
 
 /// Kubernetes, Vault and this machine, as the flags name them.
 async fn outside(config: &Config) -> Result<Outside, Error> {
-    let cluster = kube::configure(config.kubeconfig.as_deref())
-        .await
-        .map_err(Error::Setup)?;
+    let cluster = kube::configure(config.kubeconfig.as_deref()).await?;
     Ok(Outside {
         kubernetes: kube::http(cluster),
         vault: vault::http(&config.vault).map_err(|error| Error::Setup(error.to_string()))?,
@@ -119,14 +123,25 @@ impl Operator {
         registry: &mut Registry,
         stop: CancellationToken,
     ) -> Result<Self, Error> {
+        let policy = load_policy(config.path_policy.as_deref())?;
+        Self::build(config, policy, outside, registry, stop)
+    }
+
+    fn build(
+        config: Config,
+        policy: Policy,
+        outside: Outside,
+        registry: &mut Registry,
+        stop: CancellationToken,
+    ) -> Result<Self, Error> {
         let metrics = Metrics::register(registry);
         metrics.expect_vault_errors(&vault::LABELS);
         metrics.runtime_info(config.runtime.max_procs, config.runtime.memory_limit);
         let observer = Arc::new(serve::VaultMetrics(metrics.clone()));
         let vault = Vault::new(config.vault.clone(), Arc::clone(&outside.vault), observer);
         Ok(Self {
-            policy: load_policy(config.path_policy.as_deref())?,
-            client: kube::client(Arc::clone(&outside.kubernetes)).map_err(Error::Setup)?,
+            policy,
+            client: kube::client(Arc::clone(&outside.kubernetes))?,
             vault: vault.map_err(|error| Error::Setup(error.to_string()))?,
             config,
             outside,
@@ -202,13 +217,25 @@ fn load_policy(file: Option<&Path>) -> Result<Policy, Error> {
     let Some(file) = file else {
         return Ok(Policy::default());
     };
-    let fault = |what: String| Error::Setup(format!("--path-policy: {}: {what}", file.display()));
-    let text = std::fs::read_to_string(file).map_err(|error| fault(error.to_string()))?;
-    let rules = match domain::yaml::from_str(&text).map_err(&fault)? {
-        serde_json::Value::Array(_) => domain::yaml::from_str(&text).map_err(&fault)?,
-        _ => domain::yaml::from_str::<PolicyFile>(&text).map_err(&fault)?.rules,
+    read_policy(file).map_err(|fault| Error::Setup(format!("--path-policy: {}: {fault}", file.display())))
+}
+
+/// Why a file is no policy.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+enum BadPolicy {
+    Unreadable(#[from] std::io::Error),
+    Yaml(#[from] BadYaml),
+    Rule(#[from] BadRule),
+}
+
+fn read_policy(file: &Path) -> Result<Policy, BadPolicy> {
+    let text = std::fs::read_to_string(file)?;
+    let rules = match yaml::from_str(&text)? {
+        serde_json::Value::Array(_) => yaml::from_str(&text)?,
+        _ => yaml::from_str::<PolicyFile>(&text)?.rules,
     };
-    Policy::new(rules).map_err(fault)
+    Ok(Policy::new(rules)?)
 }
 
 /// The policy's file: a list of rules, by itself or under this name.
@@ -229,4 +256,29 @@ async fn first_to_end(tasks: &mut Tasks) -> Error {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_ends_however_ends_the_operator() {
+        let mut tasks = Tasks::new();
+        tasks.spawn(async { panic!("a test") });
+        assert_eq!(
+            first_to_end(&mut tasks).await.to_string(),
+            "a task has panicked, which is a bug"
+        );
+        tasks.spawn(async { Ok(()) });
+        assert_eq!(
+            first_to_end(&mut tasks).await.to_string(),
+            "a task has ended early, which is a bug"
+        );
+        tasks.spawn(async { Err(Error::Ended("this".to_owned())) });
+        assert_eq!(first_to_end(&mut tasks).await.to_string(), "this");
+
+        let writer = tokio::spawn(async { panic!("a test") }).await;
+        assert_eq!(
+            life::writer_ended(&writer).to_string(),
+            "the writer of Events has panicked, which is a bug"
+        );
+    }
+}

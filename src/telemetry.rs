@@ -3,9 +3,7 @@
 //! Must not know what is logged. Two rules keep secrets out of the log whatever anybody sets: other
 //! crates are capped at `warn`, and a panic's own words are never printed.
 
-use std::fmt;
 use std::io::{self, IsTerminal as _, Write};
-use std::str::FromStr;
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -14,6 +12,8 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, Registry};
 
+use domain::words;
+
 /// Our own target, and the beginning of all our modules'.
 const OURS: &str = "vault_sync_operator";
 
@@ -21,28 +21,30 @@ const OURS: &str = "vault_sync_operator";
 /// secret values. No setting lets them.
 const OTHERS_AT_MOST: LevelFilter = LevelFilter::WARN;
 
-/// `--log-format`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Format {
-    /// One JSON object a line.
-    Json,
-    /// For eyes.
-    Text,
+words! {
+    /// `--log-format`.
+    pub enum Format {
+        /// One JSON object a line.
+        Json = "json",
+        /// For eyes.
+        Text = "text",
+    }
 }
 
-/// `--log-level`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Level {
-    /// What stays broken until somebody acts.
-    Error,
-    /// What somebody should look at.
-    Warn,
-    /// Changes of state.
-    Info,
-    /// Every decision.
-    Debug,
-    /// Everything.
-    Trace,
+words! {
+    /// `--log-level`.
+    pub enum Level {
+        /// What stays broken until somebody acts.
+        Error = "error",
+        /// What somebody should look at.
+        Warn = "warn",
+        /// Changes of state.
+        Info = "info",
+        /// Every decision.
+        Debug = "debug",
+        /// Everything.
+        Trace = "trace",
+    }
 }
 
 /// What is logged, and how.
@@ -158,11 +160,6 @@ impl<W: Write> Write for OneLine<W> {
 )]
 pub struct BadFilter;
 
-/// A word that is no format, or no level.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("use {0}")]
-pub struct UnknownWord(&'static str);
-
 impl Level {
     fn filter(self) -> LevelFilter {
         match self {
@@ -172,52 +169,6 @@ impl Level {
             Self::Debug => LevelFilter::DEBUG,
             Self::Trace => LevelFilter::TRACE,
         }
-    }
-}
-
-impl FromStr for Level {
-    type Err = UnknownWord;
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        match text {
-            "error" => Ok(Self::Error),
-            "warn" => Ok(Self::Warn),
-            "info" => Ok(Self::Info),
-            "debug" => Ok(Self::Debug),
-            "trace" => Ok(Self::Trace),
-            _ => Err(UnknownWord("error, warn, info, debug or trace")),
-        }
-    }
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        })
-    }
-}
-
-impl FromStr for Format {
-    type Err = UnknownWord;
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        match text {
-            "json" => Ok(Self::Json),
-            "text" => Ok(Self::Text),
-            _ => Err(UnknownWord("json or text")),
-        }
-    }
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Json => "json",
-            Self::Text => "text",
-        })
     }
 }
 

@@ -3,13 +3,13 @@
 //! The only module that knows Vault's HTTP API. It decides nothing about documents and remembers
 //! none; its callers do not see HTTP, tokens or JSON. Behind this facade:
 //! `setup` (settings → HTTP client) → `wire` → `transport` (requests and replies) → `session` and `token` (the login) →
-//! `kv` and `mounts` (what is asked, and what replies mean), with `error`, `pace` and `pulse` (how often) beside them.
+//! `kv` and `mount` (what is asked, and what replies mean), with `error`, `pace` and `pulse` (how often) beside them.
 
-mod error;
 #[cfg(any(test, fuzzing))]
-pub mod hostile;
+pub mod any_reply;
+mod error;
 mod kv;
-mod mounts;
+mod mount;
 mod pace;
 mod pulse;
 mod session;
@@ -35,7 +35,7 @@ use domain::value::{Content, Found};
 use error::Call;
 pub use error::{Error, ErrorKind, LABELS, Operation};
 pub use kv::encoded_len;
-pub use mounts::MountAnswer;
+pub use mount::MountAnswer;
 use session::Session;
 pub use setup::{Settings, SetupError};
 pub use transport::Left;
@@ -77,8 +77,8 @@ impl Vault {
     /// <https://developer.hashicorp.com/vault/api-docs/system/internal-ui-mounts>
     pub async fn mount(&self, path: &str) -> Result<MountAnswer, Error> {
         let call = Call::new(Operation::Mount, path);
-        let reply = self.0.call(&call, &mounts::question(path)).await?;
-        mounts::answer(&call, &reply)
+        let reply = self.0.call(&call, &mount::question(path)).await?;
+        mount::answer(&call, &reply)
     }
 
     /// Reads a document: what it holds, its latest version, and whose it is.

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What ci/observability and hack/dashboard share, beside ci/lib.sh.
+# What ci/observability and hack/dashboard share, beside hack/lib.sh.
 
 # The Debian package starts a service when it is installed; nobody asked for that.
 has_prometheus() {

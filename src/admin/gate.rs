@@ -1,8 +1,8 @@
 //! Who may read `/metrics`.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::future::Future;
-
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
@@ -32,13 +32,16 @@ pub enum Verdict {
 
 /// Asks the cluster about a token. The error must not hold the token.
 pub trait Reviewer: Send + Sync + 'static {
+    /// Why the cluster did not say it.
+    type Error: Display;
+
     /// Whose the token is, and whether they may read `/metrics`.
-    fn review(&self, token: &str) -> impl Future<Output = Result<Verdict, String>> + Send;
+    fn review(&self, token: &str) -> impl Future<Output = Result<Verdict, Self::Error>> + Send;
 }
 
 /// What a request may do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Entry {
+pub(super) enum Admission {
     Open,
     Unauthenticated,
     Forbidden,
@@ -63,29 +66,29 @@ impl<R: Reviewer> Gate<R> {
         }
     }
 
-    pub(super) async fn enter(&self, headers: &HeaderMap) -> Entry {
+    pub(super) async fn enter(&self, headers: &HeaderMap) -> Admission {
         let Some(token) = bearer(headers) else {
-            return Entry::Unauthenticated;
+            return Admission::Unauthenticated;
         };
         let digest = self.digester.fields(std::iter::once(token.as_bytes()));
         if self.allowed(|allowed| allowed.has(digest, Instant::now())) {
-            return Entry::Open;
+            return Admission::Open;
         }
         let Ok(_place) = self.reviews.acquire().await else {
-            return Entry::Unknown;
+            return Admission::Unknown;
         };
         let asked = Instant::now();
         match self.reviewer.review(token).await {
             Ok(Verdict::Allowed) => {
                 // From when it was asked, not answered: the promise is about what was true.
                 self.allowed(|allowed| allowed.remember(digest, asked));
-                Entry::Open
+                Admission::Open
             }
-            Ok(Verdict::Unauthenticated) => Entry::Unauthenticated,
-            Ok(Verdict::Forbidden) => Entry::Forbidden,
+            Ok(Verdict::Unauthenticated) => Admission::Unauthenticated,
+            Ok(Verdict::Forbidden) => Admission::Forbidden,
             Err(error) => {
                 tracing::warn!(%error, "cannot review a token for /metrics");
-                Entry::Unknown
+                Admission::Unknown
             }
         }
     }

@@ -1,32 +1,43 @@
 //! The health endpoints, in the words of Kubernetes' own.
 //! <https://kubernetes.io/docs/reference/using-api/health-checks/>
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::future::Future;
 use std::time::Duration;
 
 use http::{StatusCode, Uri};
 use tokio::time::timeout;
 
-use super::{Reply, plain};
+use super::{Answer, plain};
 
 /// A check that takes longer has failed: a probe's own timeout would only hide which one it was.
 const CHECK_WITHIN: Duration = Duration::from_secs(5);
 
-/// What can be asked of the rest of the process. A reason must hold nothing secret: anybody may
-/// read it.
-pub trait Checks: Send + Sync + 'static {
-    /// Whether Vault answers `sys/health`.
-    fn vault(&self) -> impl Future<Output = Result<(), String>> + Send;
-    /// Whether our token is good (`auth/token/lookup-self`).
-    fn token(&self) -> impl Future<Output = Result<(), String>> + Send;
-    /// Whether Kubernetes gives us what we need of it.
-    fn kubernetes(&self) -> Result<(), String>;
-    /// Is told how a look at readiness came out; the reason, if it is not given.
-    fn told(&self, _ready: Result<(), String>) {}
+/// Why a check failed. It must hold nothing secret: anybody may read it.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unhealthy(String);
+
+impl Unhealthy {
+    /// For this reason, in words for people.
+    pub fn new(reason: impl Display) -> Self {
+        Self(reason.to_string())
+    }
 }
 
-pub(super) async fn answer(uri: &Uri, checks: &impl Checks) -> Reply {
+/// What can be asked of the rest of the process.
+pub trait Checks: Send + Sync + 'static {
+    /// Whether Vault answers `sys/health`.
+    fn vault(&self) -> impl Future<Output = Result<(), Unhealthy>> + Send;
+    /// Whether our token is good (`auth/token/lookup-self`).
+    fn token(&self) -> impl Future<Output = Result<(), Unhealthy>> + Send;
+    /// Whether Kubernetes gives us what we need of it.
+    fn kubernetes(&self) -> Result<(), Unhealthy>;
+    /// Is told how a look at readiness came out; the reason, if it is not given.
+    fn told(&self, _ready: Result<(), Unhealthy>) {}
+}
+
+pub(super) async fn answer(uri: &Uri, checks: &impl Checks) -> Answer {
     let verbose = uri.query().is_some_and(|query| {
         query
             .split('&')
@@ -47,24 +58,25 @@ pub(super) async fn answer(uri: &Uri, checks: &impl Checks) -> Reply {
                 ("kubernetes", checks.kubernetes()),
             ];
             // Without a Vault there is no token: one reason is enough.
-            let failed = checked
-                .iter()
-                .find_map(|(name, result)| result.as_ref().err().map(|reason| format!("{name}: {reason}")));
-            checks.told(failed.map_or(Ok(()), Err));
+            let ready = checked.iter().try_for_each(|(name, result)| {
+                let failed = |reason| Unhealthy::new(format_args!("{name}: {reason}"));
+                result.as_ref().map_err(failed).copied()
+            });
+            checks.told(ready);
             report("readyz", verbose, &checked)
         }
         _ => plain(StatusCode::NOT_FOUND, "not found\n"),
     }
 }
 
-async fn within_time(check: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+async fn within_time(check: impl Future<Output = Result<(), Unhealthy>>) -> Result<(), Unhealthy> {
     timeout(CHECK_WITHIN, check)
         .await
-        .unwrap_or_else(|_| Err("no answer within 5s".to_owned()))
+        .unwrap_or_else(|_| Err(Unhealthy::new("no answer within 5s")))
 }
 
 /// A failure always lists the checks, a success only when it is asked to.
-fn report(endpoint: &str, verbose: bool, checks: &[(&str, Result<(), String>)]) -> Reply {
+fn report(endpoint: &str, verbose: bool, checks: &[(&str, Result<(), Unhealthy>)]) -> Answer {
     let good = checks.iter().all(|(_, result)| result.is_ok());
     if good && !verbose {
         return plain(StatusCode::OK, "ok");
@@ -74,7 +86,7 @@ fn report(endpoint: &str, verbose: bool, checks: &[(&str, Result<(), String>)]) 
     for (name, result) in checks {
         let _ = match result {
             Ok(()) => writeln!(text, "[+]{name} ok"),
-            Err(reason) => writeln!(text, "[-]{name} failed: {}", reason.replace(['\n', '\r'], " ")),
+            Err(reason) => writeln!(text, "[-]{name} failed: {}", reason.0.replace(['\n', '\r'], " ")),
         };
     }
     if good {

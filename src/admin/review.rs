@@ -19,8 +19,21 @@ impl KubernetesReviewer {
     }
 }
 
+/// A review that did not come about.
+#[derive(Debug, thiserror::Error)]
+pub enum ReviewError {
+    /// Whose the token is.
+    #[error("TokenReview: {0}")]
+    Token(kube::Error),
+    /// What they may do.
+    #[error("SubjectAccessReview: {0}")]
+    Access(kube::Error),
+}
+
 impl Reviewer for KubernetesReviewer {
-    async fn review(&self, token: &str) -> Result<Verdict, String> {
+    type Error = ReviewError;
+
+    async fn review(&self, token: &str) -> Result<Verdict, ReviewError> {
         let question = TokenReview {
             spec: TokenReviewSpec {
                 token: Some(token.to_owned()),
@@ -31,7 +44,7 @@ impl Reviewer for KubernetesReviewer {
         let answer = Api::all(self.0.clone())
             .create(&PostParams::default(), &question)
             .await
-            .map_err(|error| format!("TokenReview: {error}"))?;
+            .map_err(ReviewError::Token)?;
         let status = answer.status.unwrap_or_default();
         let Some(user) = status.user.filter(|_| status.authenticated == Some(true)) else {
             return Ok(Verdict::Unauthenticated);
@@ -53,7 +66,7 @@ impl Reviewer for KubernetesReviewer {
         let answer = Api::all(self.0.clone())
             .create(&PostParams::default(), &question)
             .await
-            .map_err(|error| format!("SubjectAccessReview: {error}"))?;
+            .map_err(ReviewError::Access)?;
         let allowed = answer
             .status
             .is_some_and(|status| status.allowed && status.denied != Some(true));

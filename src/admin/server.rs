@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Reply, plain};
+use super::{Answer, plain};
 
 /// Connections at a time: a few probes and scrapers, with room.
 pub(super) const MOST_CONNECTIONS: usize = 64;
@@ -42,7 +42,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub(super) async fn serve<A, F>(listener: TcpListener, answer: A, stop: CancellationToken)
 where
     A: Fn(Request<()>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Reply> + Send,
+    F: Future<Output = Answer> + Send,
 {
     let seats = Seats::default();
     let connections = TaskTracker::new();
@@ -79,7 +79,7 @@ where
 struct Seats(Arc<Mutex<Table>>);
 
 /// One connection's place, until it is dropped.
-struct Place {
+struct Guest {
     seats: Seats,
     number: u64,
     /// Another connection takes this place.
@@ -88,7 +88,7 @@ struct Place {
 
 impl Seats {
     /// A place for one more connection of a peer.
-    fn take(&self, peer: IpAddr) -> Place {
+    fn take(&self, peer: IpAddr) -> Guest {
         let mut table = self.lock();
         let leave = CancellationToken::new();
         let (number, evicted) = table.take(peer, leave.clone());
@@ -96,7 +96,7 @@ impl Seats {
         if let Some(evicted) = evicted {
             evicted.cancel();
         }
-        Place {
+        Guest {
             seats: self.clone(),
             number,
             leave,
@@ -108,7 +108,7 @@ impl Seats {
     }
 }
 
-impl Place {
+impl Guest {
     /// Notes that the connection has a whole request to answer, until the result is dropped.
     fn busy(&self) -> Busy<'_> {
         self.seats.lock().set_busy(self.number, true);
@@ -116,13 +116,13 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Guest {
     fn drop(&mut self) {
         self.seats.lock().seats.remove(&self.number);
     }
 }
 
-struct Busy<'a>(&'a Place);
+struct Busy<'a>(&'a Guest);
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
@@ -190,10 +190,10 @@ impl<E> Table<E> {
     }
 }
 
-async fn connection<A, F>(stream: TcpStream, place: &Place, answer: A, stop: CancellationToken)
+async fn connection<A, F>(stream: TcpStream, place: &Guest, answer: A, stop: CancellationToken)
 where
     A: Fn(Request<()>) -> F + Clone,
-    F: Future<Output = Reply>,
+    F: Future<Output = Answer>,
 {
     let service = service_fn(|request: Request<Incoming>| {
         let answer = answer.clone();
@@ -219,10 +219,10 @@ where
     let _ = timeout(FAREWELL, connection).await;
 }
 
-async fn within_time<A, F>(request: Request<Incoming>, answer: A) -> Reply
+async fn within_time<A, F>(request: Request<Incoming>, answer: A) -> Answer
 where
     A: Fn(Request<()>) -> F,
-    F: Future<Output = Reply>,
+    F: Future<Output = Answer>,
 {
     if request.method() != Method::GET {
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed\n");

@@ -9,35 +9,37 @@ use crate::metrics::Metrics;
 struct Fake(Arc<AtomicUsize>);
 
 impl Reviewer for Fake {
-    async fn review(&self, token: &str) -> Result<Verdict, String> {
+    type Error = &'static str;
+
+    async fn review(&self, token: &str) -> Result<Verdict, &'static str> {
         self.0.fetch_add(1, Ordering::SeqCst);
         match token {
             "good" => Ok(Verdict::Allowed),
             "weak" => Ok(Verdict::Forbidden),
-            "odd" => Err("the API server is away".to_owned()),
+            "odd" => Err("the API server is away"),
             _ => Ok(Verdict::Unauthenticated),
         }
     }
 }
 
 struct Health {
-    vault: Result<(), String>,
-    token: Result<(), String>,
-    kubernetes: Result<(), String>,
-    told: Mutex<Vec<Result<(), String>>>,
+    vault: Result<(), Unhealthy>,
+    token: Result<(), Unhealthy>,
+    kubernetes: Result<(), Unhealthy>,
+    told: Mutex<Vec<Result<(), Unhealthy>>>,
 }
 
 impl Checks for Health {
-    async fn vault(&self) -> Result<(), String> {
+    async fn vault(&self) -> Result<(), Unhealthy> {
         self.vault.clone()
     }
-    async fn token(&self) -> Result<(), String> {
+    async fn token(&self) -> Result<(), Unhealthy> {
         self.token.clone()
     }
-    fn kubernetes(&self) -> Result<(), String> {
+    fn kubernetes(&self) -> Result<(), Unhealthy> {
         self.kubernetes.clone()
     }
-    fn told(&self, ready: Result<(), String>) {
+    fn told(&self, ready: Result<(), Unhealthy>) {
         self.told.lock().unwrap().push(ready);
     }
 }
@@ -105,7 +107,7 @@ async fn without_a_reviewer_everybody_may_scrape() {
 #[tokio::test]
 async fn health_names_the_check_that_failed() {
     let good = || Ok(());
-    let bad = || Err("sealed\n".to_owned());
+    let bad = || Err(Unhealthy::new("sealed\n"));
     for (vault, token, path, status, body) in [
         (good(), good(), "/livez", 200, "ok"),
         (good(), good(), "/healthz", 200, "ok"),
@@ -153,10 +155,10 @@ async fn health_names_the_check_that_failed() {
 
 #[tokio::test]
 async fn a_look_at_readiness_is_told_with_its_first_reason() {
-    let denied = || Err("watching Secrets: denied".to_owned());
+    let denied = || Err(Unhealthy::new("watching Secrets: denied"));
     let health = Health {
         vault: Ok(()),
-        token: Err("no role".to_owned()),
+        token: Err(Unhealthy::new("no role")),
         kubernetes: denied(),
         told: Mutex::default(),
     };
@@ -176,8 +178,8 @@ async fn a_look_at_readiness_is_told_with_its_first_reason() {
     assert_eq!(
         *health.told.lock().unwrap(),
         [
-            Err("token: no role".to_owned()),
-            Err("kubernetes: watching Secrets: denied".to_owned()),
+            Err(Unhealthy::new("token: no role")),
+            Err(Unhealthy::new("kubernetes: watching Secrets: denied")),
             Ok(())
         ]
     );

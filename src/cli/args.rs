@@ -148,7 +148,7 @@ struct KubernetesGroup {
     watch_namespaces: Vec<List<String>>,
     /// Kinds of source: Deployment, Secret, StatefulSet, DaemonSet, CronJob [repeatable, comma list]
     #[arg(long, value_name = "KINDS", action = ArgAction::Append, default_value = "Deployment,Secret",
-          value_parser = values::words::<Kind>)]
+          value_parser = values::kinds)]
     kinds: Vec<List<Kind>>,
     /// What auto-discovery reads besides: image-pull-secrets, csi [repeatable, comma list]
     #[arg(long, value_name = "WHAT", action = ArgAction::Append, value_parser = values::extras)]
@@ -194,10 +194,10 @@ struct TuningGroup {
 #[derive(Args)]
 struct LogGroup {
     /// Form of the log: json or text
-    #[arg(long, value_name = "FORMAT", default_value_t = Format::Json)]
+    #[arg(long, value_name = "FORMAT", default_value_t = Format::Json, value_parser = values::format)]
     log_format: Format,
     /// Least level that is logged: error, warn, info, debug or trace; RUST_LOG wins
-    #[arg(long, value_name = "LEVEL", default_value_t = Level::Info)]
+    #[arg(long, value_name = "LEVEL", default_value_t = Level::Info, value_parser = values::level)]
     log_level: Level,
 }
 

@@ -4,9 +4,10 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Exit, Surroundings, go, values};
+use super::values::{self, BadValue};
+use super::{Exit, Surroundings, go};
 use crate::vault::Settings;
-use domain::problem::excerpt;
+use domain::text::excerpt;
 
 /// What the flags say of Vault.
 pub(super) struct VaultFlags {
@@ -69,9 +70,7 @@ impl Runtime {
         let procs = read(from, "GOMAXPROCS", |text| values::whole(text, 1, 1024))?;
         let limit = |text: &str| match text {
             "off" => Ok(None),
-            _ => values::size(text)
-                .map(Some)
-                .map_err(|fault| format!("{fault}; or off")),
+            _ => values::size(text).map(Some).map_err(BadValue::or_off),
         };
         Ok(Self {
             max_procs: match procs {
@@ -87,7 +86,7 @@ impl Runtime {
 fn read<T>(
     from: &Surroundings,
     name: &str,
-    value: impl Fn(&str) -> Result<T, String>,
+    value: impl Fn(&str) -> Result<T, BadValue>,
 ) -> Result<Option<T>, Exit> {
     let fault = |fault| Exit::usage(format!("{name}: {fault}"));
     from.text(name)?
@@ -97,7 +96,7 @@ fn read<T>(
 
 /// Bare numbers are seconds, as for Vault's own clients. A call that is cut off may land up to two timeouts later,
 /// and its document waits for that: so an hour is long enough.
-fn timeout(text: &str) -> Result<Duration, String> {
+fn timeout(text: &str) -> Result<Duration, BadValue> {
     let is_number = !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
     let stated = if is_number {
         format!("{text}s")
@@ -107,8 +106,7 @@ fn timeout(text: &str) -> Result<Duration, String> {
     let longest = Duration::from_hours(1);
     values::within(&stated, Duration::from_millis(1), longest).map_err(|fault| {
         if is_number {
-            let text = excerpt(text);
-            format!("{text:?} is not allowed; use 1 to 3600 seconds, or a duration such as 60s")
+            BadValue::Seconds(excerpt(text))
         } else {
             fault
         }
@@ -116,7 +114,7 @@ fn timeout(text: &str) -> Result<Duration, String> {
 }
 
 /// The complaint does not quote it: it may hold a password.
-fn proxy(text: &str) -> Result<String, String> {
+fn proxy(text: &str) -> Result<String, BadValue> {
     let uri = text.parse::<http::Uri>().ok();
     match uri
         .filter(|uri| uri.authority().is_some_and(values::has_usable_port))
@@ -124,6 +122,6 @@ fn proxy(text: &str) -> Result<String, String> {
         .and_then(http::Uri::scheme_str)
     {
         Some("http" | "https") => Ok(text.to_owned()),
-        _ => Err("this is no proxy's URL; use one such as http://proxy.example.com:3128".to_owned()),
+        _ => Err(BadValue::Proxy),
     }
 }

@@ -1,6 +1,10 @@
 //! Go's flag syntax, for those who come from the predecessor: what it accepts and clap does not.
 //! <https://pkg.go.dev/flag#hdr-Command_line_flag_syntax>
 
+use domain::text::excerpt;
+
+use super::values::BadValue;
+
 /// Rewrites a command line into the one form that clap sees: `--flag=value`, or `--flag` alone.
 ///
 /// One dash counts as two. A flag that takes a value takes the next word, whatever it begins with;
@@ -36,14 +40,11 @@ pub(super) fn names(args: &[String], flag: &str) -> bool {
 }
 
 /// Go's words for a boolean. <https://pkg.go.dev/strconv#ParseBool>
-pub(super) fn boolean(text: &str) -> Result<bool, String> {
+pub(super) fn boolean(text: &str) -> Result<bool, BadValue> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(format!(
-            "{:?} is not allowed; use true or false (or 1, t, T, TRUE, True, 0, f, F, FALSE, False)",
-            domain::problem::excerpt(text)
-        )),
+        _ => Err(BadValue::Boolean(excerpt(text))),
     }
 }
 
@@ -99,7 +100,7 @@ mod tests {
             assert_eq!(boolean(word), Ok(false));
         }
         for word in ["", "yes", "tRUE", "2"] {
-            assert!(boolean(word).unwrap_err().contains("use true or false"));
+            assert!(matches!(boolean(word), Err(BadValue::Boolean(_))));
         }
     }
 }

@@ -2,8 +2,8 @@ use super::*;
 use domain::document::{KvVersion, Mount};
 use domain::settings::{Adopt, DeletionPolicy, NamespaceIsolation, PrefixStyle};
 
+mod any_line;
 mod complaints;
-mod hostile;
 
 /// Reads a command line, split at blanks, with variables, and without any file.
 fn read(line: &str, variables: &[(&str, &str)]) -> Result<Config, Exit> {

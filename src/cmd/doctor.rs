@@ -16,7 +16,7 @@ use kube::api::{Api, PostParams};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{Config, Doctor};
+use crate::cli::{Config, DoctorArgs};
 use crate::kube::{Kube, call, connect, resource};
 use crate::mounts::{Fault, Mounts};
 use crate::run::Error;
@@ -34,7 +34,7 @@ const WITHIN: Duration = Duration::from_secs(20);
 const MARK: (&str, &str) = ("written-by", "vault-sync-operator doctor");
 
 /// Tries everything, and fails if anything does.
-pub async fn doctor(config: Config, what: &Doctor) -> Result<(), Error> {
+pub async fn doctor(config: Config, what: &DoctorArgs) -> Result<(), Error> {
     let mut findings = Findings::default();
     let client = match connect(config.kubeconfig.as_deref()).await {
         Ok(client) => client,
@@ -45,7 +45,7 @@ pub async fn doctor(config: Config, what: &Doctor) -> Result<(), Error> {
     };
     let cluster = in_kubernetes(&config, &client, &mut findings).await;
     let vault = vault::http(&config.vault)
-        .and_then(|wire| Vault::new(config.vault.clone(), wire, Arc::new(Unseen)))
+        .and_then(|wire| Vault::new(config.vault.clone(), wire, Arc::new(Unobserved)))
         .map_err(|error| Error::Setup(error.to_string()))?;
     let stop = CancellationToken::new();
     let session = tokio::spawn({
@@ -111,9 +111,9 @@ fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-struct Unseen;
+struct Unobserved;
 
-impl Observer for Unseen {
+impl Observer for Unobserved {
     fn auth_attempt(&self, _success: bool) {}
     fn up(&self, _up: bool) {}
 }
@@ -297,7 +297,7 @@ async fn probe(
         "mount {}/ is KV version {version}; the document is {}",
         mount.path, place.id
     ));
-    let probe = Probe {
+    let probe = Trial {
         vault,
         mount: &mount,
         id: &place.id,
@@ -314,7 +314,7 @@ async fn probe(
 /// path that is free or its own. It never purges: somebody could write there just before. So a deleted version
 /// stays in the history, and the next run must recognize it as its own. The claim names that version; without
 /// permissions on `metadata/`, the version before it holds the mark and is not deleted.
-struct Probe<'a> {
+struct Trial<'a> {
     vault: &'a Vault,
     mount: &'a Mount,
     id: &'a DocumentId,
@@ -330,7 +330,7 @@ struct Start {
     older: Option<u64>,
 }
 
-impl Probe<'_> {
+impl Trial<'_> {
     /// Writes, claims, reads and deletes it.
     async fn run(&self, findings: &mut Findings) -> Result<(), Failure> {
         let Start { cas, mut older } = self.start().await?;

@@ -18,7 +18,7 @@ use kube::runtime::watcher::{self, watcher};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{Config, Release};
+use crate::cli::{Config, ReleaseArgs};
 use crate::kube::{
     self as ours, Connect, Kube, WATCH_SECONDS, Workload, call, configure, http, resource, source,
 };
@@ -34,7 +34,7 @@ const PAGE: u32 = 500;
 const AT_A_TIME: usize = 8;
 
 /// Lets everything go that would wait for the operator.
-pub async fn release(config: Config, what: &Release) -> Result<(), Error> {
+pub async fn release(config: Config, what: &ReleaseArgs) -> Result<(), Error> {
     let within = what.timeout;
     let all = tokio::time::timeout(within, Box::pin(let_go(config, what)));
     all.await.unwrap_or_else(|_| {
@@ -45,12 +45,10 @@ pub async fn release(config: Config, what: &Release) -> Result<(), Error> {
     })
 }
 
-async fn let_go(mut config: Config, what: &Release) -> Result<(), Error> {
-    let cluster = configure(config.kubeconfig.as_deref())
-        .await
-        .map_err(Error::Setup)?;
+async fn let_go(mut config: Config, what: &ReleaseArgs) -> Result<(), Error> {
+    let cluster = configure(config.kubeconfig.as_deref()).await?;
     let connect = http(cluster);
-    let client = ours::client(connect.clone()).map_err(Error::Setup)?;
+    let client = ours::client(connect.clone())?;
     if let Some(name) = &what.scale_down {
         scale_down(&client, &config.namespace, name).await?;
     }

@@ -34,7 +34,7 @@ struct Parked {
 
 /// What a source that waits has to do next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Wait {
+pub(super) enum Advice {
     /// Come again after this time, if Vault is still away then.
     Patiently(Duration),
     /// Report it in an Event.
@@ -53,7 +53,7 @@ impl Default for Outage {
 
 impl Outage {
     /// Lets a source wait, if Vault is away; `None`: it is there.
-    pub(super) fn park(&self, key: &SourceKey, depth: Depth) -> Option<Wait> {
+    pub(super) fn park(&self, key: &SourceKey, depth: Depth) -> Option<Advice> {
         let mut parked = self.parked();
         let fresh = || Parked {
             depth,
@@ -63,9 +63,9 @@ impl Outage {
         waiting.depth = waiting.depth.max(depth);
         let left = GRACE.saturating_sub(waiting.since.elapsed());
         Some(if left.is_zero() {
-            Wait::Tell
+            Advice::Tell
         } else {
-            Wait::Patiently(left)
+            Advice::Patiently(left)
         })
     }
 

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 use super::Controller;
 use crate::backoff::Backoff;
 use crate::kube::{Life, WATCH_SECONDS, Workload, listening, resource, source};
+use crate::readiness::Obstacle;
 use crate::reconcile::fingerprint;
 use domain::annotations;
 use domain::source::{Kind, Source, SourceKey};
@@ -54,7 +55,7 @@ pub(super) async fn workloads(
         None => Api::all_with(client, &resource),
     };
     let discover = controller.kube.discover();
-    let scope = Scope {
+    let scope = Watch {
         controller,
         kind,
         namespace,
@@ -83,7 +84,7 @@ pub(super) async fn secrets(
         Some(namespace) => Api::namespaced_with(client, namespace, &resource),
         None => Api::all_with(client, &resource),
     };
-    let scope = Scope {
+    let scope = Watch {
         controller,
         kind: Kind::Secret,
         namespace,
@@ -101,13 +102,19 @@ pub(super) async fn secrets(
 
 /// What was seen of a Secret: its namespace and name, and its resourceVersion unless it is gone.
 #[derive(Clone, Copy)]
-struct Seen<'a> {
+struct SecretSeen<'a> {
     namespace: &'a str,
     name: &'a str,
     version: Option<&'a str>,
 }
 
-/// Why a watch is behind, as it was told.
+/// A watch that is behind, as it was told.
+struct Behind {
+    why: Trouble,
+    _waits: Obstacle,
+}
+
+/// Why a watch is behind.
 #[derive(Clone, Copy, PartialEq)]
 enum Trouble {
     /// It fails with errors of this variant.
@@ -117,7 +124,7 @@ enum Trouble {
 }
 
 /// One watch: a kind, in a namespace or in all.
-struct Scope<'a> {
+struct Watch<'a> {
     controller: &'a Controller,
     kind: Kind,
     namespace: Option<String>,
@@ -125,14 +132,14 @@ struct Scope<'a> {
     life: Life,
 }
 
-impl Scope<'_> {
+impl Watch<'_> {
     /// Follows a watch for ever, through its errors, and across API servers that know no streaming
     /// lists (before 1.32 they are off by default).
     async fn follow<K, S>(
         &self,
         open: impl Fn(watcher::Config) -> S,
         reduce: impl Fn(&K) -> Option<Source>,
-        noted: impl Fn(Seen<'_>),
+        noted: impl Fn(SecretSeen<'_>),
         listed: Listed,
     ) -> WatchEnded
     where
@@ -179,10 +186,10 @@ impl Scope<'_> {
                     Err(error) => {
                         let denied = is_denied(&error);
                         let error = crate::kube::Error::of(format!("watch {}s", self.kind), reason(error));
-                        self.is_behind(&error);
                         failed = Instant::now();
-                        let how = Some(Trouble::Failure(std::mem::discriminant(&error)));
-                        if std::mem::replace(&mut told, how) != how {
+                        let why = Trouble::Failure(std::mem::discriminant(&error));
+                        let before = told.replace(self.is_behind(why, &error));
+                        if before.is_none_or(|before| before.why != why) {
                             tracing::warn!(kind = %self.kind, namespace = self.namespace, %error, "a watch has failed; trying again");
                         }
                         if denied && let Some(listed) = listed.take() {
@@ -250,30 +257,28 @@ impl Scope<'_> {
 
     /// Looks whether anything was heard: of a watch that is opened again, its stream says nothing before the
     /// next event, and of one that hangs, nothing at all.
-    fn listen(&self, told: &mut Option<Trouble>, failed: &mut Instant) {
+    fn listen(&self, told: &mut Option<Behind>, failed: &mut Instant) {
         let last = self.life.last();
         if told.is_some() && last > *failed {
             *told = None;
             self.works_again();
         } else if told.is_none() && last.elapsed() > BEHIND {
             let why = format!("nothing was heard for {}s", BEHIND.as_secs());
-            self.is_behind(&why);
             *failed = Instant::now();
-            *told = Some(Trouble::Silence);
+            *told = Some(self.is_behind(Trouble::Silence, &why));
         }
     }
 
     /// What this watch shows may be old.
-    fn is_behind(&self, why: &impl std::fmt::Display) {
+    fn is_behind(&self, why: Trouble, words: &impl std::fmt::Display) -> Behind {
         let name = self.name();
-        self.controller.readiness.waits(name.clone(), why);
+        let waits = self.controller.readiness.waits(name.clone(), words);
         self.controller.watch_is_behind(name, true);
+        Behind { why, _waits: waits }
     }
 
     fn works_again(&self) {
-        let name = self.name();
-        self.controller.readiness.has(&name);
-        self.controller.watch_is_behind(name, false);
+        self.controller.watch_is_behind(self.name(), false);
         tracing::info!(kind = %self.kind, namespace = self.namespace, "the watch works again");
     }
 
@@ -283,12 +288,12 @@ impl Scope<'_> {
         object: &K,
         gone: bool,
         reduce: impl Fn(&K) -> Option<Source>,
-        noted: impl Fn(Seen<'_>),
+        noted: impl Fn(SecretSeen<'_>),
     ) {
         let meta = object.meta();
         if let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) {
             let version = meta.resource_version.as_deref().filter(|_| !gone);
-            noted(Seen {
+            noted(SecretSeen {
                 namespace,
                 name,
                 version,
@@ -320,9 +325,9 @@ impl Scope<'_> {
     }
 
     /// What a whole list has not shown is gone.
-    fn gone(&self, unseen: &Unseen, noted: impl Fn(Seen<'_>)) {
+    fn gone(&self, unseen: &Unseen, noted: impl Fn(SecretSeen<'_>)) {
         for (namespace, name) in &unseen.secrets {
-            noted(Seen {
+            noted(SecretSeen {
                 namespace,
                 name,
                 version: None,
@@ -427,7 +432,7 @@ impl Controller {
         self.enqueue(wake);
     }
 
-    fn secret_seen(&self, seen: Seen<'_>) {
+    fn secret_seen(&self, seen: SecretSeen<'_>) {
         let users = self
             .index()
             .observe_secret(seen.namespace, seen.name, seen.version);

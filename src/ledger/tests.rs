@@ -175,7 +175,7 @@ async fn the_order_outlives_a_good_bye() {
 #[tokio::test]
 async fn a_line_of_a_newer_version_is_kept_as_it_is_and_its_document_left_alone() {
     let id = DocumentId::new("secret", "app");
-    let key = shards::data_key(&id);
+    let key = data_key(&id);
     let line = r#"{"mount":"secret","path":"app","kind":"Deployment","namespace":"shop","name":"web","uid":"u-1","state":"archived","since":1,"deletion":"soft"}"#;
     let server = Server::with(&[], &[(&key, line), ("garbage", "no JSON")]);
     let ledger = server.load("a", None).await.unwrap();

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,6 @@ use crate::kube::{Kube, Left, limited};
 use crate::lease::{self, Held, Lease, Tenure};
 use crate::ledger::{CommitError, Ledger};
 use crate::mounts::Mounts;
-use crate::readiness::Readiness;
 use crate::reconcile::{Budget, Locks, Notes, Reconciler, Shares};
 use domain::index::Index;
 use domain::ledger::State;
@@ -114,8 +114,8 @@ impl Life<'_> {
         if self.duty == Duty::ClearOut {
             return self.unless_it_ends(Box::pin(cluster_id)).await;
         }
-        on.readiness
-            .waits("all sources", &"not all of them have been seen yet");
+        let why = "not all of them have been seen yet";
+        let _unseen = on.readiness.waits("all sources", &why);
         let (listed, mut lists) = mpsc::channel(1);
         for (kind, namespace) in on.scopes() {
             let watching = Arc::clone(&self.controller).watch(kind, namespace, listed.clone());
@@ -133,7 +133,6 @@ impl Life<'_> {
         if let Some(cluster_id) = &seen {
             let sources = self.controller.sources();
             tracing::info!(sources, cluster_id, "all sources are known");
-            on.readiness.has("all sources");
         }
         Ok(seen)
     }
@@ -321,7 +320,10 @@ impl Operator {
             outside.clock.clone(),
         );
         tracing::info!(identity = epoch, "waiting for the lease");
-        let acquired = lease.acquire(&self.stop, |trouble| told(readiness, "the lease", trouble));
+        let waits = Mutex::new(None);
+        let acquired = lease.acquire(&self.stop, |trouble| {
+            *waits.lock() = trouble.map(|why| readiness.waits("the lease", &why));
+        });
         // Also while the ledger loads.
         acquired
             .await
@@ -336,29 +338,20 @@ impl Operator {
     ) -> Option<T> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
         let mut said = String::new();
+        let mut waits = None;
         loop {
             let error = match self.stop.run_until_cancelled(attempt()).await? {
-                Ok(value) => {
-                    self.readiness.has(whom);
-                    return Some(value);
-                }
+                Ok(value) => return Some(value),
                 Err(error) => error.to_string(),
             };
             if error != said {
-                self.readiness.waits(whom, &error);
+                waits.replace(self.readiness.waits(whom, &error));
                 tracing::warn!(error, "waiting for {whom}");
                 said = error;
             }
             let rest = tokio::time::sleep(backoff.next());
             self.stop.run_until_cancelled(rest).await?;
         }
-    }
-}
-
-fn told(readiness: &Readiness, what: &str, trouble: Option<String>) {
-    match trouble {
-        Some(why) => readiness.waits(what, &why),
-        None => readiness.has(what),
     }
 }
 

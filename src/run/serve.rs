@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Error, Operator, Tasks};
-use crate::admin::{self, Checks, KubernetesReviewer};
+use crate::admin::{self, Checks, KubernetesReviewer, Unhealthy};
 use crate::events::{Events, Note};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
@@ -76,11 +76,11 @@ struct Pod {
     name: String,
     uid: String,
     /// What was told last; `None`: nothing yet.
-    last: Mutex<Option<Result<(), String>>>,
+    last: Mutex<Option<Result<(), Unhealthy>>>,
 }
 
 impl Pod {
-    fn tell(&self, ready: Result<(), String>) {
+    fn tell(&self, ready: Result<(), Unhealthy>) {
         let mut last = self.last.lock();
         if last.as_ref() == Some(&ready) {
             return;
@@ -111,21 +111,21 @@ fn a_moment_ago() -> Instant {
 }
 
 impl Checks for Probe {
-    async fn vault(&self) -> Result<(), String> {
+    async fn vault(&self) -> Result<(), Unhealthy> {
         let answer = self.vault.health(a_moment_ago()).await;
-        answer.map_err(|error| error.to_string())
+        answer.map_err(Unhealthy::new)
     }
 
-    async fn token(&self) -> Result<(), String> {
+    async fn token(&self) -> Result<(), Unhealthy> {
         let answer = self.vault.lookup_self(a_moment_ago()).await;
-        answer.map_err(|error| format!("{error} — {}", error.kind.hint()))
+        answer.map_err(|error| Unhealthy::new(format_args!("{error} — {}", error.kind.hint())))
     }
 
-    fn kubernetes(&self) -> Result<(), String> {
-        self.readiness.check()
+    fn kubernetes(&self) -> Result<(), Unhealthy> {
+        self.readiness.check().map_err(Unhealthy::new)
     }
 
-    fn told(&self, ready: Result<(), String>) {
+    fn told(&self, ready: Result<(), Unhealthy>) {
         if let Some(pod) = &self.pod {
             pod.tell(ready);
         }

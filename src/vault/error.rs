@@ -44,7 +44,7 @@ pub enum ErrorKind {
 
 /// What follows from a kind of error.
 #[derive(Clone, Copy, Debug)]
-struct Rule {
+struct Consequence {
     kind: ErrorKind,
     /// Value of the metric label `kind`.
     label: &'static str,
@@ -62,60 +62,60 @@ struct Rule {
 
 /// All that is done and said about errors of Vault, a line a kind, in the order of [`ErrorKind`].
 #[rustfmt::skip]
-const RULES: [Rule; 11] = [
-    Rule {
+const CONSEQUENCES: [Consequence; 11] = [
+    Consequence {
         kind: ErrorKind::Unreachable, label: "unreachable", error_type: "connection_failed", retry: Retry::Backoff, down: true,
         begins: ["Vault failed to ", "cannot reach Vault to "],
         hint: "check --vault-addr, network policies, proxy, CA and client certificate; it is tried again",
     },
-    Rule {
+    Consequence {
         kind: ErrorKind::Sealed, label: "sealed", error_type: "connection_failed", retry: Retry::Backoff, down: true,
         begins: ["Vault failed to ", "cannot "],
         hint: "unseal Vault, or wait for its active node; it is tried again",
     },
-    Rule {
+    Consequence {
         kind: ErrorKind::Throttled, label: "throttled", error_type: "unknown", retry: Retry::Backoff, down: false,
         begins: ["Vault refused to ", "cannot "],
         hint: "raise Vault's quota, or wait; it is tried again when Vault says",
     },
-    Rule {
+    Consequence {
         kind: ErrorKind::Denied, label: "denied", error_type: "permission_denied", retry: Retry::Slowly, down: false,
         begins: ["Vault refused to ", "cannot "],
         hint: "let the policies of the operator's role allow this path",
     },
     // It is cured in Vault, where nothing tells us; and nothing else works before.
-    Rule {
+    Consequence {
         kind: ErrorKind::Auth, label: "auth", error_type: "auth_failed", retry: Retry::Backoff, down: false,
         begins: ["Vault refused to ", "cannot "],
         hint: "check --vault-role, --vault-auth-path and the role's bound service account and audience",
     },
-    Rule {
+    Consequence {
         kind: ErrorKind::Invalid, label: "invalid", error_type: "unknown", retry: Retry::OnChange, down: false,
         begins: ["Vault refused to ", "cannot "],
         hint: "correct what Vault complains about",
     },
-    Rule {
+    Consequence {
         kind: ErrorKind::TooLarge, label: "too_large", error_type: "unknown", retry: Retry::OnChange, down: false,
         begins: ["Vault refused to ", "cannot "],
         hint: "split the document: list fewer Secrets or keys for this path",
     },
-    Rule {
+    Consequence {
         kind: ErrorKind::Mismatch, label: "mismatch", error_type: "unknown", retry: Retry::AtOnce, down: false,
         begins: ["Vault refused to ", "cannot "],
         hint: "somebody else wrote at the same time; it is read again",
     },
-    Rule {
+    Consequence {
         kind: ErrorKind::NotFound, label: "not_found", error_type: "invalid_path", retry: Retry::Slowly, down: false,
         begins: ["Vault refused to ", "cannot "],
         hint: "check that a KV secrets engine is mounted at the beginning of the path",
     },
     // A gateway in between may have given it.
-    Rule {
+    Consequence {
         kind: ErrorKind::Bug, label: "bug", error_type: "unknown", retry: Retry::Backoff, down: false,
         begins: ["Vault's reply does not fit when asked to ", "Vault's reply does not fit when asked to "],
         hint: "check that --vault-addr names Vault itself and not another server",
     },
-    Rule {
+    Consequence {
         kind: ErrorKind::NotLeading, label: "not_leading", error_type: "unknown", retry: Retry::Backoff, down: false,
         begins: ["cannot ", "cannot "],
         hint: "another replica takes over; see whether the API server answers",
@@ -124,31 +124,34 @@ const RULES: [Rule; 11] = [
 
 const _: () = {
     let mut at = 0;
-    while at < RULES.len() {
-        assert!(RULES[at].kind as usize == at, "a line stands in another's place");
+    while at < CONSEQUENCES.len() {
+        assert!(
+            CONSEQUENCES[at].kind as usize == at,
+            "a line stands in another's place"
+        );
         at += 1;
     }
 };
 
 /// The values of the metric labels `kind` and `error_type`, for series that stand from the start.
-pub const LABELS: [(&str, &str); RULES.len()] = {
-    let mut labels = [("", ""); RULES.len()];
+pub const LABELS: [(&str, &str); CONSEQUENCES.len()] = {
+    let mut labels = [("", ""); CONSEQUENCES.len()];
     let mut at = 0;
-    while at < RULES.len() {
-        labels[at] = (RULES[at].label, RULES[at].error_type);
+    while at < CONSEQUENCES.len() {
+        labels[at] = (CONSEQUENCES[at].label, CONSEQUENCES[at].error_type);
         at += 1;
     }
     labels
 };
 
 impl ErrorKind {
-    fn rule(self) -> &'static Rule {
-        &RULES[self as usize]
+    fn consequence(self) -> &'static Consequence {
+        &CONSEQUENCES[self as usize]
     }
 
     /// When a call that failed so is tried again.
     pub fn retry(self) -> Retry {
-        self.rule().retry
+        self.consequence().retry
     }
 
     /// Whether it passes by itself.
@@ -158,17 +161,17 @@ impl ErrorKind {
 
     /// Whether it may mean that Vault as a whole is away.
     pub fn is_down(self) -> bool {
-        self.rule().down
+        self.consequence().down
     }
 
     /// The values of the metric labels `kind` and `error_type`.
     pub fn labels(self) -> (&'static str, &'static str) {
-        (self.rule().label, self.rule().error_type)
+        (self.consequence().label, self.consequence().error_type)
     }
 
     /// What a person can do about it.
     pub fn hint(self) -> &'static str {
-        self.rule().hint
+        self.consequence().hint
     }
 }
 
@@ -331,7 +334,7 @@ impl Error {
 /// One line: what was asked, and why it was not done.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [answered, unanswered] = self.kind.rule().begins;
+        let [answered, unanswered] = self.kind.consequence().begins;
         f.write_str(if self.status.is_some() {
             answered
         } else {
@@ -454,5 +457,4 @@ pub(super) fn one_line(text: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "error_tests.rs"]
 mod tests;

@@ -29,7 +29,7 @@ pub(super) fn write<'a>(mount: &Mount, id: &DocumentId, content: &'a Content, ca
             Body::V2 {
                 options: match cas {
                     Cas::None => None,
-                    Cas::Version(cas) => Some(Options { cas }),
+                    Cas::Version(cas) => Some(WriteOptions { cas }),
                 },
                 data: Texts(content),
             },
@@ -57,13 +57,13 @@ pub(super) enum Body<'a> {
     V1(Texts<'a>),
     V2 {
         #[serde(skip_serializing_if = "Option::is_none")]
-        options: Option<Options>,
+        options: Option<WriteOptions>,
         data: Texts<'a>,
     },
 }
 
 #[derive(Serialize)]
-pub(super) struct Options {
+pub(super) struct WriteOptions {
     cas: u64,
 }
 
@@ -260,5 +260,4 @@ impl<'de> Deserialize<'de> for Text {
 }
 
 #[cfg(test)]
-#[path = "kv_tests.rs"]
 mod tests;

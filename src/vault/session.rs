@@ -15,9 +15,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::error::{Call, Error, ErrorKind, Operation, says_dead_token};
-use super::mounts;
+use super::mount;
 use super::pulse::{Pulse, REST};
-use super::token::{self, Lease, Token, next_renewal};
+use super::token::{self, Token, TokenLease, next_renewal};
 use super::transport::{Reply, Transport};
 use crate::backoff::{Backoff, fraction, lengthened};
 
@@ -33,7 +33,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const LAST_LOGIN: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
-struct State {
+struct Sessions {
     token: Option<Arc<Token>>,
     /// A token newer than this generation is wanted.
     wanted: u64,
@@ -52,7 +52,7 @@ struct Suspicion {
 
 pub(super) struct Session {
     pub(super) transport: Transport,
-    state: watch::Sender<State>,
+    state: watch::Sender<Sessions>,
     suspicion: Mutex<Suspicion>,
     /// Held during a lookup; when the last good one began, and of which generation.
     proof: Mutex<Option<(u64, Instant)>>,
@@ -184,9 +184,9 @@ impl Session {
         self.keep(&stop).await;
         let login = Call::new(Operation::Login, token::login_path(&self.transport.settings));
         let gone = Error::new(ErrorKind::Auth, &login, "the session has ended");
-        let state = self.state.send_replace(State {
+        let state = self.state.send_replace(Sessions {
             failure: Some(gone),
-            ..State::default()
+            ..Sessions::default()
         });
         let Some(token) = state.token else { return };
         match timeout(FAREWELL, token::revoke(&self.transport, &token)).await {
@@ -271,7 +271,7 @@ impl Session {
                 Ok(renewed) if renewed.ttl.is_zero() => return,
                 Ok(renewed) => {
                     backoff.reset();
-                    lease = Lease {
+                    lease = TokenLease {
                         renewable: renewed.renewable && renewed.ttl >= token.lease.ttl,
                         ..renewed
                     };
@@ -345,7 +345,7 @@ impl Session {
     /// Waits for a token newer than the given generation, which was asked for; or gives the error of a
     /// login that failed since then.
     async fn newer_than(&self, generation: u64) -> Result<Arc<Token>, Error> {
-        let newer = |state: &State| {
+        let newer = |state: &Sessions| {
             let token = state.token.as_ref();
             token.filter(|token| token.generation > generation).cloned()
         };
@@ -400,7 +400,7 @@ impl Session {
         }
         // It is dead, or may not look itself up. A token that has any right in a mount may ask for the mount.
         if call.operation.is_of_a_document() {
-            let question = mounts::question(&call.target);
+            let question = mount::question(&call.target);
             let mount = Call::new(Operation::Mount, call.target.clone());
             let reply = self
                 .transport
@@ -470,5 +470,4 @@ async fn at(moment: Option<Instant>) {
 }
 
 #[cfg(test)]
-#[path = "session_tests.rs"]
 mod tests;

@@ -1,5 +1,5 @@
 //! For tests: a server in this process that answers by a function of the request. What the real
-//! Vault answers is in `error_tests` and `kv_tests`, copied from it.
+//! Vault answers is in the tests of `error` and `kv`, copied from it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};

@@ -24,7 +24,7 @@ pub(super) struct Token {
     pub(super) header: HeaderValue,
     /// Counts the logins.
     pub(super) generation: u64,
-    pub(super) lease: Lease,
+    pub(super) lease: TokenLease,
     /// How many calls it is good for; 0: for any number.
     pub(super) uses: u64,
     /// Whether it has looked itself up: where that is refused later, it is dead.
@@ -50,7 +50,7 @@ impl Token {
 
 /// How long a token lives.
 #[derive(Clone, Copy)]
-pub(super) struct Lease {
+pub(super) struct TokenLease {
     pub(super) since: Instant,
     /// Zero: for ever.
     pub(super) ttl: Duration,
@@ -125,7 +125,7 @@ pub(super) async fn log_in(transport: &Transport, generation: u64) -> Result<Tok
 }
 
 /// Renews it, for as long as it was first given.
-pub(super) async fn renew(transport: &Transport, token: &Token) -> Result<Lease, Error> {
+pub(super) async fn renew(transport: &Transport, token: &Token) -> Result<TokenLease, Error> {
     let call = Call::new(Operation::Renew, "");
     let since = Instant::now();
     let request = RenewTokenSelfRequest {
@@ -247,8 +247,8 @@ const LONGEST_LEASE: Duration = Duration::from_hours(24 * 365 * 100);
 
 impl Auth {
     /// Counted from before the request: it never ends later than Vault's.
-    fn lease(&self, since: Instant) -> Lease {
-        Lease {
+    fn lease(&self, since: Instant) -> TokenLease {
+        TokenLease {
             since,
             ttl: Duration::from_secs(self.lease_duration).min(LONGEST_LEASE),
             renewable: self.renewable,

@@ -1,4 +1,4 @@
-//! `release` and `doctor`, the commands of the chart's hooks, and `hack/setup-vault.sh`.
+//! `release` and `doctor`, the commands of the chart's hooks, and `deploy/setup-vault.sh`.
 
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 //! Clusters that share a Vault: what one does reaches nothing of another, whatever it is told.
 //!
-//! Each cluster is set up in Vault as people do it, by `hack/setup-vault.sh`, with a method to log in and a
+//! Each cluster is set up in Vault as people do it, by `deploy/setup-vault.sh`, with a method to log in and a
 //! policy of its own. The same application, with the same names, runs in both.
 
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use testkit::{Scene, env_from, ours, run_to_end};
+use testkit::{Scene, env_from, eventually, ours, run_to_end};
 
 #[test]
 fn api_form_and_logical_form_name_the_same_document() {
@@ -393,8 +393,16 @@ fn with_prefix_isolation_every_write_is_below_the_clusters_prefix_and_the_namesp
         assert_eq!(document.becomes(json!({"k": "v"})).version(), 1, "{path}");
     }
     let fences = ["data", "metadata"].map(|word| format!("/v1/secret/{word}/clusters/c1/{ns}/"));
-    let written = scene.vault_writes();
-    assert!(written.len() >= 2 * paths.len(), "{written:?}");
+    // The claim on the last document may still be under way.
+    let written = eventually("each document is written and claimed", || {
+        let written = scene.vault_writes();
+        let all = written.len() >= 2 * paths.len();
+        if all {
+            Ok(written)
+        } else {
+            Err(format!("{written:?}"))
+        }
+    });
     for request in written {
         let path = request.split_once(' ').unwrap().1;
         assert!(fences.iter().any(|fence| path.starts_with(fence)), "{request}");

@@ -416,5 +416,4 @@ fn origin(index: usize, entry: &Entry, key: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "desired_tests.rs"]
 mod tests;

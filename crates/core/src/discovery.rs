@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::annotations::is_object_name;
+use super::names::is_object_name;
 use super::settings::Discover;
 use super::source::Reference;
 

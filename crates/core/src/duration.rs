@@ -24,7 +24,7 @@ const FRACTION_DIGITS: usize = 18;
 
 /// Why a text is no duration; says what is allowed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Fault {
+pub enum BadDuration {
     /// It does not follow the grammar.
     #[error("a duration is needed, such as 300ms, 90s, 1.5h or 1h30m (units: ns, us, ms, s, m, h)")]
     Grammar,
@@ -40,40 +40,40 @@ pub enum Fault {
 }
 
 /// Reads a duration: `300ms`, `1.5h`, `1h30m`, `0`.
-pub fn parse(text: &str) -> Result<Duration, Fault> {
+pub fn parse(text: &str) -> Result<Duration, BadDuration> {
     let (negative, text) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
     let nanos = if text == "0" { 0 } else { sum(text)? };
     if negative && nanos > 0 {
-        return Err(Fault::Negative);
+        return Err(BadDuration::Negative);
     }
-    let nanos = u64::try_from(nanos).map_err(|_| Fault::Long)?;
+    let nanos = u64::try_from(nanos).map_err(|_| BadDuration::Long)?;
     Ok(Duration::from_nanos(nanos))
 }
 
-fn sum(mut text: &str) -> Result<u128, Fault> {
+fn sum(mut text: &str) -> Result<u128, BadDuration> {
     if text.is_empty() {
-        return Err(Fault::Grammar);
+        return Err(BadDuration::Grammar);
     }
     let mut total = 0;
     while !text.is_empty() {
         let (whole, rest) = digits(text);
         let (fraction, rest) = rest.strip_prefix('.').map_or(("", rest), digits);
         if whole.is_empty() && fraction.is_empty() {
-            return Err(Fault::Grammar);
+            return Err(BadDuration::Grammar);
         }
         let Some((name, unit)) = UNITS.into_iter().find(|(name, _)| rest.starts_with(name)) else {
             return Err(if rest.is_empty() {
-                Fault::Unit
+                BadDuration::Unit
             } else {
-                Fault::Grammar
+                BadDuration::Grammar
             });
         };
         total += scaled(whole, unit)? + part(fraction, unit);
         if total > LONGEST {
-            return Err(Fault::Long);
+            return Err(BadDuration::Long);
         }
         text = &rest[name.len()..];
     }
@@ -84,7 +84,7 @@ fn digits(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
 
-fn scaled(whole: &str, unit: u128) -> Result<u128, Fault> {
+fn scaled(whole: &str, unit: u128) -> Result<u128, BadDuration> {
     if whole.is_empty() {
         return Ok(0);
     }
@@ -92,7 +92,7 @@ fn scaled(whole: &str, unit: u128) -> Result<u128, Fault> {
     whole
         .parse::<u64>()
         .map(|whole| u128::from(whole) * unit)
-        .map_err(|_| Fault::Long)
+        .map_err(|_| BadDuration::Long)
 }
 
 fn part(fraction: &str, unit: u128) -> u128 {
@@ -158,21 +158,21 @@ mod tests {
     #[test]
     fn what_is_no_duration_says_what_would_be() {
         for (text, fault) in [
-            ("", Fault::Grammar),
-            ("-", Fault::Grammar),
-            ("s", Fault::Grammar),
-            (".", Fault::Grammar),
-            (".s", Fault::Grammar),
-            ("off", Fault::Grammar),
-            ("1d", Fault::Grammar),
-            ("1 s", Fault::Grammar),
-            ("--5s", Fault::Grammar),
-            ("3", Fault::Unit),
-            ("1h5", Fault::Unit),
-            ("-5s", Fault::Negative),
-            ("9223372036854775808ns", Fault::Long),
-            ("2562048h", Fault::Long),
-            ("99999999999999999999s", Fault::Long),
+            ("", BadDuration::Grammar),
+            ("-", BadDuration::Grammar),
+            ("s", BadDuration::Grammar),
+            (".", BadDuration::Grammar),
+            (".s", BadDuration::Grammar),
+            ("off", BadDuration::Grammar),
+            ("1d", BadDuration::Grammar),
+            ("1 s", BadDuration::Grammar),
+            ("--5s", BadDuration::Grammar),
+            ("3", BadDuration::Unit),
+            ("1h5", BadDuration::Unit),
+            ("-5s", BadDuration::Negative),
+            ("9223372036854775808ns", BadDuration::Long),
+            ("2562048h", BadDuration::Long),
+            ("99999999999999999999s", BadDuration::Long),
         ] {
             assert_eq!(parse(text), Err(fault), "{text}");
         }

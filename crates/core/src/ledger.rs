@@ -3,46 +3,33 @@
 //! A document enters before its first write and leaves only when its delete is confirmed, so that a
 //! crash between any two calls loses nothing. An entry never holds a value.
 
+mod store;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::annotations::is_object_name;
 use super::document::DocumentId;
+use super::names::{is_label, is_object_name};
 use super::settings::DeletionPolicy;
 use super::source::{Kind, SourceKey};
+use crate::words;
 
-/// How far a document has come.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum State {
-    /// We are about to write it for the first time. No title: whoever creates it before us has it.
-    Creating,
-    /// It stands, and it is ours.
-    Written,
-    /// It is to be deleted.
-    Deleting,
-    /// Our first write got no answer, and may have landed or may still land.
-    OutcomeUnknown,
-}
+pub use store::{Dropped, Garbage, Lines, Pending, Store};
 
-impl State {
-    /// All of them, for metrics.
-    pub const ALL: [Self; 4] = [
-        Self::Creating,
-        Self::Written,
-        Self::Deleting,
-        Self::OutcomeUnknown,
-    ];
-
-    /// The word in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Creating => "creating",
-            Self::Written => "written",
-            Self::Deleting => "deleting",
-            Self::OutcomeUnknown => "outcome-unknown",
-        }
+words! {
+    /// How far a document has come.
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    pub enum State {
+        /// We are about to write it for the first time. No title: whoever creates it before us has it.
+        Creating = "creating",
+        /// It stands, and it is ours.
+        Written = "written",
+        /// It is to be deleted.
+        Deleting = "deleting",
+        /// Our first write got no answer, and may have landed or may still land.
+        OutcomeUnknown = "outcome-unknown",
     }
 }
 
@@ -74,7 +61,7 @@ pub struct LedgerEntry {
 /// One line of the ledger as it is stored.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Line {
+struct StoredLine {
     mount: String,
     path: String,
     kind: Kind,
@@ -117,7 +104,7 @@ impl LedgerEntry {
 
     /// The line to store.
     pub fn to_line(&self, id: &DocumentId) -> String {
-        let line = Line {
+        let line = StoredLine {
             mount: id.mount.to_string(),
             path: id.path.to_string(),
             kind: self.holder.kind,
@@ -140,7 +127,7 @@ impl LedgerEntry {
     /// nothing is taken on trust: a document that no annotation could name is garbage too, and so is a source
     /// that cannot exist in Kubernetes.
     pub fn from_line(line: &str) -> Result<(DocumentId, Self), BadLine> {
-        let line: Line = match serde_json::from_str(line) {
+        let line: StoredLine = match serde_json::from_str(line) {
             Ok(line) => line,
             Err(error) => return Err(Known::blame(line, &error.to_string())),
         };
@@ -221,12 +208,6 @@ fn document(mount: String, path: String) -> Result<DocumentId, BadLine> {
         super::path::check_stored(path).map_err(|fault| BadLine::Garbage(fault.to_string()))?;
     }
     Ok(DocumentId::new(mount, path))
-}
-
-/// DNS label: what a namespace's name is.
-/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#names>
-fn is_label(name: &str) -> bool {
-    name.len() <= 63 && !name.contains('.') && is_object_name(name)
 }
 
 #[cfg(test)]

@@ -29,26 +29,48 @@ fn yes() -> bool {
     true
 }
 
+/// A rule that cannot be meant as it is written.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("rule {number}: {fault}")]
+pub struct BadRule {
+    /// Which one, counted from 1.
+    number: usize,
+    fault: RuleFault,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+enum RuleFault {
+    #[error("namespaces is empty; name at least one glob, such as \"*\"")]
+    NoNamespaces,
+    #[error("a glob is empty")]
+    EmptyGlob,
+    #[error("{0:?} can match no path: write it as secret/team-a/*")]
+    NoPath(String),
+}
+
+impl Rule {
+    fn check(&self) -> Result<(), RuleFault> {
+        if self.namespaces.is_empty() {
+            return Err(RuleFault::NoNamespaces);
+        }
+        if self.namespaces.iter().chain(&self.paths).any(String::is_empty) {
+            return Err(RuleFault::EmptyGlob);
+        }
+        let matches_nothing = |glob: &str| {
+            glob.starts_with('/') || glob.split('/').any(|segment| matches!(segment, "." | ".."))
+        };
+        match self.paths.iter().find(|glob| matches_nothing(glob)) {
+            Some(glob) => Err(RuleFault::NoPath(glob.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Policy {
-    /// Checks the rules. The error names the rule by its number and what is wrong with it.
-    pub fn new(rules: Vec<Rule>) -> Result<Self, String> {
-        for (number, rule) in rules.iter().enumerate() {
-            let fault = |what: &str| Err(format!("rule {}: {what}", number + 1));
-            if rule.namespaces.is_empty() {
-                return fault("namespaces is empty; name at least one glob, such as \"*\"");
-            }
-            for glob in rule.namespaces.iter().chain(&rule.paths) {
-                if glob.is_empty() {
-                    return fault("a glob is empty");
-                }
-            }
-            for glob in &rule.paths {
-                if glob.starts_with('/') || glob.split('/').any(|segment| matches!(segment, "." | "..")) {
-                    return fault(&format!(
-                        "{glob:?} can match no path: write it as secret/team-a/*"
-                    ));
-                }
-            }
+    /// Checks the rules. The error names the first bad one by its number.
+    pub fn new(rules: Vec<Rule>) -> Result<Self, BadRule> {
+        for (number, rule) in (1..).zip(&rules) {
+            rule.check().map_err(|fault| BadRule { number, fault })?;
         }
         Ok(Self(Some(rules)))
     }
@@ -164,12 +186,13 @@ mod tests {
 
     #[test]
     fn faults_name_the_rule() {
+        let fault = |rules| Policy::new(rules).unwrap_err().to_string();
         assert_eq!(
-            Policy::new(vec![rule(&["a"], &["secret/*"], true), rule(&[], &["x"], true)]).unwrap_err(),
+            fault(vec![rule(&["a"], &["secret/*"], true), rule(&[], &["x"], true)]),
             "rule 2: namespaces is empty; name at least one glob, such as \"*\""
         );
         assert_eq!(
-            Policy::new(vec![rule(&["a"], &["secret/../x"], true)]).unwrap_err(),
+            fault(vec![rule(&["a"], &["secret/../x"], true)]),
             "rule 1: \"secret/../x\" can match no path: write it as secret/team-a/*"
         );
     }

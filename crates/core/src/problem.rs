@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
-use super::annotations::{ASKED, is_about_deletion};
 use super::document::DocumentId;
+use super::names::{ASKED, is_about_deletion};
 use super::source::SourceKey;
-use super::wording::{hidden, nearest};
+use super::text::{hidden, nearest};
+use crate::words;
 
 /// When something that failed is tried again without anybody's doing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -23,48 +24,33 @@ pub enum Retry {
     OnChange,
 }
 
-/// Reasons of the Events that a source carries, and the operator's own pod.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Reason {
-    /// Vault holds what the source asks for.
-    Synced,
-    /// A document had been changed or deleted in Vault, and is restored.
-    DriftRepaired,
-    /// Documents that the source no longer asks for are gone from Vault.
-    Cleaned,
-    /// A document could not be brought to Vault.
-    SyncFailed,
-    /// An annotation is not what it should be.
-    InvalidAnnotation,
-    /// A document in Vault belongs to somebody else.
-    OwnershipConflict,
-    /// A document may be left in Vault, and we cannot tell whether it is ours.
-    PossibleOrphan,
-    /// A value that is no text went to Vault as base64.
-    BinaryValue,
-    /// Of the pod: something keeps it from being ready.
-    NotReady,
-    /// Of the pod: nothing does any more.
-    Ready,
+words! {
+    /// Reasons of the Events that a source carries, and the operator's own pod.
+    pub enum Reason {
+        /// Vault holds what the source asks for.
+        Synced = "Synced",
+        /// A document had been changed or deleted in Vault, and is restored.
+        DriftRepaired = "DriftRepaired",
+        /// Documents that the source no longer asks for are gone from Vault.
+        Cleaned = "Cleaned",
+        /// A document could not be brought to Vault.
+        SyncFailed = "SyncFailed",
+        /// An annotation is not what it should be.
+        InvalidAnnotation = "InvalidAnnotation",
+        /// A document in Vault belongs to somebody else.
+        OwnershipConflict = "OwnershipConflict",
+        /// A document may be left in Vault, and we cannot tell whether it is ours.
+        PossibleOrphan = "PossibleOrphan",
+        /// A value that is no text went to Vault as base64.
+        BinaryValue = "BinaryValue",
+        /// Of the pod: something keeps it from being ready.
+        NotReady = "NotReady",
+        /// Of the pod: nothing does any more.
+        Ready = "Ready",
+    }
 }
 
 impl Reason {
-    /// The word in the Event.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Synced => "Synced",
-            Self::DriftRepaired => "DriftRepaired",
-            Self::Cleaned => "Cleaned",
-            Self::SyncFailed => "SyncFailed",
-            Self::InvalidAnnotation => "InvalidAnnotation",
-            Self::OwnershipConflict => "OwnershipConflict",
-            Self::PossibleOrphan => "PossibleOrphan",
-            Self::BinaryValue => "BinaryValue",
-            Self::NotReady => "NotReady",
-            Self::Ready => "Ready",
-        }
-    }
-
     /// Whether it is told at one moment only, and nothing would bring it up again: the ledger forgets such a document.
     pub fn is_told_once(self) -> bool {
         self == Self::PossibleOrphan
@@ -594,13 +580,4 @@ fn retained_until_moved(name: &str) -> String {
     } else {
         String::new()
     }
-}
-
-/// A word cut to a length that fits an Event, for quoting what somebody wrote.
-pub fn excerpt(text: &str) -> String {
-    const LONGEST: usize = 80;
-    if text.chars().count() <= LONGEST {
-        return text.to_owned();
-    }
-    text.chars().take(LONGEST).chain(['…']).collect()
 }

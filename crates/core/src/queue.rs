@@ -88,7 +88,7 @@ impl Running {
 #[derive(Default)]
 struct Slot {
     ready: bool,
-    run: Run,
+    progress: Progress,
     /// It was added while it ran: it runs again.
     again: bool,
     depth: Depth,
@@ -96,7 +96,7 @@ struct Slot {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-enum Run {
+enum Progress {
     #[default]
     No,
     AtWork,
@@ -131,7 +131,7 @@ impl Queue {
     pub fn add(&mut self, key: &SourceKey, depth: Depth) {
         let slot = self.slots.entry(key.clone()).or_default();
         slot.depth = slot.depth.max(depth);
-        if slot.run != Run::No {
+        if slot.progress != Progress::No {
             slot.again = true;
         } else if !slot.ready {
             slot.ready = true;
@@ -163,7 +163,11 @@ impl Queue {
     /// Calls a source that waited for something: at this time, or once more if it runs just now, which may
     /// have begun too early.
     pub fn recall(&mut self, key: &SourceKey, at: Moment, depth: Depth) {
-        if self.slots.get(key).is_some_and(|slot| slot.run != Run::No) {
+        if self
+            .slots
+            .get(key)
+            .is_some_and(|slot| slot.progress != Progress::No)
+        {
             self.add(key, depth);
         } else {
             self.schedule(key, Some(Appointment { at, depth }));
@@ -181,7 +185,7 @@ impl Queue {
         self.count(&key.namespace, |running| running.at_work += 1);
         let slot = self.slots.entry(key.clone()).or_default();
         slot.ready = false;
-        slot.run = Run::AtWork;
+        slot.progress = Progress::AtWork;
         let depth = std::mem::take(&mut slot.depth);
         Next::Run(key, depth)
     }
@@ -217,8 +221,12 @@ impl Queue {
 
     /// The source has been waiting for an answer for a while: its place at work goes to another.
     pub fn stall(&mut self, key: &SourceKey) {
-        if let Some(slot) = self.slots.get_mut(key).filter(|slot| slot.run == Run::AtWork) {
-            slot.run = Run::Stalled;
+        if let Some(slot) = self
+            .slots
+            .get_mut(key)
+            .filter(|slot| slot.progress == Progress::AtWork)
+        {
+            slot.progress = Progress::Stalled;
             self.count(&key.namespace, |running| {
                 running.at_work -= 1;
                 running.stalled += 1;
@@ -232,10 +240,10 @@ impl Queue {
             return;
         };
         let again = std::mem::take(&mut slot.again);
-        match std::mem::take(&mut slot.run) {
-            Run::No => {}
-            Run::AtWork => self.count(&key.namespace, |running| running.at_work -= 1),
-            Run::Stalled => self.count(&key.namespace, |running| running.stalled -= 1),
+        match std::mem::take(&mut slot.progress) {
+            Progress::No => {}
+            Progress::AtWork => self.count(&key.namespace, |running| running.at_work -= 1),
+            Progress::Stalled => self.count(&key.namespace, |running| running.stalled -= 1),
         }
         if again {
             self.add(key, Depth::Trusting);
@@ -271,7 +279,7 @@ impl Queue {
         if self
             .slots
             .get(key)
-            .is_some_and(|s| !s.ready && s.run == Run::No && s.appointment.is_none())
+            .is_some_and(|s| !s.ready && s.progress == Progress::No && s.appointment.is_none())
         {
             self.slots.remove(key);
         }
@@ -279,5 +287,4 @@ impl Queue {
 }
 
 #[cfg(test)]
-#[path = "queue_tests.rs"]
 mod tests;

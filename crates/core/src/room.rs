@@ -114,5 +114,4 @@ impl Room {
 }
 
 #[cfg(test)]
-#[path = "room_tests.rs"]
 mod tests;

@@ -1,94 +1,60 @@
 //! The choices of whoever runs the operator, as far as the pure core decides by them.
 
-use std::fmt;
-use std::str::FromStr;
+use serde::{Deserialize, Serialize};
 
 use super::document::Mount;
+use crate::words;
 
-/// A word that is none of the allowed ones.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{value:?} is not allowed; use {allowed}")]
-pub struct UnknownWord {
-    value: String,
-    allowed: &'static str,
-}
-
-/// Defines an enum of words: flags, annotations and docs all spell them the same way.
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident, $allowed:literal, { $($(#[$word_doc:meta])* $variant:ident = $word:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
-        pub enum $name {
-            $($(#[$word_doc])* #[serde(rename = $word)] $variant,)+
-        }
-
-        impl $name {
-            /// The words it is written with.
-            pub const ALLOWED: &str = $allowed;
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self { $(Self::$variant => $word,)+ })
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = UnknownWord;
-            fn from_str(text: &str) -> Result<Self, UnknownWord> {
-                match text {
-                    $($word => Ok(Self::$variant),)+
-                    _ => Err(UnknownWord { value: super::problem::excerpt(text), allowed: Self::ALLOWED }),
-                }
-            }
-        }
-    };
-}
-
-words!(
+words! {
     /// `--cluster-prefix-style`: where the cluster's prefix goes.
-    PrefixStyle, "inside-mount or before-mount", {
-    /// `secret/data/clusters/c1/app`: below the mount, so that one policy prefix fences a cluster.
-    InsideMount = "inside-mount",
-    /// `clusters/c1/secret/data/app`: in front of everything, as the predecessor wrote it.
-    BeforeMount = "before-mount",
-});
+    pub enum PrefixStyle {
+        /// `secret/data/clusters/c1/app`: below the mount, so that one policy prefix fences a cluster.
+        InsideMount = "inside-mount",
+        /// `clusters/c1/secret/data/app`: in front of everything, as the predecessor wrote it.
+        BeforeMount = "before-mount",
+    }
+}
 
-words!(
+words! {
     /// `--namespace-isolation`.
-    NamespaceIsolation, "off, enforce or prefix", {
-    /// Any namespace may name any path.
-    Off = "off",
-    /// A path must begin with its source's namespace.
-    Enforce = "enforce",
-    /// The namespace is put in front of a path that does not begin with it.
-    Prefix = "prefix",
-});
+    pub enum NamespaceIsolation {
+        /// Any namespace may name any path.
+        Off = "off",
+        /// A path must begin with its source's namespace.
+        Enforce = "enforce",
+        /// The namespace is put in front of a path that does not begin with it.
+        Prefix = "prefix",
+    }
+}
 
-words!(
+words! {
     /// `--adopt`: which documents that exist already may be taken over. Each allows what those before it do.
-    Adopt, "never, equal, annotated or all", {
-    /// None.
-    Never = "never",
-    /// Unclaimed ones that hold what we would write.
-    Equal = "equal",
-    /// Unclaimed ones, and those of other sources in the same namespace, for a source that says
-    /// `vault-sync.io/adopt: "true"`.
-    Annotated = "annotated",
-    /// Every one. For a migration.
-    All = "all",
-});
+    pub enum Adopt {
+        /// None.
+        Never = "never",
+        /// Unclaimed ones that hold what we would write.
+        Equal = "equal",
+        /// Unclaimed ones, and those of other sources in the same namespace, for a source that says
+        /// `vault-sync.io/adopt: "true"`.
+        Annotated = "annotated",
+        /// Every one. For a migration.
+        All = "all",
+    }
+}
 
-words!(
+words! {
     /// `--deletion-policy`: what happens to documents that nobody asks for any more.
-    DeletionPolicy, "soft, purge or retain", {
-    /// The version that we saw is deleted by its number; it can be undeleted.
-    Soft = "soft",
-    /// All versions and metadata go.
-    Purge = "purge",
-    /// They stay, and count as nobody's.
-    Retain = "retain",
-});
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    pub enum DeletionPolicy {
+        /// The version that we saw is deleted by its number; it can be undeleted.
+        Soft = "soft",
+        /// All versions and metadata go.
+        Purge = "purge",
+        /// They stay, and count as nobody's.
+        Retain = "retain",
+    }
+}
 
 /// `--discover`: what auto-discovery reads beside env, envFrom and volumes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

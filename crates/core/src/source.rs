@@ -2,67 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// Kinds of object that can be a source.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub enum Kind {
-    /// `apps/v1` Deployment.
-    Deployment,
-    /// `v1` Secret.
-    Secret,
-    /// `apps/v1` StatefulSet.
-    StatefulSet,
-    /// `apps/v1` DaemonSet.
-    DaemonSet,
-    /// `batch/v1` CronJob.
-    CronJob,
-}
+use crate::words;
 
-impl Kind {
-    /// All of them, in the order in which `--help` names them.
-    pub const ALL: [Self; 5] = [
-        Self::Deployment,
-        Self::Secret,
-        Self::StatefulSet,
-        Self::DaemonSet,
-        Self::CronJob,
-    ];
-
-    /// The API's name of the kind.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Deployment => "Deployment",
-            Self::Secret => "Secret",
-            Self::StatefulSet => "StatefulSet",
-            Self::DaemonSet => "DaemonSet",
-            Self::CronJob => "CronJob",
-        }
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// A word that names no kind.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown kind {0:?}; allowed are Deployment, Secret, StatefulSet, DaemonSet, CronJob")]
-pub struct UnknownKind(String);
-
-impl FromStr for Kind {
-    type Err = UnknownKind;
-
-    fn from_str(text: &str) -> Result<Self, UnknownKind> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.as_str() == text)
-            .ok_or_else(|| UnknownKind(super::problem::excerpt(text)))
+words! {
+    /// Kinds of object that can be a source, in the order in which `--help` names them.
+    #[derive(Serialize, Deserialize)]
+    pub enum Kind {
+        /// `apps/v1` Deployment.
+        Deployment = "Deployment",
+        /// `v1` Secret.
+        Secret = "Secret",
+        /// `apps/v1` StatefulSet.
+        StatefulSet = "StatefulSet",
+        /// `apps/v1` DaemonSet.
+        DaemonSet = "DaemonSet",
+        /// `batch/v1` CronJob.
+        CronJob = "CronJob",
     }
 }
 

@@ -1,18 +1,31 @@
 //! YAML: the one place that knows `serde_yaml`, which nobody maintains any more.
+//!
+//! The bounds of what may be read are our own: those of a list are in `annotations/list.rs` and `annotations/tree.rs`. The
+//! budget of `serde-saphyr`, which the `kube` crates bring, does not replace them:
+//!
+//! - It counts aliases, not what they stand for: `&a` with 30 kB and ten thousand times `*a` is within a budget that honest
+//!   lists need too. And JSON needs the bound on a tree in any case.
+//! - It runs another parser. What that one counts is not what `serde_yaml` then does, and it refuses text that
+//!   `serde_yaml` reads, in words of its own.
 
 use serde::de::{DeserializeOwned, DeserializeSeed};
 
+use super::text::without_mark;
+
+/// Text that is no YAML, or not of the shape that is needed.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct BadYaml(#[from] serde_yaml::Error);
+
 /// Reads one YAML document. The error says what is wrong, and at which line and column as far as
 /// that is known; it is for configuration, which may be quoted. A byte order mark in front is skipped.
-pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    serde_yaml::from_str(text).map_err(|error| error.to_string())
+pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, BadYaml> {
+    Ok(serde_yaml::from_str(without_mark(text))?)
 }
 
 /// The same, for a reader that knows its bounds.
-pub fn read<T>(text: &str, seed: impl for<'de> DeserializeSeed<'de, Value = T>) -> Result<T, String> {
-    seed.deserialize(serde_yaml::Deserializer::from_str(text))
-        .map_err(|error| error.to_string())
+pub fn read<T>(text: &str, seed: impl for<'de> DeserializeSeed<'de, Value = T>) -> Result<T, BadYaml> {
+    Ok(seed.deserialize(serde_yaml::Deserializer::from_str(text))?)
 }
 
 #[cfg(test)]
@@ -25,16 +38,16 @@ mod tests {
     #[test]
     fn errors_say_where() {
         let read = |text| from_str::<Vec<BTreeMap<String, bool>>>(text);
-        assert_eq!(read("- a: true\n- {b: false}\n").map(|list| list.len()), Ok(2));
-        assert_eq!(read("\u{feff}- a: true\n").map(|list| list.len()), Ok(1));
+        assert_eq!(read("- a: true\n- {b: false}\n").unwrap().len(), 2);
+        assert_eq!(read("\u{feff}- a: true\n").unwrap().len(), 1);
         let error = read("- a: true\n- b: maybe\n").unwrap_err();
         assert_eq!(
-            error,
+            error.to_string(),
             r#".[1].b: invalid type: string "maybe", expected a boolean at line 2 column 6"#
         );
         let error = read("- a: true\n b\n").unwrap_err();
         assert_eq!(
-            error,
+            error.to_string(),
             "did not find expected '-' indicator at line 2 column 2, while parsing a block collection"
         );
     }
@@ -48,6 +61,6 @@ mod tests {
             writeln!(text, "a{level}: &a{level} [{below}]").unwrap();
         }
         let error = from_str::<serde_json::Value>(&text).unwrap_err();
-        assert_eq!(error, "repetition limit exceeded");
+        assert_eq!(error.to_string(), "repetition limit exceeded");
     }
 }

@@ -1,4 +1,4 @@
-//! A cluster of a fleet: set up in Vault as people do it, by `hack/setup-vault.sh`.
+//! A cluster of a fleet: set up in Vault as people do it, by `deploy/setup-vault.sh`.
 
 use std::process::Command;
 
@@ -23,10 +23,10 @@ impl Cluster {
         Self { scene, name }
     }
 
-    /// What `hack/setup-vault.sh` says that it did, a line each: how, and what.
+    /// What `deploy/setup-vault.sh` says that it did, a line each: how, and what.
     pub fn set_up(&self, env: &[(&str, &str)]) -> Vec<String> {
         let (scene, bed) = (&self.scene, &self.scene.bed);
-        let script = super::project().join("hack/setup-vault.sh");
+        let script = super::project().join("deploy/setup-vault.sh");
         let path = format!("{}:{}", bed.bin.display(), std::env::var("PATH").unwrap());
         let output = Command::new(script)
             .env_clear()

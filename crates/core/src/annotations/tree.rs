@@ -8,6 +8,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value as Json};
 
+use crate::yaml::{self, BadYaml};
+
 /// About how many bytes of memory a tree may take. A list of the largest size that is allowed takes a third.
 const MOST: usize = 4 * 1024 * 1024;
 /// About what a value, a text or an object takes beside its content.
@@ -15,17 +17,15 @@ const VALUE: usize = 32;
 const OBJECT: usize = 600;
 
 /// Reads JSON.
-pub(super) fn from_json(text: &str) -> Result<Json, String> {
-    let mut left = MOST;
+pub(super) fn from_json(text: &str) -> Result<Json, serde_json::Error> {
     let mut reader = serde_json::Deserializer::from_str(text);
-    let tree = Tree(&mut left).deserialize(&mut reader);
-    tree.and_then(|tree| reader.end().map(|()| tree))
-        .map_err(|error| error.to_string())
+    let tree = Tree(&mut { MOST }).deserialize(&mut reader)?;
+    reader.end().map(|()| tree)
 }
 
 /// Reads YAML.
-pub(super) fn from_yaml(text: &str) -> Result<Json, String> {
-    crate::yaml::read(text, Tree(&mut { MOST }))
+pub(super) fn from_yaml(text: &str) -> Result<Json, BadYaml> {
+    yaml::read(text, Tree(&mut { MOST }))
 }
 
 /// What is left to be spent.
@@ -117,7 +117,7 @@ impl<'de> Visitor<'de> for Tree<'_> {
         while let Some(key) = map.next_key::<String>()? {
             self.spend(VALUE + key.len())?;
             if object.contains_key(&key) {
-                let key = crate::problem::excerpt(&key);
+                let key = crate::text::excerpt(&key);
                 return Err(A::Error::custom(format_args!("{key:?} is given twice")));
             }
             let value = map.next_value_seed(Tree(&mut *self.0))?;

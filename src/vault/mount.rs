@@ -35,14 +35,14 @@ pub(super) fn question(path: &str) -> Plain<()> {
 /// The answer.
 pub(super) fn answer(call: &Call, reply: &Reply) -> Result<MountAnswer, Error> {
     #[derive(Deserialize)]
-    struct Shown {
+    struct ShownMount {
         path: String,
         #[serde(rename = "type")]
         kind: String,
-        options: Option<Options>,
+        options: Option<MountOptions>,
     }
     #[derive(Deserialize)]
-    struct Options {
+    struct MountOptions {
         version: Option<String>,
     }
     if reply.status == 404 {
@@ -53,7 +53,7 @@ pub(super) fn answer(call: &Call, reply: &Reply) -> Result<MountAnswer, Error> {
             Ok(MountAnswer::None)
         };
     }
-    let Shown { path, kind, options } = reply.ok(call)?.parse::<Data<Shown>>(call)?.data;
+    let ShownMount { path, kind, options } = reply.ok(call)?.parse::<Data<ShownMount>>(call)?.data;
     let path = path.trim_matches('/').to_owned();
     if !matches!(kind.as_str(), "kv" | "generic") {
         return Ok(MountAnswer::NotKv { mount: path, kind });

@@ -1,4 +1,5 @@
-//! Help with what people mistype: the nearest word that exists, and characters that nobody sees.
+//! Text that people wrote, in messages about it: quoted in a readable length, with the word that was probably meant and
+//! the characters that nobody sees.
 
 /// The one of `known` that was probably meant by `word`, if any is near enough: `perfix` means `prefix`.
 pub fn nearest(word: &str, known: &[&'static str]) -> Option<&'static str> {
@@ -39,6 +40,15 @@ pub fn hidden(text: &str) -> String {
 /// The text without the byte order mark that some editors put in front.
 pub fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+/// A word cut to a length that fits an Event, for quoting what somebody wrote.
+pub fn excerpt(text: &str) -> String {
+    const LONGEST: usize = 80;
+    if text.chars().count() <= LONGEST {
+        return text.to_owned();
+    }
+    text.chars().take(LONGEST).chain(['…']).collect()
 }
 
 #[cfg(test)]

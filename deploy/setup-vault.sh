@@ -4,7 +4,7 @@
 # ServiceAccount to it. Run once for each cluster. A second run writes only what differs, so it is
 # also the way to repair, or to add a mount.
 #
-# usage: hack/setup-vault.sh [--dry-run | --print-policy] [--force]
+# usage: deploy/setup-vault.sh [--dry-run | --print-policy] [--force]
 #
 #   --dry-run        say what would be done, and do nothing
 #   --print-policy   print the policy, and do nothing

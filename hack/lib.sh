@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What hack/demo, hack/test, .ci/run and the scripts beside this file share.
+# What the scripts beside this file and those in ci/ share.
 #
 # It puts the working directory to the top of the repository.
 

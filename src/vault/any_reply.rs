@@ -4,7 +4,7 @@
 
 use super::error::{Call, Error, Operation, one_line, quotes, says_dead_token, says_nothing_here};
 use super::transport::Reply;
-use super::{kv, mounts};
+use super::{kv, mount};
 use domain::document::{KvVersion, Observed};
 
 /// Longer than any line for people should be, in bytes.
@@ -18,7 +18,7 @@ fn told(error: &Error) {
 }
 
 /// Any reply, taken for the answer to each question that we ask: it is read, or refused in words.
-pub fn reply(status: u16, body: &[u8]) {
+pub fn check(status: u16, body: &[u8]) {
     let reply = Reply::new(status, body);
     let call = |operation| Call::new(operation, "secret/app");
     for version in [KvVersion::V1, KvVersion::V2] {
@@ -33,7 +33,7 @@ pub fn reply(status: u16, body: &[u8]) {
             Err(error) => told(&error),
         }
     }
-    if let Err(error) = mounts::answer(&call(Operation::Mount), &reply) {
+    if let Err(error) = mount::answer(&call(Operation::Mount), &reply) {
         told(&error);
     }
     for operation in [
@@ -106,7 +106,7 @@ mod tests {
             status in prop_oneof![prop::sample::select(vec![200, 204, 400, 403, 404, 412, 429, 473, 500, 503]), 100..600_u16],
             body in body(),
         ) {
-            super::reply(status, &body);
+            super::check(status, &body);
         }
     }
 
@@ -115,7 +115,7 @@ mod tests {
         for real in REPLIES {
             for end in 0..=real.len() {
                 for status in [200, 400, 404] {
-                    super::reply(status, &real.as_bytes()[..end]);
+                    super::check(status, &real.as_bytes()[..end]);
                 }
             }
         }
@@ -124,10 +124,10 @@ mod tests {
     #[test]
     fn nests_and_great_numbers_are_survived() {
         for unit in ["[", "{\"data\":", "{\"errors\":[", "9", "\"", "\\u0000"] {
-            super::reply(200, unit.repeat(100_000).as_bytes());
-            super::reply(404, format!("{{\"data\":{}", unit.repeat(100_000)).as_bytes());
+            super::check(200, unit.repeat(100_000).as_bytes());
+            super::check(404, format!("{{\"data\":{}", unit.repeat(100_000)).as_bytes());
         }
         let version = r#"{"data":{"data":{},"metadata":{"created_time":"2026-11-24T11:26:56Z","version":18446744073709551616}}}"#;
-        super::reply(200, version.as_bytes());
+        super::check(200, version.as_bytes());
     }
 }
