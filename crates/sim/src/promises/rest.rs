@@ -1,7 +1,7 @@
 //! What must hold when everything has come to rest: exactly the documents that are asked for, and nothing of ours
 //! for what is gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use serde_json::{Map, Value};
@@ -17,6 +17,8 @@ const FINALIZER: &str = "vault-sync.io/finalizer";
 /// A source's wish for a document.
 struct Wish {
     cluster: usize,
+    /// Kind, namespace and name.
+    source: String,
     /// What it should hold; `None`: a Secret is missing, so it stays as it is.
     content: Option<Value>,
 }
@@ -35,8 +37,13 @@ impl Promises {
             if let Some(unrest) = finalizers(server) {
                 return Some(unrest);
             }
-            for (path, content) in wanted(server, &plan.setup.isolation) {
-                wishes.entry(path).or_default().push(Wish { cluster, content });
+            for (path, source, content) in wanted(server, &plan.setup.isolation) {
+                let wish = Wish {
+                    cluster,
+                    source,
+                    content,
+                };
+                wishes.entry(path).or_default().push(wish);
             }
         }
         let v2 = vault
@@ -50,8 +57,8 @@ impl Promises {
                 return Some(unrest);
             }
         }
-        self.orphan(plan, vault, &wishes, now)
-            .or_else(|| pending(clusters))
+        self.orphan(plan, vault, clusters, &wishes, now)
+            .or_else(|| pending(plan, clusters, &wishes))
     }
 
     /// Why a wish is not fulfilled, though nothing stands in its way.
@@ -93,9 +100,28 @@ impl Promises {
         &self,
         plan: &Plan,
         vault: &Vault,
+        clusters: &[ApiServer],
         wishes: &BTreeMap<String, Vec<Wish>>,
         now: SystemTime,
     ) -> Option<String> {
+        // Who has not got all that it asks for loses nothing.
+        let live = |path: &str| {
+            vault
+                .document(MOUNT, path)
+                .and_then(|document| document.live(now))
+        };
+        let lacks = |(path, wish): (&String, &Wish)| {
+            let has = wish.content.is_some() && live(path) == wish.content.as_ref();
+            (!has).then(|| wish.source.clone())
+        };
+        let all = wishes
+            .iter()
+            .flat_map(|(path, wishes)| wishes.iter().map(move |wish| (path, wish)));
+        let in_want: BTreeSet<String> = all.filter_map(lacks).collect();
+        let kept = |path: &str| {
+            let mut lines = clusters.iter().flat_map(lines);
+            lines.any(|line| line["path"] == path && in_want.contains(&holder(&line)))
+        };
         if plan.setup.deletion == "retain" || plan.acts.iter().any(|(_, act)| may_keep(act)) {
             return None;
         }
@@ -106,7 +132,8 @@ impl Promises {
             };
             let known = self.documents.get(&(MOUNT.to_owned(), path.to_owned()));
             let by_person = known.is_some_and(|known| known.by_person);
-            if cluster_of(&latest.author).is_some() && !wishes.contains_key(path) && !by_person {
+            if cluster_of(&latest.author).is_some() && !wishes.contains_key(path) && !by_person && !kept(path)
+            {
                 return Some(format!("{path} is left over, by {}", latest.author));
             }
         }
@@ -153,7 +180,7 @@ fn finalizers(server: &ApiServer) -> Option<String> {
 }
 
 /// The documents that a cluster's sources ask for, and what each should hold.
-fn wanted(server: &ApiServer, isolation: &str) -> Vec<(String, Option<Value>)> {
+fn wanted(server: &ApiServer, isolation: &str) -> Vec<(String, String, Option<Value>)> {
     let mut wanted = Vec::new();
     for resource in [Resource::Deployments, Resource::Secrets] {
         for object in server.objects(resource) {
@@ -173,8 +200,10 @@ fn wanted(server: &ApiServer, isolation: &str) -> Vec<(String, Option<Value>)> {
                 "enforce" => continue,
                 _ => path.to_owned(),
             };
+            let name = metadata["name"].as_str().unwrap_or_default();
+            let source = format!("{} {namespace}/{name}", resource.kind());
             if resource == Resource::Secrets {
-                wanted.push((path, Some(content(object))));
+                wanted.push((path, source, Some(content(object))));
                 continue;
             }
             let secret = |name: &str| server.object(Resource::Secrets, namespace, name).map(content);
@@ -185,9 +214,12 @@ fn wanted(server: &ApiServer, isolation: &str) -> Vec<(String, Option<Value>)> {
                 for part in parts.iter().flatten() {
                     whole.extend(part.as_object().cloned().unwrap_or_default());
                 }
-                wanted.push((path, parts.map(|_| whole.into())));
+                wanted.push((path, source, parts.map(|_| whole.into())));
             } else {
-                wanted.extend(used.iter().map(|name| (format!("{path}/{name}"), secret(name))));
+                let each = used
+                    .iter()
+                    .map(|name| (format!("{path}/{name}"), source.clone(), secret(name)));
+                wanted.extend(each);
             }
         }
     }
@@ -202,20 +234,30 @@ fn used(deployment: &Value) -> Vec<String> {
         .collect()
 }
 
-/// What the ledger still has to do.
-fn pending(clusters: &[ApiServer]) -> Option<String> {
-    for server in clusters {
-        for map in server.objects(Resource::ConfigMaps) {
-            if map["metadata"]["namespace"] != HOME {
-                continue;
-            }
-            for (_, line) in map["data"].as_object().into_iter().flatten() {
-                let line: Value = serde_json::from_str(line.as_str().unwrap_or_default()).unwrap_or_default();
-                if !line["state"].is_null() && line["state"] != "written" {
-                    return Some(format!("the ledger waits: {line}"));
-                }
-            }
-        }
-    }
-    None
+/// The lines of a ledger.
+fn lines(server: &ApiServer) -> Vec<Value> {
+    let maps = server.objects(Resource::ConfigMaps);
+    let ours = maps.filter(|map| map["metadata"]["namespace"] == HOME);
+    let texts = ours.flat_map(|map| map["data"].as_object().into_iter().flatten());
+    texts
+        .filter_map(|(_, text)| serde_json::from_str(text.as_str()?).ok())
+        .filter(|line: &Value| !line["state"].is_null())
+        .collect()
+}
+
+/// The source that a line names.
+fn holder(line: &Value) -> String {
+    let of = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+    format!("{} {}/{}", of("kind"), of("namespace"), of("name"))
+}
+
+/// What a ledger still has to do, though nothing keeps its operator from it.
+fn pending(plan: &Plan, clusters: &[ApiServer], wishes: &BTreeMap<String, Vec<Wish>>) -> Option<String> {
+    clusters.iter().flat_map(lines).find_map(|line| {
+        // Where metadata may not be deleted, a purge waits for ever. What is wanted waits for its Secret.
+        let may_wait = plan.setup.claimless && line["deletion"] == "purge"
+            || line["paused"] == true
+            || wishes.contains_key(line["path"].as_str().unwrap_or_default());
+        (line["state"] != "written" && !may_wait).then(|| format!("the ledger waits: {line}"))
+    })
 }
