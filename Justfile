@@ -65,6 +65,10 @@ up *name:
 down *name:
     hack/testbed/down {{name}}
 
+# Whole worlds with operators in them, each from a seed, for so long; goes on where the last one ended
+simulate seconds="60":
+    cargo run --quiet --profile sim -p vault-sync-sim -- run --seconds {{seconds}} --jobs "$(nproc)" --state target/simulated
+
 # All checks, as CI runs them
 ci:
     .ci/run

@@ -106,9 +106,9 @@ struct Worlds {
 }
 
 impl Worlds {
-    fn start(&self, plan: Plan, keep_story: bool) -> std::io::Result<process::Process> {
+    fn start(&self, plan: &Plan, keep_story: bool) -> std::io::Result<process::Process> {
         process::start(plan.seed, || {
-            let end = schedule::run(&plan, &self.token_file, keep_story);
+            let end = schedule::run(plan, &self.token_file, keep_story);
             let said = Said {
                 broken: end.broken.map(|broken| (broken.promise, broken.how)),
                 digest: end.digest,
@@ -121,7 +121,7 @@ impl Worlds {
     }
 
     /// Lives one through.
-    fn live(&self, plan: Plan, keep_story: bool) -> Said {
+    fn live(&self, plan: &Plan, keep_story: bool) -> Said {
         let ended = self
             .start(plan, keep_story)
             .map_err(|error| error.to_string())
@@ -137,7 +137,7 @@ impl Worlds {
         loop {
             let more = began.elapsed() < time && next - from < most && (all || bad == 0);
             while more && running.len() < jobs {
-                match self.start(Plan::of(next), false) {
+                match self.start(&Plan::of(next), false) {
                     Ok(process) => running.push_back((next, process)),
                     Err(error) => {
                         eprintln!("cannot start a process: {error}");
@@ -177,7 +177,7 @@ impl Worlds {
         for (wait, act) in &plan.acts {
             println!("{:>12.6}  {act:?}", wait.as_secs_f64());
         }
-        let said = self.live(plan, true);
+        let said = self.live(&plan, true);
         for line in &said.story {
             println!("{line}");
         }
@@ -194,11 +194,11 @@ impl Worlds {
 
     /// The plan without what is not needed to break the same promise.
     fn shrink(&self, plan: Plan) -> Plan {
-        let Some((promise, _)) = self.live(plan.clone(), false).broken else {
+        let Some((promise, _)) = self.live(&plan, false).broken else {
             return plan;
         };
         let breaks = |plan: &Plan| {
-            let broken = self.live(plan.clone(), false).broken;
+            let broken = self.live(plan, false).broken;
             broken.is_some_and(|(other, _)| other == promise)
         };
         let mut plan = plan;

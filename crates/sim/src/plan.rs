@@ -303,8 +303,7 @@ fn draw(theme: usize, setup: &Setup, rng: &mut Rng) -> Option<Act> {
         2 => Act::Apply(who(setup, rng), wanted(rng)),
         3 => match rng.u8(..4) {
             0 => Act::Move(who(setup, rng), few(rng, PATHS.len())),
-            1 => Act::Remove(who(setup, rng)),
-            2 if rng.bool() => Act::Strip(who(setup, rng)),
+            1 if rng.bool() => Act::Strip(who(setup, rng)),
             _ => Act::Remove(who(setup, rng)),
         },
         4 => {

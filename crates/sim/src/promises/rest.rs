@@ -37,7 +37,7 @@ impl Promises {
             if let Some(unrest) = finalizers(server) {
                 return Some(unrest);
             }
-            for (path, source, content) in wanted(server, &plan.setup.isolation) {
+            for (path, source, content) in wanted(server, plan.setup.isolation) {
                 let wish = Wish {
                     cluster,
                     source,
