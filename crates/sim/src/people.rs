@@ -263,11 +263,6 @@ fn kubernetes(
     at: &str,
     body: &Value,
 ) -> u16 {
-    let body = if body.is_null() {
-        Bytes::new()
-    } else {
-        body.to_string().into()
-    };
     let content = if method == "PATCH" {
         "application/merge-patch+json"
     } else {
@@ -278,7 +273,7 @@ fn kubernetes(
         .uri(at)
         .header("content-type", content)
         .header("x-sim-actor", "person")
-        .body(body);
+        .body(text(body));
     let Ok(request) = request else { return 0 };
     match state.clusters[cluster].handle(now, &request) {
         Answer::Whole(response) => response.status().as_u16(),
@@ -286,19 +281,23 @@ fn kubernetes(
     }
 }
 
-/// One call of a person to Vault.
-fn vault(state: &mut State, now: SystemTime, method: &str, target: &str, body: &Value) {
-    let body = if body.is_null() {
+/// The body of a call; null: there is none.
+fn text(body: &Value) -> Bytes {
+    if body.is_null() {
         Bytes::new()
     } else {
         body.to_string().into()
-    };
+    }
+}
+
+/// One call of a person to Vault.
+fn vault(state: &mut State, now: SystemTime, method: &str, target: &str, body: &Value) {
     let request = Request::builder()
         .method(method)
         .uri(format!("/v1/{target}"))
         .header("x-vault-token", state.vault.root_token())
         .header("x-sim-actor", "person")
-        .body(body);
+        .body(text(body));
     if let Ok(request) = request {
         state.vault.handle(now, &request);
     }

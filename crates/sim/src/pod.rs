@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use vault_sync_operator::cli::{self, Config, Surroundings};
@@ -22,27 +21,14 @@ const RESTART: Duration = Duration::from_millis(300);
 
 /// A pod that is always there.
 pub struct Pod {
-    life: JoinHandle<()>,
     now: Arc<Mutex<Switches>>,
-    /// No process is started any more.
-    closing: CancellationToken,
 }
 
 /// What ends the process that runs now.
+#[derive(Clone, Default)]
 struct Switches {
     power: CancellationToken,
     stop: CancellationToken,
-    registry: Option<Arc<Registry>>,
-}
-
-impl Switches {
-    fn new() -> Self {
-        Self {
-            power: CancellationToken::new(),
-            stop: CancellationToken::new(),
-            registry: None,
-        }
-    }
 }
 
 /// What a pod is told when it is made.
@@ -61,10 +47,9 @@ pub struct Spec {
 impl Pod {
     /// Starts it.
     pub fn start(world: &Arc<World>, spec: Spec) -> Self {
-        let now = Arc::new(Mutex::new(Switches::new()));
-        let closing = CancellationToken::new();
-        let life = tokio::spawn(live(Arc::clone(world), spec, Arc::clone(&now), closing.clone()));
-        Self { life, now, closing }
+        let now = Arc::new(Mutex::new(Switches::default()));
+        tokio::spawn(live(Arc::clone(world), spec, Arc::clone(&now)));
+        Self { now }
     }
 
     /// Ends the process where it stands. Another one is started.
@@ -76,64 +61,28 @@ impl Pod {
     pub fn stop(&self) {
         self.now.lock().stop.cancel();
     }
-
-    /// Whether the process has been asked to end, or was ended.
-    pub fn ends(&self) -> bool {
-        let now = self.now.lock();
-        now.stop.is_cancelled() || now.power.is_cancelled()
-    }
-
-    /// What the process counts, as a scrape shows it.
-    pub fn metrics(&self) -> String {
-        let registry = self.now.lock().registry.clone();
-        registry.map_or_else(String::new, |registry| {
-            vault_sync_operator::metrics::encode(&registry)
-        })
-    }
-
-    /// Asks the process to end, and starts no other.
-    pub async fn close(self) {
-        self.closing.cancel();
-        self.stop();
-        let _ = self.life.await;
-    }
 }
 
-async fn live(world: Arc<World>, spec: Spec, now: Arc<Mutex<Switches>>, closing: CancellationToken) {
+async fn live(world: Arc<World>, spec: Spec, now: Arc<Mutex<Switches>>) {
     for number in 1.. {
         let who = format!("{}#{number}", spec.name);
-        let (power, stop) = {
-            let switches = now.lock();
-            (switches.power.clone(), switches.stop.clone())
-        };
+        let switches = now.lock().clone();
         world.tell(&who, || "starts".to_owned());
-        let process = process(&world, &spec, &who, &now);
         tokio::select! {
             biased;
-            () = power.cancelled() => world.tell(&who, || "is killed".to_owned()),
-            how = process => world.tell(&who, || format!("ends: {how}")),
+            () = switches.power.cancelled() => world.tell(&who, || "is killed".to_owned()),
+            how = process(&world, &spec, &who, &switches) => world.tell(&who, || format!("ends: {how}")),
         }
         // What it has left running hears nothing any more.
-        power.cancel();
-        drop(stop);
-        if closing.is_cancelled() {
-            return;
-        }
-        *now.lock() = Switches::new();
-        tokio::select! {
-            () = sleep(RESTART) => {}
-            () = closing.cancelled() => return,
-        }
+        switches.power.cancel();
+        *now.lock() = Switches::default();
+        sleep(RESTART).await;
     }
 }
 
 /// One process, from its start to its end.
-async fn process(world: &Arc<World>, spec: &Spec, who: &str, now: &Arc<Mutex<Switches>>) -> String {
-    let (power, stop) = {
-        let switches = now.lock();
-        (switches.power.clone(), switches.stop.clone())
-    };
-    let cable = Cable::new(world, who, spec.cluster, power);
+async fn process(world: &Arc<World>, spec: &Spec, who: &str, switches: &Switches) -> String {
+    let cable = Cable::new(world, who, spec.cluster, switches.power.clone());
     let config = match config(spec) {
         Ok(config) => config,
         Err(complaint) => return complaint,
@@ -151,11 +100,10 @@ async fn process(world: &Arc<World>, spec: &Spec, who: &str, now: &Arc<Mutex<Swi
         aside: Aside::new(|_, work| drop(tokio::spawn(work))),
     };
     let mut registry = Registry::default();
-    let operator = match Operator::new(config, outside, &mut registry, stop) {
+    let operator = match Operator::new(config, outside, &mut registry, switches.stop.clone()) {
         Ok(operator) => operator,
         Err(error) => return error.to_string(),
     };
-    now.lock().registry = Some(Arc::new(registry));
     match Box::pin(operator.run(Duty::Sync, Tasks::new())).await {
         Ok(()) => "in order".to_owned(),
         Err(error) => error.to_string(),

@@ -12,7 +12,7 @@ use crate::kubernetes::{ApiServer, Resource};
 use crate::people::{CONFIDENTIAL, MOUNT};
 use crate::plan::{Act, Plan, Setup};
 use crate::story::Story;
-use crate::vault::{Change, Deed, Document, Engine, Vault, Version};
+use crate::vault::{Change, Deed, Document, Engine, Vault};
 
 /// Looks after the promises.
 pub struct Promises {
@@ -233,7 +233,7 @@ impl Promises {
             return known;
         };
         let before = number.checked_sub(1).and_then(|number| document.ever(number));
-        if let Some(before) = before.filter(|before| was_live(before, now)) {
+        if let Some(before) = before.filter(|before| before.is_live(now)) {
             if before.data == written.data {
                 let how = format!("{who} writes version {number} of {path}, which is as the one before");
                 self.broken("no version without a difference", &how);
@@ -257,11 +257,6 @@ impl Promises {
         }
         known
     }
-}
-
-/// Whether readers saw it before it was replaced at this time.
-fn was_live(version: &Version, now: SystemTime) -> bool {
-    version.is_live(now)
 }
 
 /// The values that our Secrets have given a document: whose, and how many values before it.

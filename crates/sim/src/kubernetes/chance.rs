@@ -1,19 +1,15 @@
 //! What the server draws at random, from its seed alone.
 
-/// A generator after SplitMix64.
-pub(super) struct Chance(u64);
+/// Draws it.
+pub(super) struct Chance(fastrand::Rng);
 
 impl Chance {
     pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(fastrand::Rng::with_seed(seed))
     }
 
     fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ (word >> 31)
+        self.0.u64(..)
     }
 
     /// A uid, in the form of a random UUID.
