@@ -16,7 +16,6 @@ mod scenario;
 
 use std::collections::BTreeMap;
 use std::env;
-use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,7 +24,7 @@ use std::time::{Duration, Instant};
 use points::{Passed, Point, spread};
 use run::{Done, run};
 use scenario::{SCENARIOS, Scenario};
-use testkit::{Step, Testbed};
+use testkit::{Step, Testbed, number, say};
 
 /// Without `EXPLORE_SECONDS`.
 const SAMPLE: Duration = Duration::from_secs(100);
@@ -61,19 +60,6 @@ fn whatever_breaks_at_whatever_step_the_end_state_is_exact() {
 /// More than there are processors: a run mostly waits.
 fn jobs() -> usize {
     std::thread::available_parallelism().map_or(2, std::num::NonZero::get) * 4
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = env::var(variable).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("{variable}={text}: not a number")),
-    )
-}
-
-/// To the terminal, also when the test passes: nobody would hear of it otherwise.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 fn one(point: &Point) {

@@ -7,7 +7,6 @@ mod calls;
 mod compare;
 mod side;
 
-use std::env;
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +14,7 @@ use calls::{Call, Calls, LAST, METADATA, NEW_EVENTS, RESOURCES, last_object};
 use serde_json::{Value, json};
 use side::{Live, Real, Side};
 use sim::kubernetes::ApiServer;
-use testkit::{Testbed, check, eventually};
+use testkit::{Testbed, check, eventually, number};
 
 /// Calls of a round.
 const CALLS: usize = 80;
@@ -44,10 +43,6 @@ fn the_simulated_api_server_answers_as_the_real_one_does() {
 fn a_simulated_namespace_ends_as_a_real_one_does() {
     let mut pair = Pair::new("simulated-end".to_owned(), 1);
     pair.end_of_a_namespace().unwrap_or_else(|why| panic!("{why}"));
-}
-
-fn number(name: &str) -> Option<u64> {
-    env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
 /// Both servers, which get the same calls.

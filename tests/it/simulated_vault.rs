@@ -22,8 +22,6 @@ mod draw;
 mod twins;
 
 use std::collections::BTreeMap;
-use std::env;
-use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::thread::sleep;
 use std::time::{Duration, SystemTime};
@@ -32,25 +30,12 @@ use serde_json::json;
 use sim::vault::Role;
 
 use draw::{Dice, Plan};
-use testkit::{Scene, Testbed};
+use testkit::{Scene, Testbed, number, say};
 use twins::Twins;
 
 /// So many sequences without `SIMULATED_VAULT_COUNT`, each of so many calls.
 const SEQUENCES: u64 = 12;
 const CALLS: usize = 60;
-
-fn number(variable: &str) -> Option<u64> {
-    let text = env::var(variable).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("{variable}={text}: not a number")),
-    )
-}
-
-/// To the terminal, also when the test passes.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
-}
 
 #[test]
 fn the_simulated_vault_answers_as_the_real_one() {

@@ -89,6 +89,21 @@ pub fn check(holds: bool, seen: impl Display) -> Result<(), String> {
     if holds { Ok(()) } else { Err(seen.to_string()) }
 }
 
+/// The number that an environment variable gives; `None`: it is not set.
+pub fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable}={text}: not a number")),
+    )
+}
+
+/// To the terminal, also when the test passes: nobody would hear of it otherwise.
+pub fn say(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 /// Tests are plain functions; what the harness itself does with sockets runs here.
 fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
