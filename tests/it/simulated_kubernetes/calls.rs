@@ -75,20 +75,12 @@ impl Call {
     }
 }
 
-/// Draws from a seed, after SplitMix64.
-struct Dice(u64);
+/// What decides by chance.
+struct Dice(fastrand::Rng);
 
 impl Dice {
-    fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ (word >> 31)
-    }
-
     fn below(&mut self, count: usize) -> usize {
-        usize::try_from(self.draw() % count as u64).unwrap()
+        self.0.usize(..count)
     }
 
     /// Whether one of so many chances is met.
@@ -134,7 +126,7 @@ pub struct Calls {
 impl Calls {
     pub fn new(seed: u64, namespace: &str) -> Self {
         Self {
-            dice: Dice(seed),
+            dice: Dice(fastrand::Rng::with_seed(seed)),
             namespace: namespace.to_owned(),
             has_generated: false,
         }
