@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::vault::{self, ErrorKind, MountAnswer, Vault};

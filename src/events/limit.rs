@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::time::Duration;
+
 use tokio::time::Instant;
 
 /// Events that a source may have at once.

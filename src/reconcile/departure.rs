@@ -1,6 +1,7 @@
 //! Taking one document away that its source no longer wants: look, decide, act, until nothing is left.
 
 use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::Reconciler;

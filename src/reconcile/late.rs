@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::time::Duration;
-use tokio::time::Instant;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::Reconciler;
 use crate::vault;

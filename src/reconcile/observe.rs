@@ -4,9 +4,8 @@ mod locks;
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
-use tokio::time::Instant;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use locks::Guard;
 pub use locks::Locks;

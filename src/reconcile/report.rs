@@ -1,6 +1,7 @@
 //! What follows from a pass: metrics, what the next one starts from, and when that is. How people are told: `tell`.
 
 use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::Reconciler;
