@@ -7,7 +7,7 @@
 //! - The version of a list and of a bookmark: other writers move the real one.
 //! - The words of an error about a body that cannot be decoded: the real ones quote Go's types and whole objects.
 //! - The order of faults in an object that has several: the real server's is random.
-//! - A namespace that ends has no conditions that say what it waits for.
+//! - A namespace that ends has no conditions that say what it waits for, and so no versions for them.
 //! - An Event that one API group made is not patched through the other: that alone would change `managedFields`.
 //! - What a deletion of many objects does with a limit.
 //! - Lists from the cache (`resourceVersion=0`): the real ones may be old, the simulated ones never are.

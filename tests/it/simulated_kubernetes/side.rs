@@ -153,6 +153,9 @@ impl<S: Server> Side<S> {
         ) else {
             return;
         };
+        if is_of_one_that_ends(&body["status"]) {
+            return;
+        }
         let mut words = call
             .path
             .split("/namespaces/")
@@ -201,8 +204,9 @@ impl<S: Server> Side<S> {
             Value::Object(map) => {
                 let is_list = map.contains_key("items");
                 let is_bookmark = map.get("type").is_some_and(|kind| kind == "BOOKMARK");
+                let ends = map.get("status").is_some_and(is_of_one_that_ends);
                 for (key, value) in map.iter_mut() {
-                    if is_list && key == "metadata" || is_bookmark && key == "object" {
+                    if (is_list || ends) && key == "metadata" || is_bookmark && key == "object" {
                         strip_version(value);
                     }
                     match (key.as_str(), value) {
@@ -242,7 +246,13 @@ impl<S: Server> Side<S> {
     }
 }
 
-/// The version of a list, and of a bookmark, depends on what else happens on the server.
+/// Whether a status is that of a namespace that ends. Its controller writes there how far it is, when it can.
+fn is_of_one_that_ends(status: &Value) -> bool {
+    status["phase"] == "Terminating"
+}
+
+/// The version of a list, and of a bookmark, depends on what else happens on the server; that of a namespace that
+/// ends, on how far its controller is.
 fn strip_version(value: &mut Value) {
     if let Value::Object(map) = value {
         map.remove("resourceVersion");
