@@ -23,7 +23,7 @@ use crate::metrics;
 use gate::{Admission, Gate};
 
 pub use gate::{Reviewer, Verdict};
-pub use health::{Checks, Unhealthy};
+pub use health::{Checks, Unhealthy, answer as probe};
 pub use review::{KubernetesReviewer, ReviewError};
 
 /// Somebody else has the address, or it is none of ours.
@@ -105,7 +105,8 @@ pub async fn serve_health<C: Checks>(listener: TcpListener, checks: Arc<C>, stop
     server::serve(listener, answer, stop).await;
 }
 
-type Answer = Response<Full<Bytes>>;
+/// What is answered to an HTTP request.
+pub type Answer = Response<Full<Bytes>>;
 
 fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
     respond(status, "text/plain; charset=utf-8", text)

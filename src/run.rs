@@ -29,6 +29,8 @@ use domain::policy::{BadRule, Policy, Rule};
 use domain::yaml::{self, BadYaml};
 use life::Life;
 
+pub use serve::Probe;
+
 /// Why the operator has ended, other than by a signal. Each says what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

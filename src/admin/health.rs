@@ -37,7 +37,8 @@ pub trait Checks: Send + Sync + 'static {
     fn told(&self, _ready: Result<(), Unhealthy>) {}
 }
 
-pub(super) async fn answer(uri: &Uri, checks: &impl Checks) -> Answer {
+/// Answers for `/livez`, `/healthz` or `/readyz`.
+pub async fn answer(uri: &Uri, checks: &impl Checks) -> Answer {
     let verbose = uri.query().is_some_and(|query| {
         query
             .split('&')

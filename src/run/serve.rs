@@ -49,9 +49,8 @@ pub(super) async fn start(operator: &Operator, registry: Registry, tasks: &mut T
             }
         });
         let probe = Probe {
-            vault: operator.vault.clone(),
-            readiness: operator.readiness.clone(),
             pod,
+            ..operator.probe()
         };
         let serving = admin::serve_health(listener, Arc::new(probe), never);
         tasks.spawn(async move {
@@ -62,7 +61,19 @@ pub(super) async fn start(operator: &Operator, registry: Registry, tasks: &mut T
     Ok(())
 }
 
-struct Probe {
+impl Operator {
+    /// What the health endpoints ask.
+    pub fn probe(&self) -> Probe {
+        Probe {
+            vault: self.vault.clone(),
+            readiness: self.readiness.clone(),
+            pod: None,
+        }
+    }
+}
+
+/// What the health endpoints ask: Vault, the token, and what is waited for.
+pub struct Probe {
     vault: Vault,
     readiness: Readiness,
     pod: Option<Pod>,

@@ -2,7 +2,11 @@
 
 use std::net::TcpListener;
 
+use domain::settings::Discover;
+use domain::source::{Kind, SourceKey};
 use serde_json::json;
+use tokio::runtime::Runtime;
+use vault_sync_operator::kube::{Error, Kube, connect};
 
 use testkit::{Scene, Testbed, check, env_from, eventually, ours};
 
@@ -782,4 +786,29 @@ fn a_delete_that_vault_denies_holds_nobody_up_and_is_done_when_it_may_be() {
     let _second = scene.start();
     scene.doc("db").goes();
     scene.entry_is("db", None);
+}
+
+#[test]
+fn an_object_that_was_made_anew_under_its_name_waits_for_no_finalizer_of_the_old_one() {
+    let scene = Scene::new();
+    scene.own("db", "one");
+    let key = SourceKey {
+        kind: Kind::Secret,
+        namespace: scene.ns.as_str().into(),
+        name: "db".into(),
+    };
+    Runtime::new().unwrap().block_on(async {
+        let client = connect(Some(&scene.bed.dir.join("admin.kubeconfig"))).await.unwrap();
+        let kube = Kube::new(client, Discover::default());
+        let old = kube.source(&key).await.unwrap().unwrap();
+        scene.delete("Secret", "db");
+        scene.own("db", "two");
+        let added = kube.add_finalizer(&old).await;
+        assert!(matches!(added, Err(Error::Conflict(_))), "{added:?}");
+        assert_eq!(scene.finalizers("Secret", "db"), [""; 0]);
+        let new = kube.source(&key).await.unwrap().unwrap();
+        kube.add_finalizer(&new).await.unwrap();
+        kube.remove_finalizer(&old).await.unwrap();
+        assert_eq!(scene.finalizers("Secret", "db"), [FINALIZER]);
+    });
 }

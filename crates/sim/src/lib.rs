@@ -7,6 +7,7 @@
 //! each step, and when everything has come to rest.
 
 pub mod kubernetes;
+pub mod logs;
 pub mod network;
 pub mod people;
 pub mod plan;

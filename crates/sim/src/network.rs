@@ -20,6 +20,8 @@ pub struct Weather {
     pub kubernetes: Sky,
     /// On the way to Vault.
     pub vault: Sky,
+    /// How long a login takes in Vault.
+    pub login: Duration,
 }
 
 /// How one kind of wire fares. Chances are in thousandths.
@@ -56,6 +58,11 @@ impl Default for Sky {
 }
 
 impl Sky {
+    /// Whether anything can get lost.
+    pub fn loses(&self) -> bool {
+        self.refused + self.lost + self.unanswered + self.interfered > 0
+    }
+
     /// Nothing comes through.
     pub fn away(silent: bool) -> Self {
         Self {
@@ -180,7 +187,10 @@ impl Cable {
         let (fate, number) = {
             let mut state = self.world.look();
             let sky = sky(&state.weather).clone();
-            let fate = Fate::of(&sky, &mut state.chance);
+            let mut fate = Fate::of(&sky, &mut state.chance);
+            if what.ends_with("/login") {
+                fate.back += state.weather.login;
+            }
             (fate, state.call_begins(format!("{}: {what}", self.who)))
         };
         let _waiting = Waiting(&self.world, number);

@@ -1,15 +1,15 @@
 //! People and accidents: carries out what a plan says, at the servers, as `kubectl` and `vault` would.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::Request;
 use serde_json::{Value, json};
 
-use crate::kubernetes::Answer;
+use crate::kubernetes::{Answer, Resource};
 use crate::plan::{
-    Act, Denied, Document, Few, Hand, NAMESPACES, PATHS, SECRETS, SOURCES, Setup, Wanted, Who, Wires,
+    Act, Denied, Document, Edit, Few, Hand, NAMESPACES, PATHS, SECRETS, SOURCES, Setup, Wanted, Who, Wires,
 };
 use crate::pod::Pod;
 use crate::vault::{Capability, Engine, Role};
@@ -73,6 +73,8 @@ impl<'a> People<'a> {
                 world.act(|state, now| self.at_the_servers(act, state, now));
             }
         }
+        let now = self.world.now();
+        self.world.look().promises.trouble.hears(act, now);
     }
 
     fn at_the_servers(&mut self, act: &Act, state: &mut State, now: SystemTime) {
@@ -104,6 +106,7 @@ impl<'a> People<'a> {
                 let all = format!("/api/v1/namespaces/{HOME}/configmaps");
                 kubernetes(state, now, *cluster, "DELETE", &all, &Value::Null);
             }
+            Act::EditLedger(cluster, edit) => edit_ledger(state, now, *cluster, *edit),
             Act::Remount(version) => {
                 state.vault.disable(now, MOUNT);
                 state.vault.enable(now, MOUNT, engine(*version));
@@ -112,6 +115,7 @@ impl<'a> People<'a> {
             Act::Seal => state.vault.seal(now),
             Act::Unseal => state.vault.unseal(now),
             Act::Revoke => state.vault.revoke_tokens(now, ROLE),
+            Act::SlowLogins(seconds) => state.weather.login = Duration::from_secs(u64::from(*seconds)),
             Act::Weather(Wires::Kubernetes, sky) => state.weather.kubernetes = sky.clone(),
             Act::Weather(Wires::Vault, sky) => state.weather.vault = sky.clone(),
             Act::CutWatches(cluster) => state.clusters[*cluster].cut_watches(),
@@ -168,14 +172,14 @@ impl<'a> People<'a> {
             .mount(MOUNT)
             .is_some_and(|mount| mount.engine == Engine::Kv2);
         let data = match hand {
-            Hand::Write => {
+            Hand::Write | Hand::Manage => {
                 self.count += 1;
                 json!({"theirs": format!("{CONFIDENTIAL}:theirs:{}", self.count)})
             }
             Hand::Copy => {
                 let name = SECRETS[usize::from(document.secret.unwrap_or(0))];
                 let secrets = &state.clusters[0];
-                let secret = secrets.object(crate::kubernetes::Resource::Secrets, NAMESPACES[0], name);
+                let secret = secrets.object(Resource::Secrets, NAMESPACES[0], name);
                 secret.map_or_else(|| json!({"k": "v"}), content)
             }
             _ => Value::Null,
@@ -184,8 +188,8 @@ impl<'a> People<'a> {
         let at = |api: &str| format!("{MOUNT}/{api}/{path}");
         let plain = format!("{MOUNT}/{path}");
         let (method, target, body) = match (hand, v2) {
-            (Hand::Write | Hand::Copy, true) => ("POST", at("data"), json!({"data": data})),
-            (Hand::Write | Hand::Copy, false) => ("POST", plain, data),
+            (Hand::Write | Hand::Copy | Hand::Manage, true) => ("POST", at("data"), json!({"data": data})),
+            (Hand::Write | Hand::Copy | Hand::Manage, false) => ("POST", plain, data),
             (Hand::Delete, true) => ("DELETE", at("data"), Value::Null),
             (_, false) => ("DELETE", plain, Value::Null),
             (Hand::Undelete, true) => ("POST", at("undelete"), versions),
@@ -194,12 +198,46 @@ impl<'a> People<'a> {
             (Hand::Mark, true) => (
                 "POST",
                 at("metadata"),
-                json!({"custom_metadata": {"managed-by": "external-secrets"}}),
+                mark(),
             ),
             (Hand::Unmark, true) => ("POST", at("metadata"), json!({"custom_metadata": {}})),
         };
         vault(state, now, method, &target, &body);
+        if hand == Hand::Manage && v2 {
+            vault(state, now, "POST", &at("metadata"), &mark());
+        }
     }
+}
+
+/// Another tool's mark.
+fn mark() -> Value {
+    json!({"custom_metadata": {"managed-by": "external-secrets"}})
+}
+
+/// Changes the first line of a ledger.
+fn edit_ledger(state: &mut State, now: SystemTime, cluster: usize, edit: Edit) {
+    let found = state.clusters[cluster]
+        .objects(Resource::ConfigMaps)
+        .find_map(|map| {
+            let (key, line) = map["data"].as_object()?.iter().next()?;
+            let name = map["metadata"]["name"].as_str()?;
+            (map["metadata"]["namespace"] == HOME).then(|| (name.to_owned(), key.clone(), line.clone()))
+        });
+    let Some((name, key, line)) = found else { return };
+    let line = match edit {
+        Edit::Drop => Value::Null,
+        Edit::Garble => "{not a line".into(),
+        Edit::Give => {
+            let mut given: Value = serde_json::from_str(line.as_str().unwrap_or_default()).unwrap_or_default();
+            if !given.is_object() {
+                return;
+            }
+            given["name"] = "nobody".into();
+            given.to_string().into()
+        }
+    };
+    let at = format!("/api/v1/namespaces/{HOME}/configmaps/{name}");
+    kubernetes(state, now, cluster, "PATCH", &at, &json!({"data": {key: line}}));
 }
 
 /// The annotation of a path.

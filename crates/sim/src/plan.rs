@@ -41,6 +41,14 @@ pub struct Setup {
     pub claimless: bool,
     /// How far the clocks of the pods are wrong, in milliseconds.
     pub skew: Vec<i64>,
+    /// Whether the kubelet asks for readiness.
+    pub probes: bool,
+    /// Whether somebody reads the logs.
+    pub logs: bool,
+    /// Whether everything is looked at anew in the end; else what is remembered must be right.
+    pub forced: bool,
+    /// How long nobody does anything before everything is mended.
+    pub calm: Duration,
 }
 
 /// A name among few, so that people meet: namespaces, Secrets, sources and paths.
@@ -54,6 +62,9 @@ pub const SECRETS: [&str; 3] = ["db", "api", "mq"];
 pub const SOURCES: [&str; 4] = ["web", "job", "own", "two"];
 /// The paths that sources ask for. The third lies below the first.
 pub const PATHS: [&str; 3] = ["a", "b", "a/db"];
+
+/// The paths at which people do something by hand. The last is where a write in the way of KV v2 ends up on KV v1.
+pub const BY_HAND: [&str; 4] = ["a", "b", "a/db", "data/a"];
 
 /// One of the sources.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,6 +98,8 @@ pub enum Act {
     Hand(Document, Hand),
     /// Somebody deletes the ledger's ConfigMaps.
     LoseLedger(usize),
+    /// Somebody edits a line of the ledger.
+    EditLedger(usize, Edit),
     /// The mount is made anew, as this version.
     Remount(u8),
     /// The policy denies something, or nothing any more.
@@ -101,6 +114,8 @@ pub enum Act {
     Kill(usize),
     /// A process is asked to end.
     Stop(usize),
+    /// Logins take so many seconds from now on.
+    SlowLogins(u8),
     /// The wires fare so from now on.
     Weather(Wires, Sky),
     /// All watches end.
@@ -125,7 +140,7 @@ pub struct Wanted {
 /// A document that people know: of a path, and of a Secret in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Document {
-    /// Of [`PATHS`].
+    /// Of [`BY_HAND`].
     pub path: Few,
     /// Of [`SECRETS`]; `None`: the path itself.
     pub secret: Option<Few>,
@@ -134,7 +149,7 @@ pub struct Document {
 impl Document {
     /// Its path in the mount.
     pub fn path(self) -> String {
-        let path = PATHS[usize::from(self.path)];
+        let path = BY_HAND[usize::from(self.path)];
         match self.secret {
             Some(secret) => format!("{path}/{}", SECRETS[usize::from(secret)]),
             None => path.to_owned(),
@@ -161,6 +176,19 @@ pub enum Hand {
     Mark,
     /// Take all marks off.
     Unmark,
+    /// As another tool that manages documents: write its own content, and put its mark on it.
+    Manage,
+}
+
+/// What somebody makes of a line of the ledger.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Edit {
+    /// Nothing.
+    Drop,
+    /// Something that is no line.
+    Garble,
+    /// The same of another source.
+    Give,
 }
 
 /// What the policy denies.
@@ -230,6 +258,10 @@ impl Setup {
             kv: if rng.u8(..5) == 0 { 1 } else { 2 },
             claimless: rng.u8(..6) == 0,
             skew: (0..pods + clusters).map(|_| skew(rng)).collect(),
+            probes: rng.u8(..4) == 0,
+            logs: rng.u8(..8) == 0,
+            forced: rng.bool(),
+            calm: Duration::from_secs(if rng.u8(..3) == 0 { 110 } else { 0 }),
         }
     }
 }
@@ -250,7 +282,7 @@ fn who(setup: &Setup, rng: &mut Rng) -> Who {
 
 fn document(rng: &mut Rng) -> Document {
     Document {
-        path: few(rng, PATHS.len()),
+        path: few(rng, BY_HAND.len()),
         secret: rng.bool().then(|| few(rng, SECRETS.len())),
     }
 }
@@ -339,7 +371,8 @@ fn draw(theme: usize, setup: &Setup, rng: &mut Rng) -> Option<Act> {
                 Hand::Purge,
                 Hand::Mark,
                 Hand::Unmark,
-            ][rng.usize(..9)];
+                Hand::Manage,
+            ][rng.usize(..10)];
             Act::Hand(document(rng), hand)
         }
         8 => {
@@ -365,7 +398,8 @@ fn draw(theme: usize, setup: &Setup, rng: &mut Rng) -> Option<Act> {
             };
             Act::Weather(wires, sky)
         }
-        10 => match rng.u8(..7) {
+        10 => match rng.u8(..8) {
+            7 => Act::SlowLogins([0, 2, 7][rng.usize(..3)]),
             0 => Act::Seal,
             1 | 2 => Act::Unseal,
             3 => Act::Revoke,
@@ -382,7 +416,8 @@ fn draw(theme: usize, setup: &Setup, rng: &mut Rng) -> Option<Act> {
             _ => return None,
         },
         _ => match rng.u8(..8) {
-            0 => Act::LoseLedger(cluster),
+            0 if rng.bool() => Act::LoseLedger(cluster),
+            0 => Act::EditLedger(cluster, [Edit::Drop, Edit::Garble, Edit::Give][rng.usize(..3)]),
             1..=4 => Act::CutWatches(cluster),
             _ => Act::Compact(cluster),
         },

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use crate::logs::Reader;
 use crate::network::{Sky, Weather};
 use crate::people::{HOME, People};
 use crate::plan::{Act, Denied, NAMESPACES, Plan, SOURCES, Who};
@@ -53,10 +54,16 @@ pub fn run(plan: &Plan, token_file: &str, keep_story: bool) -> End {
             age: Duration::ZERO,
         };
     };
-    runtime.block_on(live(plan, token_file, keep_story))
+    let logs = Reader::default();
+    let living = live(plan, token_file, keep_story, &logs);
+    if plan.setup.logs || keep_story {
+        tracing::subscriber::with_default(logs.subscriber(), || runtime.block_on(living))
+    } else {
+        runtime.block_on(living)
+    }
 }
 
-async fn live(plan: &Plan, token_file: &str, keep_story: bool) -> End {
+async fn live(plan: &Plan, token_file: &str, keep_story: bool, logs: &Reader) -> End {
     let setup = &plan.setup;
     let world = World::new(
         plan.seed,
@@ -64,6 +71,7 @@ async fn live(plan: &Plan, token_file: &str, keep_story: bool) -> End {
         Promises::new(plan),
         Story::new(keep_story),
     );
+    logs.reads_for(&world);
     let mut people = People::new(&world, setup);
     let time = tokio::spawn(Arc::clone(&world).keep_time());
     let pods: Vec<Pod> = specs(plan, token_file)
@@ -79,8 +87,9 @@ async fn live(plan: &Plan, token_file: &str, keep_story: bool) -> End {
         people.act(act, &pods);
     }
     if !is_broken() {
+        sleep(setup.calm).await;
         mend(&world, plan, &mut people, &pods);
-        rest(&world, plan).await;
+        rest(&world, plan, &pods).await;
     }
     time.abort();
     let state = world.look();
@@ -99,13 +108,19 @@ fn mend(world: &Arc<World>, plan: &Plan, people: &mut People, pods: &[Pod]) {
     world.look().weather = Weather {
         kubernetes: Sky::default(),
         vault: Sky::default(),
+        login: Duration::ZERO,
     };
+    let now = world.now();
+    world.look().promises.trouble.ends(now);
     for act in [Act::Unseal, Act::Policy(Denied::Nothing)] {
         people.act(&act, pods);
     }
     for cluster in 0..plan.setup.clusters {
         // Watches whose wire is silently dead end, as they do after a minute.
         people.act(&Act::CutWatches(cluster), pods);
+        if !plan.setup.forced {
+            continue;
+        }
         for namespace in 0..NAMESPACES.len() {
             for name in 0..SOURCES.len() {
                 let who = Who {
@@ -120,17 +135,20 @@ fn mend(world: &Arc<World>, plan: &Plan, people: &mut People, pods: &[Pod]) {
 }
 
 /// Waits until nothing is left to be done.
-async fn rest(world: &Arc<World>, plan: &Plan) {
+async fn rest(world: &Arc<World>, plan: &Plan, pods: &[Pod]) {
     let mut waited = Duration::ZERO;
     loop {
         sleep(STEP).await;
         waited += STEP;
         let now = world.now();
+        let alive: Vec<_> = pods.iter().filter_map(Pod::alive).collect();
         let mut state = world.look();
         if state.promises.is_broken().is_some() {
             return;
         }
-        let unrest = state.promises.unrest(plan, &state.vault, &state.clusters, now);
+        let unrest = state
+            .promises
+            .unrest(plan, &state.vault, &state.clusters, &alive, now);
         match unrest {
             None => return,
             Some(unrest) if waited >= REST => {
@@ -168,6 +186,7 @@ fn specs(plan: &Plan, token_file: &str) -> Vec<Spec> {
             cluster,
             flags: flags.to_vec(),
             skew: setup.skew[at],
+            probes: setup.probes,
         })
         .collect()
 }

@@ -84,6 +84,11 @@ impl World {
         self.state.lock()
     }
 
+    /// The same, unless somebody does.
+    pub fn try_look(&self) -> Option<MutexGuard<'_, State>> {
+        self.state.try_lock()
+    }
+
     /// Something is done to a server: the promises are looked after.
     pub fn act<R>(&self, deed: impl FnOnce(&mut State, SystemTime) -> R) -> R {
         let now = self.now();
@@ -102,6 +107,7 @@ impl World {
                     cluster.tick(now);
                 }
                 state.complain_of_long_calls();
+                state.promises.check_waits(&state.clusters, now);
             });
         }
     }

@@ -1,12 +1,13 @@
 //! The wire to an API server, as a service under a client.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Method, Request, Response};
 use http_body::Frame;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
@@ -33,12 +34,22 @@ impl Cable {
         }
         let request = Request::from_parts(head, body);
         let what = format!("{} {}", request.method(), request.uri());
-        let cluster = self.cluster;
+        let (cluster, who) = (self.cluster, Arc::clone(&self.who));
         let served = self
             .send(
                 |weather| &weather.kubernetes,
                 what,
-                move |state, now| state.clusters[cluster].handle(now, &request),
+                move |state, now| {
+                    let answer = state.clusters[cluster].handle(now, &request);
+                    let in_vain = matches!(&answer, Answer::Whole(reply) if reply.status() == 404);
+                    if in_vain && request.method() == Method::GET {
+                        let server = &state.clusters[cluster];
+                        state
+                            .promises
+                            .asked_in_vain(cluster, server, &who, request.uri().path(), now);
+                    }
+                    answer
+                },
             )
             .await;
         match served {

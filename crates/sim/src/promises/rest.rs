@@ -9,10 +9,22 @@ use serde_json::{Map, Value};
 use super::{Promises, cluster_of};
 use crate::kubernetes::{ApiServer, Resource};
 use crate::people::{HOME, MOUNT, content};
-use crate::plan::{Act, Hand, Plan};
+use crate::plan::{Act, Hand, Plan, Wires};
 use crate::vault::{Engine, Vault};
 
-const FINALIZER: &str = "vault-sync.io/finalizer";
+pub(super) const FINALIZER: &str = "vault-sync.io/finalizer";
+/// In a claim: its holder has left the document where it is.
+const RELEASED: &str = "vault-sync.io/released";
+
+/// A process that runs, and what it shows.
+pub struct Alive {
+    /// Who it is.
+    pub who: String,
+    /// Which cluster it is in.
+    pub cluster: usize,
+    /// What `/metrics` would say.
+    pub series: String,
+}
 
 /// A source's wish for a document.
 struct Wish {
@@ -30,11 +42,14 @@ impl Promises {
         plan: &Plan,
         vault: &Vault,
         clusters: &[ApiServer],
+        alive: &[Alive],
         now: SystemTime,
     ) -> Option<String> {
         let mut wishes: BTreeMap<String, Vec<Wish>> = BTreeMap::new();
         for (cluster, server) in clusters.iter().enumerate() {
-            if let Some(unrest) = finalizers(server) {
+            // What still lives waits for it.
+            let for_ever = self.purges_for_ever();
+            if let Some(unrest) = finalizers(server, for_ever) {
                 return Some(unrest);
             }
             for (path, source, content) in wanted(server, plan.setup.isolation) {
@@ -52,6 +67,7 @@ impl Promises {
         for (path, wishes) in &wishes {
             // Who has it of those who want it is for others to check.
             if let [wish] = wishes.as_slice()
+                && !clusters.iter().any(|server| is_held_in_error(server, path))
                 && let Some(unrest) = self.unfulfilled(vault, path, wish, now, v2)
             {
                 return Some(unrest);
@@ -59,6 +75,38 @@ impl Promises {
         }
         self.orphan(plan, vault, clusters, &wishes, now)
             .or_else(|| pending(plan, clusters, &wishes))
+            .or_else(|| {
+                let stale = |process| stale_series(process, clusters);
+                alive.iter().filter(|_| !self.purges_for_ever()).find_map(stale)
+            })
+            .or_else(|| self.tokens(vault, alive, now))
+    }
+
+    /// Whether a purge may wait for ever: where metadata may not be deleted.
+    pub(super) fn purges_for_ever(&self) -> bool {
+        let asks = |act: &Act| matches!(act, Act::Annotate(_, "deletion-policy", Some("purge")));
+        self.setup.claimless && (self.setup.deletion == "purge" || self.acts.iter().any(asks))
+    }
+
+    /// A token of a process that has ended in order, or one too many: each login's answer has arrived, where no
+    /// wire to Vault was bad, and none was waited for by a process that was killed.
+    fn tokens(&self, vault: &Vault, alive: &[Alive], now: SystemTime) -> Option<String> {
+        let lost = |act: &Act| {
+            let bad_wire = matches!(act, Act::Weather(Wires::Vault, sky) if sky.loses());
+            bad_wire || matches!(act, Act::Kill(_) | Act::Seal | Act::Policy(_))
+        };
+        if self.acts.iter().any(lost) {
+            return None;
+        }
+        let mut count: BTreeMap<&str, usize> = BTreeMap::new();
+        for token in vault.tokens(now) {
+            let who = self.logins.get(&token.accessor).map_or("", String::as_str);
+            *count.entry(who).or_default() += 1;
+        }
+        count.into_iter().find_map(|(who, count)| {
+            let most = usize::from(alive.iter().any(|process| process.who == who));
+            (cluster_of(who).is_some() && count > most).then(|| format!("{who} has {count} tokens"))
+        })
     }
 
     /// Why a wish is not fulfilled, though nothing stands in its way.
@@ -77,8 +125,9 @@ impl Promises {
             return None;
         }
         let known = self.documents.get(&(MOUNT.to_owned(), path.to_owned()));
-        // A person had the last word, and nobody has looked since; or it is another's.
-        if known.is_some_and(|known| known.by_person) || (!v2 && live.is_some()) {
+        // A person had the last word, and nobody has looked since; or nothing tells whose it is.
+        let shared = self.setup.clusters > 1;
+        if known.is_some_and(|known| known.by_person) || (!v2 && (live.is_some() || shared)) {
             return None;
         }
         let author = document
@@ -89,7 +138,16 @@ impl Promises {
         let marked = document.is_some_and(|document| {
             !document.custom_by.is_empty() && cluster_of(&document.custom_by) != Some(wish.cluster)
         });
-        if of_another || marked {
+        // What nobody has a title to is nobody's.
+        let forgotten = live.is_some()
+            && document.is_some_and(|document| document.custom.is_empty())
+            && self.acts.iter().any(loses_the_ledger);
+        // So is what its last holder has left there.
+        let released = document.is_some_and(|document| document.custom.contains_key(RELEASED));
+        let retained = live.is_some()
+            && document.is_some_and(|document| document.custom.is_empty())
+            && (self.setup.deletion == "retain" || self.acts.iter().any(may_keep));
+        if of_another || marked || forgotten || released || retained {
             return None;
         }
         Some(format!("{path} should hold {content} and holds {live:?}"))
@@ -151,22 +209,60 @@ fn may_keep(act: &Act) -> bool {
                 || *name == "path" && value.is_some()
         }
         // What the ledger knew alone is lost with it.
-        Act::LoseLedger(_) | Act::Remount(_) => true,
+        Act::LoseLedger(_) | Act::EditLedger(..) | Act::Remount(_) => true,
         // Another's mark makes it another's.
-        Act::Hand(_, hand) => matches!(hand, Hand::Mark | Hand::Unmark),
+        Act::Hand(_, hand) => matches!(hand, Hand::Mark | Hand::Unmark | Hand::Manage),
         _ => false,
     }
 }
 
+/// Whether a document's holder is a source that nobody understands any more: it loses nothing.
+fn is_held_in_error(server: &ApiServer, path: &str) -> bool {
+    lines(server).into_iter().filter(|line| line["path"] == path).any(|line| {
+        let of = |name: &str| line[name].as_str().unwrap_or_default();
+        let resource = if of("kind") == "Secret" { Resource::Secrets } else { Resource::Deployments };
+        server.object(resource, of("namespace"), of("name")).is_some_and(|object| {
+            let path = object["metadata"]["annotations"]["vault-sync.io/path"].as_str();
+            path.is_some_and(|path| path.contains("..")) || path.is_some() && !is_clear(object)
+        })
+    })
+}
+
+fn loses_the_ledger(act: &Act) -> bool {
+    matches!(act, Act::LoseLedger(_) | Act::EditLedger(..))
+}
+
+/// A series of a source that is gone.
+fn stale_series(process: &Alive, clusters: &[ApiServer]) -> Option<String> {
+    let server = clusters.get(process.cluster)?;
+    let label = |line: &str, name: &str| {
+        let (_, rest) = line.split_once(&format!("{name}=\""))?;
+        Some(rest.split_once('"')?.0.to_owned())
+    };
+    let is_source = |namespace: &str, name: &str| {
+        let pending = lines(server).into_iter().any(|line| line["namespace"] == namespace && line["name"] == name);
+        pending || [Resource::Deployments, Resource::Secrets].iter().any(|&resource| {
+            let object = server.object(resource, namespace, name);
+            let annotations = object.and_then(|object| object["metadata"]["annotations"].as_object());
+            annotations.is_some_and(|all| all.keys().any(|key| key.starts_with("vault-sync.io/")))
+        })
+    };
+    process.series.lines().find_map(|line| {
+        let (namespace, name) = (label(line, "namespace")?, label(line, "resource")?);
+        (!is_source(&namespace, &name)).then(|| format!("{} still counts: {line}", process.who))
+    })
+}
+
 /// A finalizer of ours on what is no source, or on what is being deleted.
-fn finalizers(server: &ApiServer) -> Option<String> {
+fn finalizers(server: &ApiServer, for_ever: bool) -> Option<String> {
     for resource in [Resource::Deployments, Resource::Secrets] {
         for object in server.objects(resource) {
             let metadata = &object["metadata"];
             let finalizers = metadata["finalizers"].as_array();
             let ours = finalizers.is_some_and(|all| all.iter().any(|one| one == FINALIZER));
             let asks = !metadata["annotations"]["vault-sync.io/path"].is_null();
-            if ours && (!asks || !metadata["deletionTimestamp"].is_null()) {
+            let deleting = !metadata["deletionTimestamp"].is_null();
+            if ours && (deleting || !asks && !for_ever) {
                 return Some(format!(
                     "{} {}/{} has a finalizer",
                     resource.kind(),
@@ -179,51 +275,84 @@ fn finalizers(server: &ApiServer) -> Option<String> {
     None
 }
 
-/// The documents that a cluster's sources ask for, and what each should hold.
+/// The documents that a cluster's sources ask for, who asks, and what each should hold.
 fn wanted(server: &ApiServer, isolation: &str) -> Vec<(String, String, Option<Value>)> {
     let mut wanted = Vec::new();
     for resource in [Resource::Deployments, Resource::Secrets] {
         for object in server.objects(resource) {
             let metadata = &object["metadata"];
-            let annotations = &metadata["annotations"];
-            let of = |name: &str| annotations[format!("vault-sync.io/{name}")].as_str();
-            let Some(path) = of("path").and_then(|path| path.strip_prefix("secret/")) else {
-                continue;
-            };
-            // What it asks for is not clear, or not to be done.
-            if of("paused").is_some() || of("paths").is_some() || !metadata["deletionTimestamp"].is_null() {
-                continue;
-            }
             let namespace = metadata["namespace"].as_str().unwrap_or_default();
-            let path = match isolation {
-                "prefix" => format!("{namespace}/{path}"),
-                "enforce" => continue,
-                _ => path.to_owned(),
-            };
             let name = metadata["name"].as_str().unwrap_or_default();
             let source = format!("{} {namespace}/{name}", resource.kind());
-            if resource == Resource::Secrets {
-                wanted.push((path, source, Some(content(object))));
-                continue;
-            }
             let secret = |name: &str| server.object(Resource::Secrets, namespace, name).map(content);
-            let used = used(object);
-            if of("secrets").is_some() {
-                let mut whole = Map::new();
-                let parts: Option<Vec<Value>> = used.iter().map(|name| secret(name)).collect();
-                for part in parts.iter().flatten() {
-                    whole.extend(part.as_object().cloned().unwrap_or_default());
-                }
-                wanted.push((path, source, parts.map(|_| whole.into())));
-            } else {
-                let each = used
-                    .iter()
-                    .map(|name| (format!("{path}/{name}"), source.clone(), secret(name)));
-                wanted.extend(each);
+            let is_clear = is_clear(object);
+            for (path, secrets) in documents_of(resource, object, isolation) {
+                let content = match secrets {
+                    _ if !is_clear => None,
+                    Asked::Own => Some(content(object)),
+                    Asked::One(name) => secret(&name),
+                    Asked::All(names) => {
+                        let parts: Option<Vec<Value>> = names.iter().map(|name| secret(name)).collect();
+                        parts.map(|parts| {
+                            let fields = parts.into_iter().filter_map(|part| match part {
+                                Value::Object(fields) => Some(fields),
+                                _ => None,
+                            });
+                            fields.flatten().collect::<Map<_, _>>().into()
+                        })
+                    }
+                };
+                wanted.push((path, source.clone(), content));
             }
         }
     }
     wanted
+}
+
+/// Whose content a document is asked for with.
+pub(super) enum Asked {
+    /// The source's own.
+    Own,
+    /// One Secret's.
+    One(String),
+    /// That of all of these.
+    All(Vec<String>),
+}
+
+/// Whether what an object asks for is to be done, and nothing in it is misspelt.
+pub(super) fn is_clear(object: &Value) -> bool {
+    let annotations = &object["metadata"]["annotations"];
+    ["paused", "paths"]
+        .iter()
+        .all(|name| annotations[format!("vault-sync.io/{name}")].is_null())
+}
+
+/// The documents that an object asks for.
+pub(super) fn documents_of(resource: Resource, object: &Value, isolation: &str) -> Vec<(String, Asked)> {
+    let metadata = &object["metadata"];
+    let annotations = &metadata["annotations"];
+    let of = |name: &str| annotations[format!("vault-sync.io/{name}")].as_str();
+    let Some(path) = of("path").and_then(|path| path.strip_prefix("secret/")) else {
+        return Vec::new();
+    };
+    if !metadata["deletionTimestamp"].is_null() {
+        return Vec::new();
+    }
+    let path = match isolation {
+        "prefix" => format!("{}/{path}", metadata["namespace"].as_str().unwrap_or_default()),
+        "enforce" => return Vec::new(),
+        _ => path.to_owned(),
+    };
+    if resource == Resource::Secrets {
+        return vec![(path, Asked::Own)];
+    }
+    let used = used(object);
+    if of("secrets").is_some() {
+        return vec![(path, Asked::All(used))];
+    }
+    used.into_iter()
+        .map(|name| (format!("{path}/{name}"), Asked::One(name)))
+        .collect()
 }
 
 /// The Secrets that a Deployment's pod uses.
@@ -235,7 +364,7 @@ fn used(deployment: &Value) -> Vec<String> {
 }
 
 /// The lines of a ledger.
-fn lines(server: &ApiServer) -> Vec<Value> {
+pub(super) fn lines(server: &ApiServer) -> Vec<Value> {
     let maps = server.objects(Resource::ConfigMaps);
     let ours = maps.filter(|map| map["metadata"]["namespace"] == HOME);
     let texts = ours.flat_map(|map| map["data"].as_object().into_iter().flatten());

@@ -1,0 +1,156 @@
+//! What must hold of the objects in a cluster; and what its sources ask for, and since when.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+
+use super::rest::{FINALIZER, documents_of, is_clear, lines};
+use super::{Promises, cluster_of, holds};
+use crate::kubernetes::{ApiServer, Change, Resource};
+use crate::people::{CONFIDENTIAL, HOME};
+
+/// An object that is being deleted waits at most so long where nothing is wrong.
+const LET_GO_WITHIN: Duration = Duration::from_secs(15);
+
+/// Whoever watches a kind knows after so long that an object is gone.
+const FORGOTTEN_WITHIN: Duration = Duration::from_secs(150);
+
+/// What the changes in the clusters have taught.
+#[derive(Default)]
+pub(super) struct Clusters {
+    /// The documents that each source asks for, and since when.
+    asks: BTreeMap<(usize, Resource, String), BTreeMap<String, SystemTime>>,
+    /// When an object of this name was deleted last.
+    gone: BTreeMap<(usize, Resource, String), SystemTime>,
+    /// The newest term that a leader has put on each ConfigMap of a ledger.
+    terms: BTreeMap<(usize, String), u64>,
+}
+
+impl Clusters {
+    /// Whether a source of this namespace has asked for the document without a break since then.
+    pub(super) fn asks_since(&self, cluster: usize, namespace: &str, path: &str, then: SystemTime) -> bool {
+        self.asks.iter().any(|((of, _, key), documents)| {
+            let there = key.split_once('/').is_some_and(|(there, _)| there == namespace);
+            *of == cluster && there && documents.get(path).is_some_and(|&since| since <= then)
+        })
+    }
+
+    fn learn(&mut self, cluster: usize, change: &Change, isolation: &str) {
+        if !matches!(change.resource, Resource::Deployments | Resource::Secrets) {
+            return;
+        }
+        let key = (cluster, change.resource, change.key.to_string());
+        if change.is_deletion {
+            self.gone.insert(key.clone(), change.time);
+            self.asks.remove(&key);
+            return;
+        }
+        let before = self.asks.remove(&key).unwrap_or_default();
+        let now = if is_clear(&change.after) {
+            documents_of(change.resource, &change.after, isolation)
+        } else {
+            Vec::new()
+        };
+        let since = |path: String| {
+            let since = before.get(&path).copied().unwrap_or(change.time);
+            (path, since)
+        };
+        let now: BTreeMap<_, _> = now.into_iter().map(|(path, _)| since(path)).collect();
+        if !now.is_empty() {
+            self.asks.insert(key, now);
+        }
+    }
+}
+
+impl Promises {
+    /// An object has changed.
+    pub(super) fn check_object(&mut self, cluster: usize, change: &Change) {
+        self.clusters.learn(cluster, change, self.setup.isolation);
+        if cluster_of(&change.actor).is_none() {
+            return;
+        }
+        if change.resource != Resource::Secrets && holds(&change.after, CONFIDENTIAL) {
+            let how = format!("{:?} {} by {}", change.resource, change.key, change.actor);
+            self.broken("no value leaves Vault", &how);
+        }
+        if change.resource == Resource::ConfigMaps && change.namespace() == HOME && !change.is_deletion {
+            self.check_term(cluster, change);
+        }
+    }
+
+    /// A leader never goes over what a later one has put on the ledger.
+    fn check_term(&mut self, cluster: usize, change: &Change) {
+        let term = |object: &Value| -> Option<u64> {
+            let term = &object["metadata"]["annotations"]["vault-sync.io/term"];
+            term.as_str()?.parse().ok()
+        };
+        let Some(term) = term(&change.after) else { return };
+        let key = (cluster, change.key.to_string());
+        let newest = self.clusters.terms.entry(key).or_default();
+        if term < *newest {
+            let how = format!("{} puts {term} on {} after {newest}", change.actor, change.key);
+            self.broken("a ledger's term never goes back", &how);
+        } else {
+            *newest = term;
+        }
+    }
+
+    /// An operator has asked for an object that does not exist.
+    pub fn asked_in_vain(&mut self, cluster: usize, server: &ApiServer, who: &str, path: &str, now: SystemTime) {
+        let Some((namespace, name)) = deployment_of(path) else { return };
+        let key = (cluster, Resource::Deployments, format!("{namespace}/{name}"));
+        let long_gone = |gone: &SystemTime| *gone + FORGOTTEN_WITHIN < now;
+        let named = |line: Value| {
+            let of = |field: &str| line[field].as_str().unwrap_or_default().to_owned();
+            (of("kind"), of("namespace"), of("name")) == ("Deployment".into(), namespace.into(), name.into())
+        };
+        if self.trouble.watches_are_well(now)
+            && !self.purges_for_ever()
+            && self.clusters.gone.get(&key).is_some_and(long_gone)
+            && !lines(server).into_iter().any(named)
+        {
+            let how = format!("{who} asks for Deployment {namespace}/{name}");
+            self.broken("nobody remembers what is gone", &how);
+        }
+    }
+
+    /// What goes by the clock: nobody waits without a reason.
+    pub fn check_waits(&mut self, clusters: &[ApiServer], now: SystemTime) {
+        if !self.trouble.is_over(now) || self.purges_for_ever() {
+            return;
+        }
+        for server in clusters {
+            for resource in [Resource::Deployments, Resource::Secrets] {
+                for object in server.objects(resource) {
+                    let metadata = &object["metadata"];
+                    let Some(deleted) = metadata["deletionTimestamp"].as_str() else {
+                        continue;
+                    };
+                    let ours = metadata["finalizers"].as_array();
+                    let ours = ours.is_some_and(|all| all.iter().any(|one| one == FINALIZER));
+                    let deleted: Option<jiff::Timestamp> = deleted.parse().ok();
+                    let deleted = deleted.map_or(now, SystemTime::from);
+                    if ours && deleted + LET_GO_WITHIN < now && self.trouble.is_over(deleted) {
+                        let how = format!(
+                            "{} {}/{} is being deleted since {:?}",
+                            resource.kind(),
+                            metadata["namespace"],
+                            metadata["name"],
+                            now.duration_since(deleted).unwrap_or_default()
+                        );
+                        self.broken("an object is let go in seconds where nothing is wrong", &how);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The Deployment that a URL's path names.
+fn deployment_of(path: &str) -> Option<(&str, &str)> {
+    let (namespace, name) = path
+        .strip_prefix("/apis/apps/v1/namespaces/")?
+        .split_once("/deployments/")?;
+    Some((namespace, name))
+}

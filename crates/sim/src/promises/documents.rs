@@ -1,0 +1,288 @@
+//! What must hold whenever a document changes: by who changes it, and who wrote what is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+
+use super::{Promises, cluster_of};
+use crate::people::{CONFIDENTIAL, MOUNT};
+use crate::network::Sky;
+use crate::plan::Act;
+use crate::vault::{Change, Deed, Document, Engine, Vault, Version};
+
+/// What was true for so long is known to whoever looks, however slow its wires are.
+const KNOWN_BY_ALL: Duration = Duration::from_secs(100);
+
+/// What is known of one document.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Known {
+    /// The clusters whose operator has written it, and the first version of each.
+    writers: BTreeMap<usize, u64>,
+    /// The first version of somebody who is no operator.
+    stranger: Option<u64>,
+    /// The newest value of each Secret that each operator's cluster has put there.
+    newest: BTreeMap<(usize, String), u64>,
+    /// Whether the last change was a person's.
+    pub(super) by_person: bool,
+    /// When that was made.
+    changed: Option<SystemTime>,
+    /// Since when another tool's mark is on it.
+    marked: Option<SystemTime>,
+    /// Whether somebody has taken the claim off.
+    unmarked: bool,
+    /// Whether it can be read. A mark on what is deleted does not bind.
+    live: bool,
+}
+
+impl Known {
+    /// Somebody has taken it away under those who have written it: what they put there again is drift that they
+    /// repair. What somebody else puts there is older than that.
+    fn is_gone(&mut self) {
+        for first in self.writers.values_mut() {
+            *first = u64::MAX;
+        }
+        self.stranger = None;
+        self.marked = None;
+        self.by_person = true;
+    }
+}
+
+impl Promises {
+    pub(super) fn check_change(&mut self, vault: &Vault, change: &Change, now: SystemTime) {
+        if matches!(change.deed, Deed::Unmount) {
+            for known in self.documents.values_mut() {
+                known.is_gone();
+            }
+            return;
+        }
+        if change.mount != MOUNT || change.path.is_empty() {
+            return;
+        }
+        let key = (change.mount.clone(), change.path.clone());
+        let known = self.documents.remove(&key).unwrap_or_default();
+        let v2 = vault
+            .mount(MOUNT)
+            .is_some_and(|mount| mount.engine == Engine::Kv2);
+        let document = vault.document(&change.mount, &change.path);
+        if let Some(cluster) = cluster_of(&change.who) {
+            self.check_marks(change, &known, now);
+            if !v2 {
+                self.check_without_versions(cluster, change, document, &known, now);
+            }
+        }
+        let mut known = match (cluster_of(&change.who), document) {
+            (Some(cluster), Some(document)) if v2 => self.check_deed(cluster, change, document, &known, now),
+            (Some(cluster), None) if v2 => self.check_purge(cluster, change, &known),
+            _ => None,
+        }
+        .unwrap_or(known);
+        match (&change.deed, cluster_of(&change.who)) {
+            (Deed::Purge, Some(_)) => return,
+            (Deed::Purge, None) => known.is_gone(),
+            (Deed::Write(version) | Deed::Patch(version), Some(cluster)) => {
+                let first = known.writers.entry(cluster).or_insert(*version);
+                *first = (*first).min(*version);
+            }
+            (Deed::Write(version) | Deed::Patch(version), None) => {
+                known.stranger.get_or_insert(*version);
+            }
+            _ => {}
+        }
+        if !known.live && matches!(change.deed, Deed::Write(_)) {
+            known.marked = None;
+        }
+        if change.deed == Deed::Claim {
+            known.unmarked = document.is_some_and(|document| document.custom.is_empty());
+        }
+        if cluster_of(&change.who).is_none() && change.deed == Deed::Claim {
+            let mark = document.is_some_and(|document| document.custom.contains_key("managed-by"));
+            known.marked = mark.then_some(now);
+        }
+        known.by_person = cluster_of(&change.who).is_none();
+        known.changed = Some(now);
+        known.live = document.is_some_and(|document| document.live(now).is_some());
+        self.documents.insert(key, known);
+    }
+
+    /// What another tool has marked stays as it is, and so does the mark, as long as it can be read.
+    fn check_marks(&mut self, change: &Change, known: &Known, now: SystemTime) {
+        let known_by_all = known.marked.is_some_and(|since| since + KNOWN_BY_ALL < now);
+        if known_by_all && known.live && !self.may_adopt() {
+            let how = format!("{} does {:?} to {}", change.who, change.deed, change.path);
+            self.broken("another tool's mark is a claim", &how);
+        }
+    }
+
+    /// An operator has changed a document in a mount without versions: there is no check-and-set there, and who is
+    /// late overwrites what is newer. So it is only looked at while all is well.
+    fn check_without_versions(
+        &mut self,
+        cluster: usize,
+        change: &Change,
+        document: Option<&Document>,
+        known: &Known,
+        now: SystemTime,
+    ) {
+        if !self.trouble.is_over(now) {
+            return;
+        }
+        let age = known.changed.and_then(|changed| now.duration_since(changed).ok());
+        if known.by_person && change.path.starts_with("data/") && age.is_some_and(|age| age.as_secs() > 1) {
+            let how = format!("{} does {:?} to {}", change.who, change.deed, change.path);
+            self.broken("a mount made anew loses nothing", &how);
+        }
+        if let (Deed::Write(number), Some(document)) = (&change.deed, document) {
+            let before = number.checked_sub(1).and_then(|number| document.ever(number));
+            if let (Some(before), Some(written)) = (before, document.ever(*number)) {
+                let (before, written) = (before.clone(), written.data.clone());
+                self.check_holder(cluster, change, &before, &written);
+            }
+        }
+    }
+
+    /// Who has a document keeps it while it asks for it.
+    fn check_holder(&mut self, cluster: usize, change: &Change, before: &Version, written: &Value) {
+        let forgotten = |act: &Act| matches!(act, Act::LoseLedger(_) | Act::EditLedger(..));
+        if self.may_adopt()
+            || self.setup.adopt == "equal"
+            || self.acts.iter().any(forgotten)
+            || cluster_of(&before.author) != Some(cluster)
+        {
+            return;
+        }
+        let (theirs, ours) = (namespaces(&before.data), namespaces(written));
+        for namespace in theirs.difference(&ours) {
+            if self.clusters.asks_since(cluster, namespace, &change.path, before.created) {
+                let how = format!(
+                    "{} writes {} over what {} has put there for {namespace}",
+                    change.who, change.path, before.author
+                );
+                self.broken("who has a document keeps it while it asks for it", &how);
+            }
+        }
+    }
+
+    /// Whether another's document may be taken over at all.
+    fn may_adopt(&self) -> bool {
+        self.setup.adopt == "all" || self.setup.adopt == "annotated" && self.somebody_adopts
+    }
+
+    /// An operator has changed a document.
+    fn check_deed(
+        &mut self,
+        cluster: usize,
+        change: &Change,
+        document: &Document,
+        known: &Known,
+        now: SystemTime,
+    ) -> Option<Known> {
+        match &change.deed {
+            Deed::Write(number) => Some(self.check_write(cluster, change, document, known, *number, now)),
+            Deed::Delete(numbers) | Deed::Destroy(numbers) => {
+                for number in numbers {
+                    let author = document.ever(*number).map(|version| version.author.clone());
+                    let author = author.unwrap_or_default();
+                    let ours = cluster_of(&author) == Some(cluster);
+                    let was_ours = known.writers.contains_key(&cluster);
+                    let of_another = cluster_of(&author).is_some_and(|other| other != cluster);
+                    if !ours && (!was_ours || of_another) && self.setup.adopt == "never" {
+                        let how = format!(
+                            "{} deletes version {number} of {}, which is {author}'s",
+                            change.who, change.path
+                        );
+                        self.broken("nothing of another's is deleted", &how);
+                    }
+                }
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn check_purge(&mut self, cluster: usize, change: &Change, known: &Known) -> Option<Known> {
+        let first = known.writers.get(&cluster).copied();
+        let before_us = match (known.stranger, first) {
+            (Some(theirs), Some(ours)) => theirs < ours,
+            (_, None) => true,
+            (None, Some(_)) => false,
+        };
+        let of_another = known.writers.keys().any(|&other| other != cluster);
+        if before_us || of_another {
+            let how = format!("{} purges {}, of which {known:?}", change.who, change.path);
+            self.broken("a purge destroys only what we made", &how);
+        }
+        None
+    }
+
+    fn check_write(
+        &mut self,
+        cluster: usize,
+        change: &Change,
+        document: &Document,
+        known: &Known,
+        number: u64,
+        now: SystemTime,
+    ) -> Known {
+        let who = &change.who;
+        let path = &change.path;
+        let mut known = known.clone();
+        let Some(written) = document.ever(number) else {
+            return known;
+        };
+        let before = number.checked_sub(1).and_then(|number| document.ever(number));
+        if let Some(before) = before.filter(|before| before.is_live(now)) {
+            if before.data == written.data {
+                let how = format!("{who} writes version {number} of {path}, which is as the one before");
+                self.broken("no version without a difference", &how);
+            }
+            let of_us = cluster_of(&before.author) == Some(cluster);
+            let of_another = cluster_of(&before.author).is_some_and(|other| other != cluster);
+            let was_ours = known.writers.contains_key(&cluster);
+            // After a crash, or without an answer, nobody can tell a first version from the one that was to be written.
+            let inherited = number == 2 && self.acts.iter().any(may_end_early);
+            let theirs = !of_us && (!was_ours || of_another && !known.unmarked);
+            if theirs && !inherited && !self.may_adopt() && self.setup.adopt != "equal" {
+                let how = format!("{who} writes version {number} of {path} over {}'s", before.author);
+                self.broken("nothing of another's is overwritten", &how);
+            }
+            self.check_holder(cluster, change, before, &written.data);
+        }
+        for (name, count) in counts(&written.data) {
+            let newest = known.newest.entry((cluster, name.clone())).or_insert(count);
+            if count < *newest {
+                let how =
+                    format!("{who} writes version {number} of {path} with {name} {count} after {newest}");
+                self.broken("no older value after a newer", &how);
+            }
+            *newest = count.max(*newest);
+        }
+        known
+    }
+}
+
+/// The values that our Secrets have given a document: whose, and how many values before it.
+fn counts(data: &Value) -> Vec<(String, u64)> {
+    let values = data.as_object().into_iter().flatten();
+    values
+        .filter_map(|(_, value)| {
+            let (name, count) = value.as_str()?.strip_prefix(CONFIDENTIAL)?[1..].rsplit_once(':')?;
+            Some((name.to_owned(), count.parse().ok()?))
+        })
+        .collect()
+}
+
+/// Whether a creation may stay without an end by this.
+fn may_end_early(act: &Act) -> bool {
+    match act {
+        Act::Kill(_) | Act::Stop(_) => true,
+        Act::Weather(_, sky) => sky.loses() || *sky == Sky::slow(),
+        _ => false,
+    }
+}
+
+/// The namespaces whose Secrets have given a document its values.
+fn namespaces(data: &Value) -> BTreeSet<String> {
+    let of = |(name, _): (String, u64)| Some(name.split_once('/')?.0.to_owned());
+    counts(data).into_iter().filter_map(of).collect()
+}
