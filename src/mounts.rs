@@ -36,6 +36,29 @@ pub struct Mounts {
     asked: Mutex<HashMap<Arc<str>, (Mount, Instant)>>,
     /// When a mount has last proven to be KV v2.
     vouched: Mutex<HashMap<Arc<str>, Instant>>,
+    eras: Mutex<Eras>,
+}
+
+/// Which of the mounts that follow each other at a path is there, as far as Vault was asked.
+#[derive(Default)]
+struct Eras {
+    last: u64,
+    /// What Vault calls the mount, and our number for it.
+    of: HashMap<Arc<str>, (String, u64)>,
+}
+
+impl Eras {
+    fn note(&mut self, path: &Arc<str>, accessor: String) {
+        if self.of.get(path).is_some_and(|(known, _)| *known == accessor) {
+            return;
+        }
+        if self.of.len() >= MOST_REMEMBERED {
+            // None of these numbers is given a second time.
+            self.of.clear();
+        }
+        self.last += 1;
+        self.of.insert(path.clone(), (accessor, self.last));
+    }
 }
 
 impl Mounts {
@@ -46,6 +69,7 @@ impl Mounts {
             stated,
             asked: Mutex::default(),
             vouched: Mutex::default(),
+            eras: Mutex::default(),
         }
     }
 
@@ -59,6 +83,12 @@ impl Mounts {
     /// Whether it has done so since then.
     pub fn is_vouched_for(&self, mount: &Mount, since: Instant) -> bool {
         self.vouched().get(&mount.path).is_some_and(|at| *at >= since)
+    }
+
+    /// A number that is another one when the mount at this path was made anew: what was remembered of the
+    /// documents in it before is true no longer. 0: Vault was not asked.
+    pub fn era(&self, path: &str) -> u64 {
+        self.eras.lock().of.get(path).map_or(0, |(_, era)| *era)
     }
 
     /// The mount as Vault says it is now. One that a flag states is not asked for.
@@ -95,7 +125,8 @@ impl Mounts {
             other => other.map_err(Fault::Vault)?,
         };
         match answer {
-            MountAnswer::Kv(mount) => {
+            MountAnswer::Kv { mount, accessor } => {
+                self.eras.lock().note(&mount.path, accessor);
                 let mut asked = self.lock();
                 if asked.len() >= MOST_REMEMBERED && !asked.contains_key(&mount.path) {
                     let stalest = asked.iter().min_by_key(|(_, (_, asked))| *asked);

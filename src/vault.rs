@@ -34,7 +34,7 @@ use domain::document::{Cas, DocumentId, KvVersion, MetadataPatch, Mount, Observe
 use domain::value::{Content, Found};
 use error::Call;
 pub use error::{Error, ErrorKind, LABELS, Operation};
-pub use kv::encoded_len;
+pub use kv::{Written, encoded_len};
 pub use mount::MountAnswer;
 use session::Session;
 pub use setup::{Settings, SetupError};
@@ -114,7 +114,7 @@ impl Vault {
         id: &DocumentId,
         content: &Content,
         cas: Cas,
-    ) -> Result<u64, Error> {
+    ) -> Result<Written, Error> {
         let call = Call::new(Operation::Write, id.to_string());
         kv::check(&call, content)?;
         let reply = self.0.call(&call, &kv::write(mount, id, content, cas)).await?;

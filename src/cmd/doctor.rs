@@ -455,7 +455,9 @@ impl Trial<'_> {
 
     async fn write(&self, cas: Cas) -> Result<u64, Failure> {
         let written = self.vault.write(self.mount, self.id, &self.content, cas).await;
-        written.map_err(|error| self.failed("write", &error))
+        written
+            .map(|written| written.version)
+            .map_err(|error| self.failed("write", &error))
     }
 
     /// Deletes the version that this run wrote. Where the policy does not allow that by number, it does what the

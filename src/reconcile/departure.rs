@@ -28,6 +28,19 @@ pub(super) struct Leaving<'a> {
     pub entry: &'a LedgerEntry,
 }
 
+/// Why a document could not be taken away.
+struct Stuck {
+    problem: Problem,
+    /// The version that was deleted all the same, where no claim can say so.
+    deleted: u64,
+}
+
+impl From<Problem> for Stuck {
+    fn from(problem: Problem) -> Self {
+        Self { problem, deleted: 0 }
+    }
+}
+
 /// What was seen of such a document, and what is to be done about it.
 struct Look {
     seen: Observed,
@@ -44,13 +57,14 @@ impl Leaving<'_> {
     pub(super) async fn depart(&self, outcome: &mut Outcome) -> bool {
         match self.take_away(outcome).await {
             Ok(()) => true,
-            Err(problem) => {
+            Err(Stuck { problem, deleted }) => {
                 // One of which we do not know whether it was ever created stays marked so: by that
                 // it is judged once Vault can be asked.
-                if self.entry.state == State::Written {
+                if self.entry.state == State::Written || deleted != 0 {
                     self.enter(LedgerEntry {
                         state: State::Deleting,
                         since: self.on.clock.seconds(),
+                        base: deleted,
                         ..self.entry.clone()
                     });
                 }
@@ -60,7 +74,7 @@ impl Leaving<'_> {
         }
     }
 
-    async fn take_away(&self, outcome: &mut Outcome) -> Result<(), Problem> {
+    async fn take_away(&self, outcome: &mut Outcome) -> Result<(), Stuck> {
         let (on, id, holder) = (self.on, self.id, &self.entry.holder);
         let mount = self.mount().await?;
         let (mut left, mut purged) = (None, false);
@@ -83,22 +97,22 @@ impl Leaving<'_> {
                     self.watch(unsettled, outcome);
                     return Ok(());
                 }
-                Removal::Gone => return self.strike(outcome).await,
+                Removal::Gone => return Ok(self.strike(outcome).await?),
                 Removal::Disown => {
                     tracing::info!(document = %id, %holder, "the document is another's by now; it stays");
-                    return self.strike(outcome).await;
+                    return Ok(self.strike(outcome).await?);
                 }
                 Removal::Orphan => {
                     tracing::warn!(document = %id, %holder, "the document may have been ours, and nothing proves it; it stays");
                     outcome.news.push(News::PossibleOrphan);
-                    return self.strike(outcome).await;
+                    return Ok(self.strike(outcome).await?);
                 }
                 Removal::Release { version, retained } => {
                     self.release_claim(version, retained).await?;
                     if retained {
                         tracing::info!(document = %id, %holder, "document retained and released");
                     }
-                    return self.strike(outcome).await;
+                    return Ok(self.strike(outcome).await?);
                 }
                 Removal::DeleteVersion(_) | Removal::Purge | Removal::Delete => {
                     self.delete(&mount, &removal, &seen).await?;
@@ -117,7 +131,8 @@ impl Leaving<'_> {
             retry: Retry::Backoff,
             after: None,
             down: false,
-        })
+        }
+        .into())
     }
 
     /// Not even "no such mount" proves that nothing of ours is left: with another `VAULT_NAMESPACE`, or
@@ -216,7 +231,7 @@ impl Leaving<'_> {
         }
     }
 
-    async fn delete(&self, mount: &Mount, removal: &Removal, seen: &Observed) -> Result<(), Problem> {
+    async fn delete(&self, mount: &Mount, removal: &Removal, seen: &Observed) -> Result<(), Stuck> {
         let (on, id) = (self.on, self.id);
         on.ensure_leading()?;
         let open = on.open(id);
@@ -225,27 +240,39 @@ impl Leaving<'_> {
             Removal::DeleteVersion(version) => self.delete_version(mount, *version).await,
             _ => on.vault.delete_latest(mount, id).await,
         };
-        match open.end(result) {
-            Ok(()) => Ok(()),
+        let error = match open.end(result) {
+            Ok(()) => return Ok(()),
             // It went meanwhile; the next look will tell.
-            Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
-            Err(error) => {
-                if *removal == Removal::Purge
-                    && error.kind == ErrorKind::Denied
-                    && let Observed::Live { version, .. } = seen
-                {
-                    // The value goes out of use now; its history when the right to delete metadata is granted.
-                    let open = on.open(id);
-                    open.end(self.delete_version(mount, *version).await)
-                        .map_err(|error| on.vault_failed(&error))?;
-                    // What is written or undeleted there from now on is not ours to purge later.
-                    if seen.claim().is_some() {
-                        self.release_claim(*version, false).await?;
-                    }
-                }
-                Err(on.vault_failed(&error))
+            Err(error) if error.kind == ErrorKind::NotFound => return Ok(()),
+            Err(error) => error,
+        };
+        let deleted = match seen {
+            Observed::Live { version, .. }
+                if *removal == Removal::Purge && error.kind == ErrorKind::Denied =>
+            {
+                self.take_out_of_use(mount, *version, seen.claim().is_some())
+                    .await?
             }
+            _ => 0,
+        };
+        Err(Stuck {
+            problem: on.vault_failed(&error),
+            deleted,
+        })
+    }
+
+    /// Where a purge is denied, the value goes out of use now, and its history when the right to delete metadata is
+    /// granted. What is written or undeleted there from now on is not ours to purge later: the claim says so, or
+    /// else the ledger has to remember the version that is given back.
+    async fn take_out_of_use(&self, mount: &Mount, version: u64, claimed: bool) -> Result<u64, Problem> {
+        let open = self.on.open(self.id);
+        open.end(self.delete_version(mount, version).await)
+            .map_err(|error| self.on.vault_failed(&error))?;
+        if !claimed {
+            return Ok(version);
         }
+        self.release_claim(version, false).await?;
+        Ok(0)
     }
 
     async fn delete_version(&self, mount: &Mount, version: u64) -> Result<(), vault::Error> {

@@ -6,13 +6,13 @@ use super::outcome::{Moved, News, Outcome, Requeue, Stop};
 use super::report::{of_kubernetes, of_ledger};
 use super::secrets::Made;
 use crate::kube;
-use crate::vault::{self, ErrorKind};
+use crate::vault::{self, ErrorKind, Written};
 use domain::desired::{Assembled, Wanted};
 use domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount, Observed};
 use domain::index::Remembered;
 use domain::ledger::{LedgerEntry, State};
 use domain::plan::{
-    Act, Contender, Scene, Standing, Step, Title, Wish, decide, foreign_whatever_it_holds, is_refuted,
+    Act, Contender, Scene, Standing, Step, Wish, decide, foreign_whatever_it_holds, is_overtaken, is_refuted,
     is_vain, title,
 };
 use domain::problem::{Owner, Problem};
@@ -81,6 +81,8 @@ impl Bringing<'_> {
     /// What Vault holds then; `None`: it is not wanted now, its optional Secret being absent.
     async fn try_to_bring(&self, outcome: &mut Outcome) -> Result<Option<Remembered>, Stop> {
         let (on, pass) = (self.on, self.pass);
+        // Should it be made anew while this goes on, the next pass does not trust what this one has seen.
+        let era = on.mounts.era(&self.id().mount);
         let trusted = !pass.depth.is_full() && pass.ask.trust;
         let remembered = on.trusted(&pass.key, &pass.memory, self.id()).filter(|_| trusted);
         if let Some(known) = remembered
@@ -119,6 +121,7 @@ impl Bringing<'_> {
             .map(|(name, version)| (name.as_str(), version.as_str()));
         Ok(Some(Remembered {
             version,
+            era,
             content: digest,
             inputs: self.inputs(versions),
         }))
@@ -203,7 +206,11 @@ impl Bringing<'_> {
                 Act::Restate => self.enter(Some(step.entry(&self.wish(seen), self.entry().as_ref()))),
                 Act::Settle => self.enter(Some(step.title.settled(&self.wish(seen), self.entry().as_ref()))),
                 Act::Finalizer => self.ensure_finalizer(outcome).await?,
-                Act::Write(cas) => version = self.write(content, cas, step.title, outcome).await?,
+                Act::Write(cas) => {
+                    let written = self.write(content, cas, step, outcome).await?;
+                    self.heed(seen, step, &written.mark).await?;
+                    version = written.version;
+                }
                 Act::Claim => self.claim(step.title.adopted).await?,
             }
         }
@@ -253,28 +260,47 @@ impl Bringing<'_> {
         }
     }
 
+    /// Hears by the reply to a write what no check-and-set hears: a mark that others have put there since the look.
+    async fn heed(&self, seen: &Observed, step: Step, shown: &Mark) -> Result<(), Stop> {
+        if is_overtaken(seen, shown) {
+            tracing::debug!(source = %self.source.key, document = %self.id(), mark = ?shown, "marked meanwhile");
+            return Err(Stop::Moved);
+        }
+        // Several had claimed it before they wrote: it is the one's whose write has succeeded.
+        let own = self.on.identity.claim(&self.source.key, step.title.adopted);
+        if step.revives && matches!(shown, Mark::Claimed(other) if *other != own) {
+            self.claim(step.title.adopted).await?;
+        }
+        Ok(())
+    }
+
     async fn write(
         &self,
         content: &Content,
         cas: Cas,
-        title: Title,
+        step: Step,
         outcome: &mut Outcome,
-    ) -> Result<u64, Stop> {
+    ) -> Result<Written, Stop> {
         let (on, id, mount) = (self.on, self.id(), self.wanted.mount());
         on.ensure_leading()?;
         self.ensure_versioned(&mount).await?;
         let open = on.open(id);
         match open.end(on.vault.write(&mount, id, content, cas).await) {
-            Ok(version) => {
+            Ok(written) => {
                 on.mounts.vouch(&mount);
-                tracing::info!(source = %self.source.key, document = %id, version, "document written");
+                tracing::info!(source = %self.source.key, document = %id, version = written.version, "document written");
                 on.metrics.document_written(&self.source.key.namespace);
-                Ok(version)
+                Ok(written)
             }
             Err(error) if error.kind == ErrorKind::Mismatch => {
-                let entry = self.entry().filter(|_| title.creating);
+                let entry = self.entry().filter(|_| step.title.creating);
                 if entry.is_some_and(|entry| is_refuted(&self.source.key, &entry)) {
                     self.enter(None);
+                    // Our claim stands on what another has written. It is no title: a look right now would take it
+                    // for one, and its owner is about to put its own there.
+                    if step.revives {
+                        return Err(self.conflict(None, Owner::Nobody));
+                    }
                 }
                 Err(Stop::Moved)
             }

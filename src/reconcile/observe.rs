@@ -385,6 +385,9 @@ impl Reconciler {
     /// What is remembered of a document, if that may be trusted.
     pub(super) fn trusted(&self, key: &SourceKey, memory: &Memory, id: &DocumentId) -> Option<Remembered> {
         let known = memory.documents.get(id).copied()?;
+        if known.era != self.mounts.era(&id.mount) {
+            return None;
+        }
         may_trust(key, self.ledger.get(id).as_ref()).then_some(known)
     }
 

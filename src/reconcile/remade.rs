@@ -1,4 +1,4 @@
-//! Mounts that are made anew with another version of the KV engine while we write to them.
+//! Mounts that are made anew, perhaps with another version of the KV engine, while we write to them.
 
 use super::Reconciler;
 use super::document::Bringing;
@@ -10,14 +10,23 @@ use domain::value::Found;
 
 impl Bringing<'_> {
     /// Makes sure that a KV v2 mount has not been made anew as KV v1 since it was seen last. KV v1 takes whatever
-    /// it is given: a write in the form of v2 would replace the document that somebody keeps at `data/…` there.
+    /// it is given: a write in the form of v2 would replace the document that somebody keeps at `data/…` there. Nor
+    /// as KV v2, where the version that is remembered can be another's by now.
     pub(super) async fn ensure_versioned(&self, mount: &Mount) -> Result<(), Stop> {
         let (on, id) = (self.on, &self.wanted.id);
         let vouched = || on.mounts.is_vouched_for(mount, self.pass.began);
         // What was looked at in this pass was not there, or had the form of v2.
         let looked = self.pass.seen.contains_key(id);
-        if mount.version == KvVersion::V1 || looked || vouched() {
+        if mount.version == KvVersion::V1 || looked {
             return Ok(());
+        }
+        let known = self.pass.memory.documents.get(id);
+        let ensure_same = || match known {
+            Some(known) if known.era != on.mounts.era(&mount.path) => Err(Stop::Moved),
+            _ => Ok(()),
+        };
+        if vouched() {
+            return ensure_same();
         }
         match on.mounts.confirm(mount).await {
             Ok(now) if now == *mount => {}
@@ -26,7 +35,7 @@ impl Bringing<'_> {
             Err(Fault::Vault(error)) => return Err(on.vault_failed(&error).into()),
         }
         if vouched() {
-            return Ok(());
+            return ensure_same();
         }
         // The mount is stated by a flag, since nobody may ask about it: the document's own reply must do. What
         // stands there in another form does not fit.

@@ -117,10 +117,7 @@ pub(super) fn observed(version: KvVersion, call: &Call, reply: &Reply) -> Result
                 created_time,
                 custom,
             } = shown.metadata;
-            let mark = match custom {
-                Custom::Hidden => Mark::Unreadable,
-                Custom::Shown(metadata) => Mark::from_metadata(&metadata),
-            };
+            let mark = custom.mark();
             Ok(match shown.data {
                 None => Observed::Deleted { version, mark },
                 Some(content) => {
@@ -139,24 +136,40 @@ pub(super) fn observed(version: KvVersion, call: &Call, reply: &Reply) -> Result
     }
 }
 
-/// The version that a write made; 0 on KV v1, which answers with nothing.
-pub(super) fn written(version: KvVersion, call: &Call, reply: &Reply) -> Result<u64, Error> {
+/// What a write has made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Written {
+    /// The new version; 0 on KV v1, which answers with nothing.
+    pub version: u64,
+    /// The mark that the document had then.
+    pub mark: Mark,
+}
+
+/// What a reply to a write says.
+pub(super) fn written(version: KvVersion, call: &Call, reply: &Reply) -> Result<Written, Error> {
     #[derive(Deserialize)]
-    struct Written {
+    struct Made {
         version: u64,
+        #[serde(default, rename = "custom_metadata")]
+        custom: Custom,
     }
     let reply = reply.ok(call)?;
     if version == KvVersion::V1 {
-        return Ok(0);
+        return Ok(Written {
+            version: 0,
+            mark: Mark::Unreadable,
+        });
     }
-    let written: Result<Data<Written>, Error> = reply.parse(call);
+    let made: Result<Data<Made>, Error> = reply.parse(call);
     // Something was written, but not by the engine that we took it for.
-    written
-        .map(|written| written.data.version)
-        .map_err(|misfit| Error {
-            outcome_unknown: true,
-            ..misfit
-        })
+    let Data { data: made } = made.map_err(|misfit| Error {
+        outcome_unknown: true,
+        ..misfit
+    })?;
+    Ok(Written {
+        version: made.version,
+        mark: made.custom.mark(),
+    })
 }
 
 /// Refuses what cannot be written, before anything is sent.
@@ -197,6 +210,15 @@ enum Custom {
     #[default]
     Hidden,
     Shown(BTreeMap<String, String>),
+}
+
+impl Custom {
+    fn mark(&self) -> Mark {
+        match self {
+            Self::Hidden => Mark::Unreadable,
+            Self::Shown(metadata) => Mark::from_metadata(metadata),
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Custom {

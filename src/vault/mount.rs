@@ -13,7 +13,12 @@ use domain::document::{KvVersion, Mount};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum MountAnswer {
     /// It is in a KV secrets engine.
-    Kv(Mount),
+    Kv {
+        /// Which.
+        mount: Mount,
+        /// Another one when the mount is made anew; empty: this Vault does not show it.
+        accessor: String,
+    },
     /// It is in something else.
     NotKv {
         /// Where that is mounted, without slashes at the ends.
@@ -39,6 +44,8 @@ pub(super) fn answer(call: &Call, reply: &Reply) -> Result<MountAnswer, Error> {
         path: String,
         #[serde(rename = "type")]
         kind: String,
+        #[serde(default)]
+        accessor: String,
         options: Option<MountOptions>,
     }
     #[derive(Deserialize)]
@@ -53,7 +60,12 @@ pub(super) fn answer(call: &Call, reply: &Reply) -> Result<MountAnswer, Error> {
             Ok(MountAnswer::None)
         };
     }
-    let ShownMount { path, kind, options } = reply.ok(call)?.parse::<Data<ShownMount>>(call)?.data;
+    let ShownMount {
+        path,
+        kind,
+        accessor,
+        options,
+    } = reply.ok(call)?.parse::<Data<ShownMount>>(call)?.data;
     let path = path.trim_matches('/').to_owned();
     if !matches!(kind.as_str(), "kv" | "generic") {
         return Ok(MountAnswer::NotKv { mount: path, kind });
@@ -69,10 +81,13 @@ pub(super) fn answer(call: &Call, reply: &Reply) -> Result<MountAnswer, Error> {
             ));
         }
     };
-    Ok(MountAnswer::Kv(Mount {
-        path: path.into(),
-        version,
-    }))
+    Ok(MountAnswer::Kv {
+        mount: Mount {
+            path: path.into(),
+            version,
+        },
+        accessor,
+    })
 }
 
 #[cfg(test)]
@@ -86,19 +101,23 @@ mod tests {
             let call = Call::new(Operation::Mount, "secret/app");
             answer(&call, &Reply::new(status, body)).map_err(|error| error.kind)
         };
-        let kv = |path: &str, version| {
-            Ok(MountAnswer::Kv(Mount {
-                path: path.into(),
-                version,
-            }))
+        let shown = |path: &str, version, accessor: &str| {
+            Ok(MountAnswer::Kv {
+                mount: Mount {
+                    path: path.into(),
+                    version,
+                },
+                accessor: accessor.to_owned(),
+            })
         };
-        let v2 = r#"{"data":{"path":"team/kv/","type":"kv","options":{"version":"2"},"config":{}}}"#;
+        let kv = |path, version| shown(path, version, "");
+        let v2 = r#"{"data":{"path":"team/kv/","type":"kv","accessor":"kv_1a2b","options":{"version":"2"},"config":{}}}"#;
         let not_kv = MountAnswer::NotKv {
             mount: "sys".to_owned(),
             kind: "system".to_owned(),
         };
         for (status, body, expected) in [
-            (200, v2, kv("team/kv", KvVersion::V2)),
+            (200, v2, shown("team/kv", KvVersion::V2, "kv_1a2b")),
             (
                 200,
                 r#"{"data":{"path":"kv1/","type":"kv","options":{"version":"1"}}}"#,

@@ -797,18 +797,18 @@ fn an_object_that_was_made_anew_under_its_name_waits_for_no_finalizer_of_the_old
         namespace: scene.ns.as_str().into(),
         name: "db".into(),
     };
-    Runtime::new().unwrap().block_on(async {
-        let client = connect(Some(&scene.bed.dir.join("admin.kubeconfig"))).await.unwrap();
-        let kube = Kube::new(client, Discover::default());
-        let old = kube.source(&key).await.unwrap().unwrap();
-        scene.delete("Secret", "db");
-        scene.own("db", "two");
-        let added = kube.add_finalizer(&old).await;
-        assert!(matches!(added, Err(Error::Conflict(_))), "{added:?}");
-        assert_eq!(scene.finalizers("Secret", "db"), [""; 0]);
-        let new = kube.source(&key).await.unwrap().unwrap();
-        kube.add_finalizer(&new).await.unwrap();
-        kube.remove_finalizer(&old).await.unwrap();
-        assert_eq!(scene.finalizers("Secret", "db"), [FINALIZER]);
-    });
+    let runtime = Runtime::new().unwrap();
+    let config = scene.bed.dir.join("admin.kubeconfig");
+    let client = runtime.block_on(connect(Some(&config))).unwrap();
+    let kube = Kube::new(client, Discover::default());
+    let read = || runtime.block_on(kube.source(&key)).unwrap().unwrap();
+    let old = read();
+    scene.delete("Secret", "db");
+    scene.own("db", "two");
+    let added = runtime.block_on(kube.add_finalizer(&old));
+    assert!(matches!(added, Err(Error::Conflict(_))), "{added:?}");
+    assert_eq!(scene.finalizers("Secret", "db"), [""; 0]);
+    runtime.block_on(kube.add_finalizer(&read())).unwrap();
+    runtime.block_on(kube.remove_finalizer(&old)).unwrap();
+    assert_eq!(scene.finalizers("Secret", "db"), [FINALIZER]);
 }

@@ -178,6 +178,26 @@ fn another_tools_mark_is_a_claim() {
 }
 
 #[test]
+fn another_tools_mark_on_a_document_that_we_know_is_heard_at_the_next_write() {
+    let scene = Scene::new();
+    scene.own("db", "one");
+    let _operator = scene.start();
+    claimed(&scene.doc("db"), "db");
+    scene.settle();
+    let theirs = json!({"custom_metadata": {"managed-by": "external-secrets"}});
+    scene.bed.vault.post(&metadata_path(&scene, "db"), &theirs).ok();
+    scene.set_key("db", "k", "two");
+    scene.event("db", "OwnershipConflict", &["another tool"]);
+    scene.set_key("db", "k", "three");
+    scene.settle();
+    scene.doc("db").holds(json!({"k": "two"})).is_at_version(2);
+    assert_eq!(
+        scene.doc("db").metadata()["custom_metadata"],
+        theirs["custom_metadata"]
+    );
+}
+
+#[test]
 fn a_users_own_keys_stay_beside_an_adopted_claim() {
     let scene = Scene::new();
     scene.doc("db").write(json!({"k": "v"}));
@@ -432,25 +452,37 @@ fn a_document_in_the_place_of_ours_is_not_deleted_with_our_source() {
 
 #[test]
 fn a_pending_purge_leaves_what_somebody_writes_meanwhile() {
-    let scene = Scene::new();
-    let ns = &scene.ns;
-    scene.set_policy(&format!(
-        r#"path "secret/data/{ns}/*" {{ capabilities = ["create", "read", "update", "delete"] }}
-           path "secret/metadata/{ns}/*" {{ capabilities = ["create", "read", "update", "patch"] }}
-           path "secret/delete/{ns}/*" {{ capabilities = ["update"] }}"#
-    ));
-    let run = || scene.run().flag("cleanup-timeout", "1s");
-    let operator = run().start();
-    secret(&scene, "db", "ours", &[("deletion-policy", "purge")]);
-    scene.doc("db").becomes(json!({"k": "ours"}));
-    claimed(&scene.doc("db"), "db");
-    scene.delete("Secret", "db");
-    scene.doc("db").goes();
-    scene.vanishes("Secret", "db");
-    scene.entry_is("db", Some("deleting"));
-    operator.stop();
-    scene.doc("db").write(json!({"k": "theirs"}));
-    let _operator = run().start();
-    scene.entry_is("db", None);
-    scene.doc("db").holds(json!({"k": "theirs"})).is_at_version(2);
+    for claims in [true, false] {
+        let scene = Scene::new();
+        let ns = &scene.ns;
+        let metadata = if claims {
+            format!(
+                r#"path "secret/metadata/{ns}/*" {{ capabilities = ["create", "read", "update", "patch"] }}"#
+            )
+        } else {
+            String::new()
+        };
+        scene.set_policy(&format!(
+            r#"path "secret/data/{ns}/*" {{ capabilities = ["create", "read", "update", "delete"] }}
+               path "secret/delete/{ns}/*" {{ capabilities = ["update"] }}
+               {metadata}"#
+        ));
+        let run = || scene.run().flag("cleanup-timeout", "1s");
+        let operator = run().start();
+        secret(&scene, "db", "ours", &[("deletion-policy", "purge")]);
+        scene.doc("db").becomes(json!({"k": "ours"}));
+        if claims {
+            claimed(&scene.doc("db"), "db");
+        }
+        scene.settle();
+        scene.delete("Secret", "db");
+        scene.doc("db").goes();
+        scene.vanishes("Secret", "db");
+        scene.entry_is("db", Some("deleting"));
+        operator.stop();
+        scene.doc("db").write(json!({"k": "theirs"}));
+        let _operator = run().start();
+        scene.entry_is("db", None);
+        scene.doc("db").holds(json!({"k": "theirs"})).is_at_version(2);
+    }
 }

@@ -117,6 +117,28 @@ fn v2_to_v1(change: fn(&Scene)) {
 }
 
 #[test]
+fn what_another_keeps_in_a_mount_that_was_made_anew_is_not_overwritten_by_what_is_remembered() {
+    let scene = Scene::new();
+    let own = Own::new(&scene, "2");
+    let annotations = ours(&[("path", &format!("{}/app", own.name))]);
+    scene.create_secret("app", annotations, &[("k", b"one")]);
+    let _operator = scene.start();
+    own.becomes("data/app", json!({"k": "one"}));
+    scene.settle();
+    own.remake("2");
+    // At the version that we remember.
+    let vault = &scene.bed.vault;
+    let theirs = json!({"data": {"k": "theirs"}});
+    vault.post(&format!("/v1/{}/data/app", own.name), &theirs).ok();
+    let mark = json!({"custom_metadata": {"managed-by": "external-secrets"}});
+    vault.post(&format!("/v1/{}/metadata/app", own.name), &mark).ok();
+    scene.set_key("app", "k", "two");
+    scene.event("app", "OwnershipConflict", &["another tool"]);
+    assert_eq!(own.at("data/app")["data"], theirs["data"]);
+    assert_eq!(own.at("metadata/app")["current_version"], 1);
+}
+
+#[test]
 fn a_v1_mount_that_is_remade_as_v2_is_seen_for_what_it_is() {
     for change in WAYS {
         v1_to_v2(change);

@@ -200,6 +200,7 @@ fn answer(sights: Sights, question: Question) -> Answer {
 fn remembered() -> Remembered {
     let nothing = NAMES.digester.fields(std::iter::empty());
     Remembered {
+        era: 0,
         version: 1,
         content: nothing,
         inputs: nothing,

@@ -79,6 +79,7 @@ fn what_a_source_did_not_want_for_a_moment_is_not_remembered() {
     let mut memory = Memory::default();
     let nothing = Digester::default().fields(std::iter::empty());
     let known = Remembered {
+        era: 1,
         version: 1,
         content: nothing,
         inputs: nothing,

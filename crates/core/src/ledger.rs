@@ -48,7 +48,8 @@ pub struct LedgerEntry {
     /// since the annotation may be gone by then.
     pub deletion: DeletionPolicy,
     /// The version that was there before our first write: 0, or that of a deleted document. The write makes the
-    /// next one.
+    /// next one. Of a document that is to be deleted: the version that we have deleted, where that is not all and
+    /// no claim can say so; what can be read there from then on is somebody else's.
     pub base: u64,
     /// Whether it existed before us. Such a document is never purged.
     pub adopted: bool,
@@ -90,6 +91,11 @@ impl LedgerEntry {
     /// Whether the document stands, and is this source's.
     pub fn stands_for(&self, source: &SourceKey) -> bool {
         self.holder == *source && self.state == State::Written
+    }
+
+    /// Whether we have deleted this version already, or somebody has written it since then.
+    pub fn is_done_with(&self, version: u64) -> bool {
+        self.state == State::Deleting && self.base != 0 && version >= self.base
     }
 
     /// The entry as it is taken over from an operator that did not end in good order: whether that operator's

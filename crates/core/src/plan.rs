@@ -159,7 +159,8 @@ fn vacant(scene: &Scene) -> Result<Title, Owner> {
 fn has_older_versions(scene: &Scene, version: u64, mark: &Mark) -> bool {
     let entry = scene
         .entry
-        .filter(|entry| matches!(entry.state, State::Written | State::Deleting));
+        .filter(|entry| matches!(entry.state, State::Written | State::Deleting))
+        .filter(|entry| !entry.is_done_with(version) || entry.base == version);
     let claim = match mark {
         // Nobody has written since we gave it up.
         Mark::Released(release) if release.version == version => Some(&release.claim),
@@ -270,7 +271,7 @@ const CLOCK_SKEW: i64 = 5;
 /// And one that lacks the claim which we had put on ours is another.
 fn is_written(entry: &LedgerEntry, kv: KvVersion, version: u64, created: i64, mark: &Mark) -> bool {
     match entry.state {
-        State::Written | State::Deleting => !lacks_claim(entry, mark),
+        State::Written | State::Deleting => !lacks_claim(entry, mark) && !entry.is_done_with(version),
         State::Creating => false,
         State::OutcomeUnknown => {
             let adopting = entry.adopted && entry.base == 0;
@@ -386,6 +387,12 @@ pub fn decide(scene: &Scene, content: Digest) -> Result<Step, Owner> {
             Observed::Absent | Observed::Live { .. } => false,
         },
     })
+}
+
+/// Whether another tool has put its mark on a document since it was looked at, as the reply to a write shows. A
+/// mark is no version, so that no check-and-set hears of it.
+pub fn is_overtaken(seen: &Observed, shown: &Mark) -> bool {
+    matches!(shown, Mark::Foreign(_)) && seen.mark() != Some(shown)
 }
 
 /// Whether a document that was announced, and turned out to be the `owner`'s, leaves the ledger: it is

@@ -778,11 +778,46 @@ fn a_purge_leaves_versions_that_we_did_not_make() {
     assert!(!purged(&found, claim("id-1", "web")));
     assert!(!purged(&written, adopted(claim("id-1", "web"))));
     assert!(!purged(&written, claim("id-2", "web")));
+    // That very version, and no later one. What can be read there is somebody else's.
+    let pending = LedgerEntry {
+        base: 3,
+        ..entry("web", State::Deleting)
+    };
+    let purge = |seen: &Observed| departed(&pending, seen, KvVersion::V2, DeletionPolicy::Purge);
+    let deleted = |version| Observed::Deleted {
+        version,
+        mark: Mark::Unreadable,
+    };
+    assert_eq!(purge(&deleted(3)), Removal::Purge);
+    assert_eq!(purge(&deleted(4)), Removal::Gone);
+    for version in [3, 4] {
+        assert_eq!(purge(&live(version, "theirs", Mark::Unreadable)), Removal::Orphan);
+    }
+    let back = Case {
+        entry: Some(pending),
+        claims: false,
+        ..case(live(4, "theirs", Mark::Unreadable))
+    };
+    assert_eq!(decided(&back), Err(Owner::Nobody));
     // Written by hand where we had deleted ours.
     let by_hand = live(4, "theirs", released(3, claim("id-1", "web")));
     assert_eq!(decided(&case(by_hand)), Err(Owner::Nobody));
     assert!(!purged(&written, Mark::Foreign("terraform".into())));
     assert!(!purged(&entry("web", State::OutcomeUnknown), Mark::Unclaimed));
+}
+
+#[test]
+fn a_mark_that_was_not_there_before_a_write_is_heard_of() {
+    let tool = |name: &str| Mark::Foreign(name.to_owned());
+    let own = live(1, "ours", claim("id-1", "web"));
+    assert!(is_overtaken(&own, &tool("external-secrets")));
+    assert!(is_overtaken(&Observed::Absent, &tool("external-secrets")));
+    assert!(!is_overtaken(&own, &claim("id-1", "web")));
+    assert!(!is_overtaken(&own, &Mark::Unclaimed));
+    // It was taken over from this tool; the claim comes after the write.
+    let adopted = live(1, "theirs", tool("terraform"));
+    assert!(!is_overtaken(&adopted, &tool("terraform")));
+    assert!(is_overtaken(&adopted, &tool("external-secrets")));
 }
 
 /// Somebody has purged our document and written their own, or taken our claim off.

@@ -195,11 +195,7 @@ impl<'a> People<'a> {
             (Hand::Undelete, true) => ("POST", at("undelete"), versions),
             (Hand::Destroy, true) => ("POST", at("destroy"), versions),
             (Hand::Purge, true) => ("DELETE", at("metadata"), Value::Null),
-            (Hand::Mark, true) => (
-                "POST",
-                at("metadata"),
-                mark(),
-            ),
+            (Hand::Mark, true) => ("POST", at("metadata"), mark()),
             (Hand::Unmark, true) => ("POST", at("metadata"), json!({"custom_metadata": {}})),
         };
         vault(state, now, method, &target, &body);
@@ -228,7 +224,8 @@ fn edit_ledger(state: &mut State, now: SystemTime, cluster: usize, edit: Edit) {
         Edit::Drop => Value::Null,
         Edit::Garble => "{not a line".into(),
         Edit::Give => {
-            let mut given: Value = serde_json::from_str(line.as_str().unwrap_or_default()).unwrap_or_default();
+            let mut given: Value =
+                serde_json::from_str(line.as_str().unwrap_or_default()).unwrap_or_default();
             if !given.is_object() {
                 return;
             }

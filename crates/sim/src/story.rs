@@ -38,7 +38,11 @@ impl Story {
     /// A line for those who read, which does not count.
     pub fn remark(&mut self, age: Duration, what: impl FnOnce() -> String) {
         if let Some(lines) = &mut self.lines {
-            lines.push(format!("{:>11.6}  log                {}", age.as_secs_f64(), what()));
+            lines.push(format!(
+                "{:>11.6}  log                {}",
+                age.as_secs_f64(),
+                what()
+            ));
         }
     }
 

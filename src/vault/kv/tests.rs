@@ -198,18 +198,20 @@ fn a_reply_that_does_not_fit_is_not_quoted() {
 }
 
 #[test]
-fn a_write_tells_its_version() {
+fn a_write_tells_its_version_and_the_mark() {
     let call = Call::new(Operation::Write, "secret/app");
     let made = |version, status, body| written(version, &call, &Reply::new(status, body));
+    let of = |version, mark| Ok(Written { version, mark });
+    let unmarked = r#"{"data":{"version":12,"custom_metadata":null}}"#;
+    assert_eq!(made(KvVersion::V2, 200, unmarked), of(12, Mark::Unclaimed));
+    let foreign = r#"{"data":{"version":2,"custom_metadata":{"managed-by":"terraform"}}}"#;
     assert_eq!(
-        made(
-            KvVersion::V2,
-            200,
-            r#"{"data":{"version":12,"custom_metadata":null}}"#
-        ),
-        Ok(12)
+        made(KvVersion::V2, 200, foreign),
+        of(2, Mark::Foreign("terraform".to_owned()))
     );
-    assert_eq!(made(KvVersion::V1, 204, ""), Ok(0));
+    let hidden = r#"{"data":{"version":3}}"#;
+    assert_eq!(made(KvVersion::V2, 200, hidden), of(3, Mark::Unreadable));
+    assert_eq!(made(KvVersion::V1, 204, ""), of(0, Mark::Unreadable));
     let misfit = made(KvVersion::V2, 204, "").unwrap_err();
     assert_eq!((misfit.kind, misfit.outcome_unknown), (ErrorKind::Bug, true));
 }

@@ -98,6 +98,8 @@ pub struct Told {
 pub struct Remembered {
     /// The version.
     pub version: u64,
+    /// A number for its mount: another one when that was made anew.
+    pub era: u64,
     /// The content.
     pub content: Digest,
     /// What it was made of: the wish and the resourceVersions of its Secrets.

@@ -154,7 +154,9 @@ fn explains(scene: &Departure, version: u64, mark: &Mark) -> bool {
         Mark::Released(release) => release.version == version && holds(scene, &release.claim),
         Mark::Garbled | Mark::Foreign(_) => false,
         Mark::Unclaimed | Mark::Unreadable => {
-            matches!(scene.entry.state, State::Written | State::Deleting) && !lacks_claim(scene.entry, mark)
+            let entry = scene.entry;
+            let ours = !entry.is_done_with(version) || entry.base == version;
+            matches!(entry.state, State::Written | State::Deleting) && !lacks_claim(entry, mark) && ours
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use super::rest::{FINALIZER, documents_of, is_clear, lines};
+use super::rest::{FINALIZER, documents_of, is_clear, lines, loses_the_ledger};
 use super::{Promises, cluster_of, holds};
 use crate::kubernetes::{ApiServer, Change, Resource};
 use crate::people::{CONFIDENTIAL, HOME};
@@ -97,8 +97,17 @@ impl Promises {
     }
 
     /// An operator has asked for an object that does not exist.
-    pub fn asked_in_vain(&mut self, cluster: usize, server: &ApiServer, who: &str, path: &str, now: SystemTime) {
-        let Some((namespace, name)) = deployment_of(path) else { return };
+    pub fn asked_in_vain(
+        &mut self,
+        cluster: usize,
+        server: &ApiServer,
+        who: &str,
+        path: &str,
+        now: SystemTime,
+    ) {
+        let Some((namespace, name)) = deployment_of(path) else {
+            return;
+        };
         let key = (cluster, Resource::Deployments, format!("{namespace}/{name}"));
         let long_gone = |gone: &SystemTime| *gone + FORGOTTEN_WITHIN < now;
         let named = |line: Value| {
@@ -107,6 +116,7 @@ impl Promises {
         };
         if self.trouble.watches_are_well(now)
             && !self.purges_for_ever()
+            && !self.acts.iter().any(loses_the_ledger)
             && self.clusters.gone.get(&key).is_some_and(long_gone)
             && !lines(server).into_iter().any(named)
         {

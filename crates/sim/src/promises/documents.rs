@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
+use super::rest::loses_the_ledger;
 use super::{Promises, cluster_of};
-use crate::people::{CONFIDENTIAL, MOUNT};
 use crate::network::Sky;
+use crate::people::{CONFIDENTIAL, MOUNT};
 use crate::plan::Act;
 use crate::vault::{Change, Deed, Document, Engine, Vault, Version};
 
@@ -29,8 +30,12 @@ pub(super) struct Known {
     changed: Option<SystemTime>,
     /// Since when another tool's mark is on it.
     marked: Option<SystemTime>,
+    /// Whether that was overwritten.
+    overwritten: bool,
     /// Whether somebody has taken the claim off.
     unmarked: bool,
+    /// The cluster whose operator has deleted it last, and has written nothing since.
+    given_back: Option<usize>,
     /// Whether it can be read. A mark on what is deleted does not bind.
     live: bool,
 }
@@ -98,8 +103,18 @@ impl Promises {
         if cluster_of(&change.who).is_none() && change.deed == Deed::Claim {
             let mark = document.is_some_and(|document| document.custom.contains_key("managed-by"));
             known.marked = mark.then_some(now);
+            known.overwritten = false;
         }
         known.by_person = cluster_of(&change.who).is_none();
+        match (&change.deed, cluster_of(&change.who)) {
+            (Deed::Delete(_), Some(cluster)) => known.given_back = Some(cluster),
+            (Deed::Write(_), Some(_)) => {
+                known.given_back = None;
+                known.overwritten = true;
+            }
+            (Deed::Undelete(_), _) => known.given_back = None,
+            _ => {}
+        }
         known.changed = Some(now);
         known.live = document.is_some_and(|document| document.live(now).is_some());
         self.documents.insert(key, known);
@@ -107,8 +122,10 @@ impl Promises {
 
     /// What another tool has marked stays as it is, and so does the mark, as long as it can be read.
     fn check_marks(&mut self, change: &Change, known: &Known, now: SystemTime) {
+        // One write may be by what was remembered: its reply shows the mark.
+        let first = matches!(change.deed, Deed::Write(_)) && !known.overwritten;
         let known_by_all = known.marked.is_some_and(|since| since + KNOWN_BY_ALL < now);
-        if known_by_all && known.live && !self.may_adopt() {
+        if known_by_all && known.live && !first && !self.may_adopt() {
             let how = format!("{} does {:?} to {}", change.who, change.deed, change.path);
             self.broken("another tool's mark is a claim", &how);
         }
@@ -143,17 +160,19 @@ impl Promises {
 
     /// Who has a document keeps it while it asks for it.
     fn check_holder(&mut self, cluster: usize, change: &Change, before: &Version, written: &Value) {
-        let forgotten = |act: &Act| matches!(act, Act::LoseLedger(_) | Act::EditLedger(..));
         if self.may_adopt()
             || self.setup.adopt == "equal"
-            || self.acts.iter().any(forgotten)
+            || self.acts.iter().any(loses_the_ledger)
             || cluster_of(&before.author) != Some(cluster)
         {
             return;
         }
         let (theirs, ours) = (namespaces(&before.data), namespaces(written));
         for namespace in theirs.difference(&ours) {
-            if self.clusters.asks_since(cluster, namespace, &change.path, before.created) {
+            if self
+                .clusters
+                .asks_since(cluster, namespace, &change.path, before.created)
+            {
                 let how = format!(
                     "{} writes {} over what {} has put there for {namespace}",
                     change.who, change.path, before.author
@@ -186,7 +205,15 @@ impl Promises {
                     let ours = cluster_of(&author) == Some(cluster);
                     let was_ours = known.writers.contains_key(&cluster);
                     let of_another = cluster_of(&author).is_some_and(|other| other != cluster);
-                    if !ours && (!was_ours || of_another) && self.setup.adopt == "never" {
+                    let given_back = known.given_back == Some(cluster)
+                        && !self
+                            .acts
+                            .iter()
+                            .any(|act| may_end_early(act) || loses_the_ledger(act));
+                    let theirs = !was_ours || of_another || given_back;
+                    // Without claims, nothing tells the clusters' operators apart.
+                    let alike = of_another && (self.setup.claimless || self.setup.kv == 1);
+                    if !ours && theirs && !alike && self.setup.adopt == "never" {
                         let how = format!(
                             "{} deletes version {number} of {}, which is {author}'s",
                             change.who, change.path
@@ -207,7 +234,8 @@ impl Promises {
             (_, None) => true,
             (None, Some(_)) => false,
         };
-        let of_another = known.writers.keys().any(|&other| other != cluster);
+        let mut writers = known.writers.iter();
+        let of_another = writers.any(|(&other, &first)| other != cluster && first != u64::MAX);
         if before_us || of_another {
             let how = format!("{} purges {}, of which {known:?}", change.who, change.path);
             self.broken("a purge destroys only what we made", &how);
@@ -273,7 +301,7 @@ fn counts(data: &Value) -> Vec<(String, u64)> {
 }
 
 /// Whether a creation may stay without an end by this.
-fn may_end_early(act: &Act) -> bool {
+pub(super) fn may_end_early(act: &Act) -> bool {
     match act {
         Act::Kill(_) | Act::Stop(_) => true,
         Act::Weather(_, sky) => sky.loses() || *sky == Sky::slow(),

@@ -6,8 +6,10 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
+use super::documents::may_end_early;
 use super::{Promises, cluster_of};
 use crate::kubernetes::{ApiServer, Resource};
+use crate::network::Sky;
 use crate::people::{HOME, MOUNT, content};
 use crate::plan::{Act, Hand, Plan, Wires};
 use crate::vault::{Engine, Vault};
@@ -67,7 +69,9 @@ impl Promises {
         for (path, wishes) in &wishes {
             // Who has it of those who want it is for others to check.
             if let [wish] = wishes.as_slice()
-                && !clusters.iter().any(|server| is_held_in_error(server, path))
+                && !clusters
+                    .iter()
+                    .any(|server| is_held_in_error(server, vault, path))
                 && let Some(unrest) = self.unfulfilled(vault, path, wish, now, v2)
             {
                 return Some(unrest);
@@ -92,7 +96,8 @@ impl Promises {
     /// wire to Vault was bad, and none was waited for by a process that was killed.
     fn tokens(&self, vault: &Vault, alive: &[Alive], now: SystemTime) -> Option<String> {
         let lost = |act: &Act| {
-            let bad_wire = matches!(act, Act::Weather(Wires::Vault, sky) if sky.loses());
+            let bad_wire =
+                matches!(act, Act::Weather(Wires::Vault, sky) if sky.loses() || *sky == Sky::slow());
             bad_wire || matches!(act, Act::Kill(_) | Act::Seal | Act::Policy(_))
         };
         if self.acts.iter().any(lost) {
@@ -180,7 +185,9 @@ impl Promises {
             let mut lines = clusters.iter().flat_map(lines);
             lines.any(|line| line["path"] == path && in_want.contains(&holder(&line)))
         };
-        if plan.setup.deletion == "retain" || plan.acts.iter().any(|(_, act)| may_keep(act)) {
+        // Without versions, nothing proves that a creation without an answer was ours.
+        let unproven = plan.setup.kv == 1 && self.acts.iter().any(may_end_early);
+        if unproven || plan.setup.deletion == "retain" || self.acts.iter().any(may_keep) {
             return None;
         }
         let mount = vault.mount(MOUNT)?;
@@ -217,18 +224,36 @@ fn may_keep(act: &Act) -> bool {
 }
 
 /// Whether a document's holder is a source that nobody understands any more: it loses nothing.
-fn is_held_in_error(server: &ApiServer, path: &str) -> bool {
-    lines(server).into_iter().filter(|line| line["path"] == path).any(|line| {
-        let of = |name: &str| line[name].as_str().unwrap_or_default();
-        let resource = if of("kind") == "Secret" { Resource::Secrets } else { Resource::Deployments };
-        server.object(resource, of("namespace"), of("name")).is_some_and(|object| {
-            let path = object["metadata"]["annotations"]["vault-sync.io/path"].as_str();
-            path.is_some_and(|path| path.contains("..")) || path.is_some() && !is_clear(object)
-        })
+fn is_held_in_error(server: &ApiServer, vault: &Vault, path: &str) -> bool {
+    let mut lines = lines(server).into_iter().filter(|line| line["path"] == path);
+    let claim = vault.document(MOUNT, path).map(|document| {
+        let custom = document.custom.iter();
+        let fields =
+            custom.filter_map(|(key, value)| Some((key.strip_prefix("vault-sync.io/")?, value.as_str())));
+        fields
+            .map(|(key, value)| (key.to_owned(), value.into()))
+            .collect::<Map<_, _>>()
+            .into()
+    });
+    lines.any(|line| is_of_an_error(server, &line))
+        || claim.is_some_and(|claim| is_of_an_error(server, &claim))
+}
+
+/// Whether a line's source is one that nobody understands any more.
+fn is_of_an_error(server: &ApiServer, line: &Value) -> bool {
+    let of = |name: &str| line[name].as_str().unwrap_or_default();
+    let resource = match of("kind") {
+        "Secret" => Resource::Secrets,
+        _ => Resource::Deployments,
+    };
+    let object = server.object(resource, of("namespace"), of("name"));
+    object.is_some_and(|object| {
+        let path = object["metadata"]["annotations"]["vault-sync.io/path"].as_str();
+        path.is_some_and(|path| path.contains("..") || !is_clear(object))
     })
 }
 
-fn loses_the_ledger(act: &Act) -> bool {
+pub(super) fn loses_the_ledger(act: &Act) -> bool {
     matches!(act, Act::LoseLedger(_) | Act::EditLedger(..))
 }
 
@@ -240,12 +265,17 @@ fn stale_series(process: &Alive, clusters: &[ApiServer]) -> Option<String> {
         Some(rest.split_once('"')?.0.to_owned())
     };
     let is_source = |namespace: &str, name: &str| {
-        let pending = lines(server).into_iter().any(|line| line["namespace"] == namespace && line["name"] == name);
-        pending || [Resource::Deployments, Resource::Secrets].iter().any(|&resource| {
-            let object = server.object(resource, namespace, name);
-            let annotations = object.and_then(|object| object["metadata"]["annotations"].as_object());
-            annotations.is_some_and(|all| all.keys().any(|key| key.starts_with("vault-sync.io/")))
-        })
+        let pending = lines(server)
+            .into_iter()
+            .any(|line| line["namespace"] == namespace && line["name"] == name);
+        pending
+            || [Resource::Deployments, Resource::Secrets]
+                .iter()
+                .any(|&resource| {
+                    let object = server.object(resource, namespace, name);
+                    let annotations = object.and_then(|object| object["metadata"]["annotations"].as_object());
+                    annotations.is_some_and(|all| all.keys().any(|key| key.starts_with("vault-sync.io/")))
+                })
     };
     process.series.lines().find_map(|line| {
         let (namespace, name) = (label(line, "namespace")?, label(line, "resource")?);
@@ -382,11 +412,16 @@ fn holder(line: &Value) -> String {
 
 /// What a ledger still has to do, though nothing keeps its operator from it.
 fn pending(plan: &Plan, clusters: &[ApiServer], wishes: &BTreeMap<String, Vec<Wish>>) -> Option<String> {
-    clusters.iter().flat_map(lines).find_map(|line| {
-        // Where metadata may not be deleted, a purge waits for ever. What is wanted waits for its Secret.
-        let may_wait = plan.setup.claimless && line["deletion"] == "purge"
+    // Where metadata may not be deleted, a purge waits for ever. What is wanted waits for its Secret.
+    let may_wait = |server: &ApiServer, line: &Value| {
+        plan.setup.claimless && line["deletion"] == "purge"
             || line["paused"] == true
-            || wishes.contains_key(line["path"].as_str().unwrap_or_default());
-        (line["state"] != "written" && !may_wait).then(|| format!("the ledger waits: {line}"))
+            || wishes.contains_key(line["path"].as_str().unwrap_or_default())
+            || is_of_an_error(server, line)
+    };
+    clusters.iter().find_map(|server| {
+        let mut waiting = lines(server).into_iter();
+        let line = waiting.find(|line| line["state"] != "written" && !may_wait(server, line))?;
+        Some(format!("the ledger waits: {line}"))
     })
 }
