@@ -12,6 +12,7 @@ mod document;
 mod late;
 mod observe;
 mod outcome;
+mod overtaken;
 mod reclaim;
 mod remade;
 mod report;

@@ -12,8 +12,8 @@ use domain::document::{Cas, Claim, DocumentId, KvVersion, Mark, Mount, Observed}
 use domain::index::Remembered;
 use domain::ledger::{LedgerEntry, State};
 use domain::plan::{
-    Act, Contender, Scene, Standing, Step, Wish, decide, foreign_whatever_it_holds, is_overtaken, is_refuted,
-    is_vain, title,
+    Act, Contender, Scene, Standing, Step, Wish, decide, foreign_whatever_it_holds, is_refuted, is_vain,
+    title,
 };
 use domain::problem::{Owner, Problem};
 use domain::queue::Depth;
@@ -207,7 +207,7 @@ impl Bringing<'_> {
                 Act::Settle => self.enter(Some(step.title.settled(&self.wish(seen), self.entry().as_ref()))),
                 Act::Finalizer => self.ensure_finalizer(outcome).await?,
                 Act::Write(cas) => {
-                    let written = self.write(content, cas, step, outcome).await?;
+                    let written = self.write(content, cas, seen, step, outcome).await?;
                     self.heed(seen, step, &written.mark).await?;
                     version = written.version;
                 }
@@ -260,24 +260,11 @@ impl Bringing<'_> {
         }
     }
 
-    /// Hears by the reply to a write what no check-and-set hears: a mark that others have put there since the look.
-    async fn heed(&self, seen: &Observed, step: Step, shown: &Mark) -> Result<(), Stop> {
-        if is_overtaken(seen, shown) {
-            tracing::debug!(source = %self.source.key, document = %self.id(), mark = ?shown, "marked meanwhile");
-            return Err(Stop::Moved);
-        }
-        // Several had claimed it before they wrote: it is the one's whose write has succeeded.
-        let own = self.on.identity.claim(&self.source.key, step.title.adopted);
-        if step.revives && matches!(shown, Mark::Claimed(other) if *other != own) {
-            self.claim(step.title.adopted).await?;
-        }
-        Ok(())
-    }
-
     async fn write(
         &self,
         content: &Content,
         cas: Cas,
+        seen: &Observed,
         step: Step,
         outcome: &mut Outcome,
     ) -> Result<Written, Stop> {
@@ -296,9 +283,8 @@ impl Bringing<'_> {
                 let entry = self.entry().filter(|_| step.title.creating);
                 if entry.is_some_and(|entry| is_refuted(&self.source.key, &entry)) {
                     self.enter(None);
-                    // Our claim stands on what another has written. It is no title: a look right now would take it
-                    // for one, and its owner is about to put its own there.
                     if step.revives {
+                        self.give_claim_back(&mount, seen, step).await;
                         return Err(self.conflict(None, Owner::Nobody));
                     }
                 }
@@ -340,7 +326,7 @@ impl Bringing<'_> {
 
     /// Puts our claim on the document. Where a policy denies metadata, the document is claimless: sync goes on,
     /// and rests on the ledger.
-    async fn claim(&self, adopted: bool) -> Result<(), Problem> {
+    pub(super) async fn claim(&self, adopted: bool) -> Result<(), Problem> {
         let (on, id) = (self.on, self.id());
         on.ensure_leading()?;
         let claim = on.identity.claim(&self.source.key, adopted);
@@ -458,7 +444,7 @@ impl Bringing<'_> {
         self.on.takes_claims(self.id(), self.wanted.version)
     }
 
-    fn id(&self) -> &DocumentId {
+    pub(super) fn id(&self) -> &DocumentId {
         &self.wanted.id
     }
 

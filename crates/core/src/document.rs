@@ -249,6 +249,31 @@ impl Mark {
     }
 }
 
+impl Mark {
+    /// The change of custom metadata that puts this mark back where our claim stands in its place.
+    pub fn restoring(&self) -> MetadataPatch {
+        let manager = match self {
+            Self::Claimed(claim) => return claim.patch(),
+            Self::Foreign(manager) => Some(manager.clone()),
+            Self::Garbled => Some(MANAGER.to_owned()),
+            Self::Unclaimed | Self::Released(_) | Self::Unreadable => None,
+        };
+        let ours = [
+            CLUSTER,
+            CLUSTER_ID,
+            NAMESPACE,
+            KIND,
+            NAME,
+            ADOPTED,
+            RELEASED,
+            RELEASED_VERSION,
+        ];
+        let mut patch: MetadataPatch = ours.into_iter().map(|key| (key, None)).collect();
+        patch.insert(MANAGED_BY, manager);
+        patch
+    }
+}
+
 /// Change of a document's custom metadata: `None` takes a key away. What it does not name stays.
 pub type MetadataPatch = BTreeMap<&'static str, Option<String>>;
 

@@ -168,6 +168,10 @@ fn has_older_versions(scene: &Scene, version: u64, mark: &Mark) -> bool {
         _ => None,
     };
     let claim = claim.filter(|claim| scene.identity.is_ours(claim));
+    // Somebody has purged ours and written their own.
+    if entry.is_some_and(|entry| lacks_claim(entry, mark)) {
+        return true;
+    }
     match (entry, claim) {
         (None, None) => true,
         _ => entry.is_some_and(|entry| entry.adopted) || claim.is_some_and(|claim| claim.adopted),

@@ -840,6 +840,17 @@ fn what_lacks_the_claim_that_we_had_put_on_it_is_another_document() {
         ..case(live(2, "theirs", Mark::Unclaimed))
     };
     assert_eq!(decided(&drifted), step(Some(Cas::Version(2)), true, true, false));
+    let deleted_since = Case {
+        entry: Some(marked(State::Written)),
+        ..case(Observed::Deleted {
+            version: 1,
+            mark: Mark::Unclaimed,
+        })
+    };
+    assert_eq!(
+        decided(&deleted_since),
+        step(Some(Cas::Version(1)), true, true, false)
+    );
     let pending = Case {
         entry: Some(marked(State::Deleting)),
         ..case(live(2, "theirs", Mark::Unclaimed))

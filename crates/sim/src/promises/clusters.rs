@@ -1,11 +1,11 @@
 //! What must hold of the objects in a cluster; and what its sources ask for, and since when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use super::rest::{FINALIZER, documents_of, is_clear, lines, loses_the_ledger};
+use super::rest::{FINALIZER, documents_of, is_clear, lines, lines_of, loses_the_ledger};
 use super::{Promises, cluster_of, holds};
 use crate::kubernetes::{ApiServer, Change, Resource};
 use crate::people::{CONFIDENTIAL, HOME};
@@ -21,6 +21,8 @@ const FORGOTTEN_WITHIN: Duration = Duration::from_secs(150);
 pub(super) struct Clusters {
     /// The documents that each source asks for, and since when.
     asks: BTreeMap<(usize, Resource, String), BTreeMap<String, SystemTime>>,
+    /// Whom the ledger gave a document last, and before.
+    held: BTreeMap<(usize, String), VecDeque<(Resource, String)>>,
     /// When an object of this name was deleted last.
     gone: BTreeMap<(usize, Resource, String), SystemTime>,
     /// The newest term that a leader has put on each ConfigMap of a ledger.
@@ -28,15 +30,20 @@ pub(super) struct Clusters {
 }
 
 impl Clusters {
-    /// Whether a source of this namespace has asked for the document without a break since then.
-    pub(super) fn asks_since(&self, cluster: usize, namespace: &str, path: &str, then: SystemTime) -> bool {
-        self.asks.iter().any(|((of, _, key), documents)| {
-            let there = key.split_once('/').is_some_and(|(there, _)| there == namespace);
-            *of == cluster && there && documents.get(path).is_some_and(|&since| since <= then)
-        })
+    /// Whether the last holder of the document in this namespace has asked for it without a break since then.
+    pub(super) fn is_kept_from(&self, cluster: usize, namespace: &str, path: &str, then: SystemTime) -> bool {
+        let of = (cluster, path.to_owned());
+        let held = self.held.get(&of).into_iter().flatten();
+        held.rev()
+            .find(|(_, key)| key.split_once('/').is_some_and(|(there, _)| there == namespace))
+            .and_then(|(resource, key)| self.asks.get(&(cluster, *resource, key.clone())))
+            .is_some_and(|documents| documents.get(path).is_some_and(|&since| since <= then))
     }
 
     fn learn(&mut self, cluster: usize, change: &Change, isolation: &str) {
+        if change.resource == Resource::ConfigMaps {
+            self.learn_of_holders(cluster, &change.after);
+        }
         if !matches!(change.resource, Resource::Deployments | Resource::Secrets) {
             return;
         }
@@ -61,6 +68,24 @@ impl Clusters {
             self.asks.insert(key, now);
         }
     }
+
+    fn learn_of_holders(&mut self, cluster: usize, map: &Value) {
+        for line in lines_of(map).filter(|line| line["state"] == "written") {
+            let of = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+            let resource = match of("kind").as_str() {
+                "Secret" => Resource::Secrets,
+                _ => Resource::Deployments,
+            };
+            let holder = (resource, format!("{}/{}", of("namespace"), of("name")));
+            let held = self.held.entry((cluster, of("path"))).or_default();
+            if held.back() != Some(&holder) {
+                held.push_back(holder);
+            }
+            if held.len() > 2 {
+                held.pop_front();
+            }
+        }
+    }
 }
 
 impl Promises {
@@ -83,7 +108,8 @@ impl Promises {
     fn check_term(&mut self, cluster: usize, change: &Change) {
         let term = |object: &Value| -> Option<u64> {
             let term = &object["metadata"]["annotations"]["vault-sync.io/term"];
-            term.as_str()?.parse().ok()
+            // A number, and the Lease's uid, which nobody changes here.
+            term.as_str()?.split_once('/')?.0.parse().ok()
         };
         let Some(term) = term(&change.after) else { return };
         let key = (cluster, change.key.to_string());

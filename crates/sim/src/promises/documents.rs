@@ -171,7 +171,7 @@ impl Promises {
         for namespace in theirs.difference(&ours) {
             if self
                 .clusters
-                .asks_since(cluster, namespace, &change.path, before.created)
+                .is_kept_from(cluster, namespace, &change.path, before.created)
             {
                 let how = format!(
                     "{} writes {} over what {} has put there for {namespace}",
@@ -229,7 +229,10 @@ impl Promises {
 
     fn check_purge(&mut self, cluster: usize, change: &Change, known: &Known) -> Option<Known> {
         let first = known.writers.get(&cluster).copied();
+        // After a crash, or without an answer, nobody can tell a first version from the one that was to be written.
+        let inherited = known.stranger == Some(1) && self.acts.iter().any(may_end_early);
         let before_us = match (known.stranger, first) {
+            _ if inherited => false,
             (Some(theirs), Some(ours)) => theirs < ours,
             (_, None) => true,
             (None, Some(_)) => false,
@@ -260,7 +263,9 @@ impl Promises {
         };
         let before = number.checked_sub(1).and_then(|number| document.ever(number));
         if let Some(before) = before.filter(|before| before.is_live(now)) {
-            if before.data == written.data {
+            // What stands there may have been put at the version that is remembered since somebody has purged ours.
+            let purged = known.writers.get(&cluster) == Some(&u64::MAX);
+            if before.data == written.data && !purged {
                 let how = format!("{who} writes version {number} of {path}, which is as the one before");
                 self.broken("no version without a difference", &how);
             }
@@ -269,7 +274,9 @@ impl Promises {
             let was_ours = known.writers.contains_key(&cluster);
             // After a crash, or without an answer, nobody can tell a first version from the one that was to be written.
             let inherited = number == 2 && self.acts.iter().any(may_end_early);
-            let theirs = !of_us && (!was_ours || of_another && !known.unmarked);
+            // Without claims, nothing tells the clusters' operators apart.
+            let alike = self.setup.claimless && was_ours;
+            let theirs = !of_us && (!was_ours || of_another && !known.unmarked && !alike);
             if theirs && !inherited && !self.may_adopt() && self.setup.adopt != "equal" {
                 let how = format!("{who} writes version {number} of {path} over {}'s", before.author);
                 self.broken("nothing of another's is overwritten", &how);

@@ -131,8 +131,8 @@ impl Promises {
         }
         let known = self.documents.get(&(MOUNT.to_owned(), path.to_owned()));
         // A person had the last word, and nobody has looked since; or nothing tells whose it is.
-        let shared = self.setup.clusters > 1;
-        if known.is_some_and(|known| known.by_person) || (!v2 && (live.is_some() || shared)) {
+        let shared = self.setup.clusters > 1 && (!v2 || self.setup.claimless);
+        if known.is_some_and(|known| known.by_person) || shared || (!v2 && live.is_some()) {
             return None;
         }
         let author = document
@@ -173,8 +173,10 @@ impl Promises {
                 .document(MOUNT, path)
                 .and_then(|document| document.live(now))
         };
+        // Of several that ask for it, only one has it.
         let lacks = |(path, wish): (&String, &Wish)| {
-            let has = wish.content.is_some() && live(path) == wish.content.as_ref();
+            let alone = wishes.get(path).is_none_or(|wishes| wishes.len() == 1);
+            let has = alone && wish.content.is_some() && live(path) == wish.content.as_ref();
             (!has).then(|| wish.source.clone())
         };
         let all = wishes
@@ -397,11 +399,15 @@ fn used(deployment: &Value) -> Vec<String> {
 pub(super) fn lines(server: &ApiServer) -> Vec<Value> {
     let maps = server.objects(Resource::ConfigMaps);
     let ours = maps.filter(|map| map["metadata"]["namespace"] == HOME);
-    let texts = ours.flat_map(|map| map["data"].as_object().into_iter().flatten());
+    ours.flat_map(lines_of).collect()
+}
+
+/// The lines of one ConfigMap of a ledger.
+pub(super) fn lines_of(map: &Value) -> impl Iterator<Item = Value> {
+    let texts = map["data"].as_object().into_iter().flatten();
     texts
         .filter_map(|(_, text)| serde_json::from_str(text.as_str()?).ok())
         .filter(|line: &Value| !line["state"].is_null())
-        .collect()
 }
 
 /// The source that a line names.
