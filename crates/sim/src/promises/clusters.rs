@@ -16,13 +16,19 @@ const LET_GO_WITHIN: Duration = Duration::from_secs(15);
 /// Whoever watches a kind knows after so long that an object is gone.
 const FORGOTTEN_WITHIN: Duration = Duration::from_secs(150);
 
+/// A source: its kind, and namespace and name.
+pub(super) type Holder = (Resource, String);
+
+/// Documents, and since when each is asked for.
+pub(super) type Asked = BTreeMap<String, SystemTime>;
+
 /// What the changes in the clusters have taught.
 #[derive(Default)]
 pub(super) struct Clusters {
     /// The documents that each source asks for, and since when.
-    asks: BTreeMap<(usize, Resource, String), BTreeMap<String, SystemTime>>,
+    asks: BTreeMap<(usize, Resource, String), Asked>,
     /// Whom the ledger gave a document last, and before.
-    held: BTreeMap<(usize, String), VecDeque<(Resource, String)>>,
+    held: BTreeMap<(usize, String), VecDeque<Holder>>,
     /// When an object of this name was deleted last.
     gone: BTreeMap<(usize, Resource, String), SystemTime>,
     /// The newest term that a leader has put on each ConfigMap of a ledger.
@@ -30,6 +36,16 @@ pub(super) struct Clusters {
 }
 
 impl Clusters {
+    /// The source whose document this is, by the ledger.
+    pub(super) fn holder(&self, cluster: usize, path: &str) -> Option<&Holder> {
+        self.held.get(&(cluster, path.to_owned()))?.back()
+    }
+
+    /// What this source asks for, and since when.
+    pub(super) fn asked_by(&self, cluster: usize, (resource, key): &Holder) -> Option<&Asked> {
+        self.asks.get(&(cluster, *resource, key.clone()))
+    }
+
     /// Whether the last holder of the document in this namespace has asked for it without a break since then.
     pub(super) fn is_kept_from(&self, cluster: usize, namespace: &str, path: &str, then: SystemTime) -> bool {
         let of = (cluster, path.to_owned());

@@ -77,7 +77,9 @@ impl Promises {
             }
         }
         let mut known = match (cluster_of(&change.who), document) {
-            (Some(cluster), Some(document)) if v2 => self.check_deed(cluster, change, document, &known, now),
+            (Some(cluster), Some(document)) if v2 => {
+                self.check_deed(vault, cluster, change, document, &known, now)
+            }
             (Some(cluster), None) if v2 => self.check_purge(cluster, change, &known),
             _ => None,
         }
@@ -94,7 +96,8 @@ impl Promises {
             }
             _ => {}
         }
-        if !known.live && matches!(change.deed, Deed::Write(_)) {
+        // A claim that was on its way meets a mark, and no check-and-set keeps it from that.
+        if !known.live && matches!(change.deed, Deed::Write(_)) || change.deed == Deed::Claim {
             known.marked = None;
         }
         if change.deed == Deed::Claim {
@@ -190,6 +193,7 @@ impl Promises {
     /// An operator has changed a document.
     fn check_deed(
         &mut self,
+        vault: &Vault,
         cluster: usize,
         change: &Change,
         document: &Document,
@@ -199,6 +203,7 @@ impl Promises {
         match &change.deed {
             Deed::Write(number) => Some(self.check_write(cluster, change, document, known, *number, now)),
             Deed::Delete(numbers) | Deed::Destroy(numbers) => {
+                self.check_order(vault, cluster, change);
                 for number in numbers {
                     let author = document.ever(*number).map(|version| version.author.clone());
                     let author = author.unwrap_or_default();
@@ -224,6 +229,21 @@ impl Promises {
                 None
             }
             _ => None,
+        }
+    }
+
+    /// What a source does not ask for any more goes after what it asks for now stands.
+    fn check_order(&mut self, vault: &Vault, cluster: usize, change: &Change) {
+        let holder = self.clusters.holder(cluster, &change.path).cloned();
+        let asked = holder.and_then(|holder| self.clusters.asked_by(cluster, &holder));
+        let mut missing = asked.into_iter().flatten().filter(|(path, _)| {
+            let document = vault.document(&change.mount, path);
+            let known = self.documents.get(&(change.mount.clone(), (*path).clone()));
+            document.is_none_or(|document| document.latest().is_none()) && known.is_none()
+        });
+        if let Some((path, _)) = missing.next() {
+            let how = format!("{} deletes {} before {path} stands", change.who, change.path);
+            self.broken("new documents stand before old ones go", &how);
         }
     }
 
