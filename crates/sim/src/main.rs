@@ -6,7 +6,7 @@ mod chance;
 mod process;
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -52,6 +52,24 @@ enum Command {
         /// Without what does not matter
         #[arg(long)]
         shrink: bool,
+        /// Where its plan is kept
+        #[arg(long)]
+        save: Option<PathBuf>,
+    },
+    /// Live plans through again that were kept
+    Again {
+        /// Their files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Live worlds through twice each, and compare their stories byte by byte
+    Twice {
+        /// The first seed
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+        /// So many
+        #[arg(long, default_value_t = 20)]
+        worlds: u64,
     },
 }
 
@@ -91,7 +109,9 @@ fn main() -> ExitCode {
             }
             good
         }
-        Command::Tell { seed, shrink } => worlds.tell(seed, shrink),
+        Command::Tell { seed, shrink, save } => worlds.tell(seed, shrink, save.as_deref()),
+        Command::Again { files } => worlds.again(&files),
+        Command::Twice { from, worlds: most } => worlds.twice(from, most),
     };
     let _ = std::fs::remove_file(token_file);
     if good {
@@ -168,10 +188,17 @@ impl Worlds {
     }
 
     /// Whether all was well.
-    fn tell(&self, seed: u64, shrink: bool) -> bool {
+    fn tell(&self, seed: u64, shrink: bool, save: Option<&Path>) -> bool {
         let mut plan = Plan::of(seed);
         if shrink {
             plan = self.shrink(plan);
+        }
+        if let Some(file) = save {
+            let text = serde_json::to_string_pretty(&plan).unwrap_or_default();
+            if let Err(error) = std::fs::write(file, text + "\n") {
+                eprintln!("cannot write {}: {error}", file.display());
+                return false;
+            }
         }
         println!("seed {seed}: {:#?}", plan.setup);
         for (wait, act) in &plan.acts {
@@ -190,6 +217,46 @@ impl Worlds {
             None => println!("all is well"),
         }
         said.broken.is_none()
+    }
+
+    /// Whether all was well in each.
+    fn again(&self, files: &[PathBuf]) -> bool {
+        let mut bad = 0;
+        for file in files {
+            let plan = std::fs::read_to_string(file)
+                .map_err(|error| error.to_string())
+                .and_then(|text| serde_json::from_str(&text).map_err(|error| error.to_string()));
+            let broken = match plan {
+                Ok(plan) => self.live(&plan, false).broken,
+                Err(error) => Some(("a plan can be read".to_owned(), error)),
+            };
+            if let Some((promise, how)) = broken {
+                bad += 1;
+                println!("{}: {promise}: {how}", file.display());
+            }
+        }
+        println!("{} worlds that were kept: {bad} broken", files.len());
+        bad == 0
+    }
+
+    /// Whether each told the same story both times.
+    fn twice(&self, from: u64, most: u64) -> bool {
+        let (mut lines, mut bytes) = (0, 0);
+        for seed in from..from.saturating_add(most) {
+            let plan = Plan::of(seed);
+            let [one, other] = [self.live(&plan, true), self.live(&plan, true)];
+            let [one_story, other_story] = [one.story.join("\n"), other.story.join("\n")];
+            if one_story != other_story || one.digest != other.digest {
+                let mut pairs = one.story.iter().zip(&other.story);
+                let differs = pairs.find(|(one, other)| one != other);
+                println!("seed {seed}: two runs tell different stories, first here: {differs:?}");
+                return false;
+            }
+            lines += one.story.len();
+            bytes += one_story.len();
+        }
+        println!("{most} worlds lived twice, {lines} lines, {bytes} bytes each time: not a byte differs");
+        true
     }
 
     /// The plan without what is not needed to break the same promise.

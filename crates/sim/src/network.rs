@@ -7,6 +7,7 @@ mod vault;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +26,7 @@ pub struct Weather {
 }
 
 /// How one kind of wire fares. Chances are in thousandths.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Sky {
     /// Longest way of most messages.
     pub way: Duration,

@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use fastrand::Rng;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::network::Sky;
 
 /// One world's plan.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// What it was drawn from, and what everything is drawn from that happens by chance.
     pub seed: u64,
@@ -19,16 +20,19 @@ pub struct Plan {
 }
 
 /// How operators and Vault are set up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Setup {
     /// `--adopt`.
-    pub adopt: &'static str,
+    #[serde(deserialize_with = "kept")]
+    pub adopt: Word,
     /// `--deletion-policy`.
-    pub deletion: &'static str,
+    #[serde(deserialize_with = "kept")]
+    pub deletion: Word,
     /// `--finalizers`.
     pub finalizers: bool,
     /// `--namespace-isolation`.
-    pub isolation: &'static str,
+    #[serde(deserialize_with = "kept")]
+    pub isolation: Word,
     /// `--leader-elect`.
     pub election: bool,
     /// How many pods the first cluster has. More than one needs an election.
@@ -51,6 +55,9 @@ pub struct Setup {
     pub calm: Duration,
 }
 
+/// A flag's value, or an annotation's.
+pub type Word = &'static str;
+
 /// A name among few, so that people meet: namespaces, Secrets, sources and paths.
 pub type Few = u8;
 
@@ -67,7 +74,7 @@ pub const PATHS: [&str; 3] = ["a", "b", "a/db"];
 pub const BY_HAND: [&str; 4] = ["a", "b", "a/db", "data/a"];
 
 /// One of the sources.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Who {
     /// Its cluster.
     pub cluster: usize,
@@ -78,7 +85,7 @@ pub struct Who {
 }
 
 /// Something that somebody does.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Act {
     /// A Secret gets a new value, and is created if it is not there.
     Rotate(usize, Few, Few),
@@ -87,7 +94,11 @@ pub enum Act {
     /// A source is created, or made anew as this.
     Apply(Who, Wanted),
     /// One annotation is set, or taken away.
-    Annotate(Who, &'static str, Option<&'static str>),
+    Annotate(
+        Who,
+        #[serde(deserialize_with = "kept")] Word,
+        #[serde(deserialize_with = "maybe_kept")] Option<Word>,
+    ),
     /// A source asks for another path.
     Move(Who, Few),
     /// A source is deleted.
@@ -125,7 +136,7 @@ pub enum Act {
 }
 
 /// What a source asks for.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Wanted {
     /// Of [`PATHS`]; `None`: it is no source.
     pub path: Option<Few>,
@@ -138,7 +149,7 @@ pub struct Wanted {
 }
 
 /// A document that people know: of a path, and of a Secret in it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Document {
     /// Of [`BY_HAND`].
     pub path: Few,
@@ -158,7 +169,7 @@ impl Document {
 }
 
 /// What people do with documents.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Hand {
     /// Write something of their own.
     Write,
@@ -181,7 +192,7 @@ pub enum Hand {
 }
 
 /// What somebody makes of a line of the ledger.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Edit {
     /// Nothing.
     Drop,
@@ -192,7 +203,7 @@ pub enum Edit {
 }
 
 /// What the policy denies.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Denied {
     /// Nothing that the operator needs.
     Nothing,
@@ -207,7 +218,7 @@ pub enum Denied {
 }
 
 /// Which wires.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Wires {
     /// To the API servers.
     Kubernetes,
@@ -235,6 +246,17 @@ impl Plan {
         }
         Self { seed, setup, acts }
     }
+}
+
+/// A word of a plan, which is kept until the process ends.
+fn kept<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Word, D::Error> {
+    let word = String::deserialize(deserializer)?;
+    Ok(word.leak())
+}
+
+fn maybe_kept<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Word>, D::Error> {
+    let word = Option::<String>::deserialize(deserializer)?;
+    Ok(word.map(|word| &*word.leak()))
 }
 
 impl Setup {

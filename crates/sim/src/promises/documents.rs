@@ -108,7 +108,9 @@ impl Promises {
             known.marked = mark.then_some(now);
             known.overwritten = false;
         }
-        known.by_person = cluster_of(&change.who).is_none();
+        if change.deed != Deed::Claim {
+            known.by_person = cluster_of(&change.who).is_none();
+        }
         match (&change.deed, cluster_of(&change.who)) {
             (Deed::Delete(_), Some(cluster)) => known.given_back = Some(cluster),
             (Deed::Write(_), Some(_)) => {
