@@ -69,6 +69,14 @@ down *name:
 simulate seconds="60":
     cargo run --quiet --profile sim -p vault-sync-sim -- run --seconds {{seconds}} --jobs "$(nproc)" --state target/simulated
 
+# The calls of a large world, counted, such as `just scale --sources 20000` or `just scale --clusters 100 --sources 100`
+scale *args:
+    cargo run --quiet --profile sim -p vault-sync-sim -- scale {{args}}
+
+# Faults that are put into the code: how many worlds it takes until the simulation finds each
+faults *names:
+    hack/faults {{names}}
+
 # All checks, as CI runs them
 ci:
     .ci/run

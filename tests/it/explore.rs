@@ -27,7 +27,7 @@ use scenario::{SCENARIOS, Scenario};
 use testkit::{Step, Testbed, number, say};
 
 /// Without `EXPLORE_SECONDS`.
-const SAMPLE: Duration = Duration::from_secs(100);
+const SAMPLE: Duration = Duration::from_secs(40);
 
 /// So many points that fail say enough.
 const FAILURES: usize = 3;

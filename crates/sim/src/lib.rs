@@ -13,6 +13,7 @@ pub mod people;
 pub mod plan;
 pub mod pod;
 pub mod promises;
+pub mod scale;
 pub mod schedule;
 pub mod story;
 pub mod vault;

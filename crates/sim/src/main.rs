@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 use sim::plan::Plan;
+use sim::scale::{self, Scale};
 use sim::schedule;
 
 /// Simulates whole worlds with operators in them, each from a seed, and says when a promise is broken.
@@ -55,6 +56,15 @@ enum Command {
         /// Where its plan is kept
         #[arg(long)]
         save: Option<PathBuf>,
+    },
+    /// Count the calls of a large world: a first sync, a rotation, quiet, a restart, the end of all sources
+    Scale {
+        /// The clusters that share the Vault
+        #[arg(long, default_value_t = 1)]
+        clusters: usize,
+        /// The sources of each
+        #[arg(long, default_value_t = 1000)]
+        sources: usize,
     },
     /// Live plans through again that were kept
     Again {
@@ -110,6 +120,11 @@ fn main() -> ExitCode {
             good
         }
         Command::Tell { seed, shrink, save } => worlds.tell(seed, shrink, save.as_deref()),
+        Command::Scale { clusters, sources } => {
+            let measured = scale::measure(Scale { clusters, sources }, &worlds.token_file);
+            println!("{}", measured.unwrap_or_else(|error| error.to_string()));
+            true
+        }
         Command::Again { files } => worlds.again(&files),
         Command::Twice { from, worlds: most } => worlds.twice(from, most),
     };

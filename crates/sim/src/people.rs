@@ -22,7 +22,7 @@ pub const CONFIDENTIAL: &str = "hunter2";
 /// Where the operators live.
 pub const HOME: &str = "vault-sync";
 /// The role that they log in as.
-const ROLE: &str = "vault-sync-operator";
+pub const ROLE: &str = "vault-sync-operator";
 
 /// Those who do something.
 pub struct People<'a> {

@@ -39,6 +39,8 @@ pub struct State {
     pub story: Story,
     /// What must hold.
     pub promises: Promises,
+    /// How often each kind of call was made, where somebody counts.
+    pub tally: Option<BTreeMap<String, u64>>,
     calls: BTreeMap<u64, Call>,
     last_call: u64,
 }
@@ -60,6 +62,7 @@ impl World {
             chance,
             story,
             promises,
+            tally: None,
             calls: BTreeMap::new(),
             last_call: 0,
         };
@@ -127,6 +130,9 @@ impl State {
     }
 
     pub(crate) fn call_begins(&mut self, what: String) -> u64 {
+        if let Some(tally) = &mut self.tally {
+            *tally.entry(kind_of(&what)).or_default() += 1;
+        }
         self.last_call += 1;
         let began = Instant::now();
         self.calls.insert(self.last_call, Call { what, began });
@@ -147,4 +153,28 @@ impl State {
             self.promises.broken("every call is bounded", &what);
         }
     }
+}
+
+/// A call without the names in it: `op0-0#1: GET /api/v1/namespaces/shop/secrets/db` is `GET secrets`.
+fn kind_of(what: &str) -> String {
+    let call = what.split_once(": ").map_or(what, |(_, call)| call);
+    let (call, query) = call.split_once('?').unwrap_or((call, ""));
+    let (method, path) = call.rsplit_once(' ').unwrap_or((call, ""));
+    let mut words = path.split('/').filter(|word| !word.is_empty());
+    let what = if call.starts_with("vault ") {
+        let words: Vec<_> = words.skip(1).take(2).collect();
+        words.join("/")
+    } else {
+        let resource = match words.clone().position(|word| word == "namespaces") {
+            Some(at) => words.nth(at + 2),
+            None => words.next_back(),
+        };
+        resource.unwrap_or("namespaces").to_owned()
+    };
+    let watch = if query.contains("watch=true") {
+        " (watch)"
+    } else {
+        ""
+    };
+    format!("{method} {what}{watch}")
 }

@@ -1,0 +1,282 @@
+//! How much the operators ask of the servers where there are many sources, or many clusters: counted in calls, by
+//! the world's own clock, on wires that lose nothing.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::Request;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use crate::people::{HOME, MOUNT, ROLE};
+use crate::plan::Plan;
+use crate::pod::{Pod, Spec};
+use crate::promises::Promises;
+use crate::story::Story;
+use crate::vault::{Capability, Document, Engine, Mount, Role};
+use crate::world::{State, World};
+
+/// So many sources are in each namespace.
+const IN_A_NAMESPACE: usize = 200;
+
+/// Longest time until everything is in sync.
+const PATIENCE: Duration = Duration::from_mins(120);
+
+/// How long nobody does anything.
+const IDLE: Duration = Duration::from_mins(10);
+
+/// What is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    /// The clusters that share the Vault.
+    pub clusters: usize,
+    /// The sources of each: Deployments that use one Secret of their own.
+    pub sources: usize,
+}
+
+/// The calls of one phase, and how long it took by the world's clock.
+struct Phase {
+    name: &'static str,
+    took: Duration,
+    calls: BTreeMap<String, u64>,
+}
+
+/// Lives through a first sync, a rotation, some quiet, a restart and the end of all sources; says what each took.
+pub fn measure(scale: Scale, token_file: &str) -> Result<String, std::io::Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()?;
+    Ok(runtime.block_on(live(scale, token_file)))
+}
+
+async fn live(scale: Scale, token_file: &str) -> String {
+    let mut plan = Plan::of(1);
+    plan.acts.clear();
+    plan.setup.clusters = scale.clusters;
+    let world = World::new(1, scale.clusters, Promises::new(&plan), Story::new(false));
+    world.act(|state, now| set_up(state, now, scale));
+    let time = tokio::spawn(Arc::clone(&world).keep_time());
+    let mut phases = Vec::new();
+    world.look().tally = Some(BTreeMap::new());
+
+    let pods: Vec<Pod> = (0..scale.clusters)
+        .map(|cluster| Pod::start(&world, spec(scale, cluster, token_file)))
+        .collect();
+    let all = scale.clusters * scale.sources;
+    let took = until(&world, |state| documents(state) == all).await;
+    sleep(Duration::from_secs(20)).await;
+    phases.push(phase(&world, "first sync", took));
+
+    world.act(|state, now| {
+        for cluster in 0..scale.clusters {
+            secret(state, now, cluster, 0, "two");
+        }
+    });
+    let rotated = |state: &State| {
+        let cluster = |cluster| document(state, scale, cluster, 0) == Some(&json!({"k": "two"}));
+        (0..scale.clusters).all(cluster)
+    };
+    let took = until(&world, rotated).await;
+    sleep(Duration::from_secs(20)).await;
+    phases.push(phase(&world, "one rotation in each cluster", took));
+
+    sleep(IDLE).await;
+    phases.push(phase(&world, "ten quiet minutes", IDLE));
+
+    for pod in &pods {
+        pod.stop();
+    }
+    sleep(Duration::from_mins(5)).await;
+    phases.push(phase(
+        &world,
+        "a restart, and five minutes",
+        Duration::from_mins(5),
+    ));
+
+    world.act(|state, now| {
+        for cluster in 0..scale.clusters {
+            for source in 0..scale.sources {
+                call(
+                    state,
+                    now,
+                    cluster,
+                    "DELETE",
+                    &deployment_at(source),
+                    &Value::Null,
+                );
+            }
+        }
+    });
+    let took = until(&world, |state| documents(state) == 0).await;
+    sleep(Duration::from_secs(20)).await;
+    phases.push(phase(&world, "the end of all sources", took));
+    time.abort();
+    report(scale, &phases)
+}
+
+fn report(scale: Scale, phases: &[Phase]) -> String {
+    let all = scale.clusters * scale.sources;
+    let mut text = String::new();
+    for phase in phases {
+        let total: u64 = phase.calls.values().sum();
+        let _ = writeln!(
+            text,
+            "{}: {:.1} s, {total} calls, {:.2} for each of {all} documents",
+            phase.name,
+            phase.took.as_secs_f64(),
+            per(total, all)
+        );
+        for (what, count) in &phase.calls {
+            let _ = writeln!(text, "  {count:>8}  {:>7.3}  {what}", per(*count, all));
+        }
+    }
+    text
+}
+
+fn per(count: u64, all: usize) -> f64 {
+    let number = |count: u64| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+    number(count) / number(u64::try_from(all).unwrap_or(u64::MAX)).max(1.0)
+}
+
+/// What was counted since the last phase.
+fn phase(world: &World, name: &'static str, took: Duration) -> Phase {
+    let calls = world.look().tally.replace(BTreeMap::new()).unwrap_or_default();
+    Phase { name, took, calls }
+}
+
+/// How long it takes until this is so.
+async fn until(world: &World, is_so: impl Fn(&State) -> bool) -> Duration {
+    let began = Instant::now();
+    while began.elapsed() < PATIENCE && !is_so(&world.look()) {
+        sleep(Duration::from_millis(100)).await;
+    }
+    began.elapsed()
+}
+
+fn documents(state: &State) -> usize {
+    let mount = state.vault.mount(MOUNT);
+    let all = mount.into_iter().flat_map(Mount::documents);
+    all.filter(|(_, document)| latest(document).is_some()).count()
+}
+
+/// What it holds, if it is not deleted.
+fn latest(document: &Document) -> Option<&Value> {
+    let latest = document.latest()?;
+    latest.deleted.is_none().then_some(&latest.data)
+}
+
+fn document(state: &State, scale: Scale, cluster: usize, source: usize) -> Option<&Value> {
+    let path = if scale.clusters > 1 {
+        format!("clusters/c{cluster}/app{source}/s{source}")
+    } else {
+        format!("app{source}/s{source}")
+    };
+    latest(state.vault.document(MOUNT, &path)?)
+}
+
+fn set_up(state: &mut State, now: SystemTime, scale: Scale) {
+    use Capability::{Create, Delete, List, Patch, Read, Update};
+    state.vault.enable(now, MOUNT, Engine::Kv2);
+    let all: &[Capability] = &[Create, Read, Update, Patch, List, Delete];
+    state.vault.set_policy(now, ROLE, &[("secret/*", all)]);
+    let role = Role {
+        jwts: Vec::new(),
+        policies: vec![ROLE.to_owned()],
+        no_default_policy: false,
+        ttl: 3600,
+        max_ttl: 0,
+        num_uses: 0,
+    };
+    state.vault.set_role(now, "kubernetes", ROLE, role);
+    for cluster in 0..scale.clusters {
+        let homes = (0..scale.sources).step_by(IN_A_NAMESPACE).map(namespace_of);
+        for name in homes.chain([HOME.to_owned()]) {
+            let body = json!({"metadata": {"name": name}});
+            call(state, now, cluster, "POST", "/api/v1/namespaces", &body);
+        }
+        for source in 0..scale.sources {
+            secret(state, now, cluster, source, "one");
+            deployment(state, now, cluster, source);
+        }
+    }
+}
+
+fn namespace_of(source: usize) -> String {
+    format!("team-{}", source / IN_A_NAMESPACE)
+}
+
+fn secret(state: &mut State, now: SystemTime, cluster: usize, source: usize, value: &str) {
+    let all = format!("/api/v1/namespaces/{}/secrets", namespace_of(source));
+    let body = json!({"metadata": {"name": format!("s{source}")}, "stringData": {"k": value}});
+    let one = format!("{all}/s{source}");
+    if call(state, now, cluster, "PUT", &one, &body) == 404 {
+        call(state, now, cluster, "POST", &all, &body);
+    }
+}
+
+fn deployment_at(source: usize) -> String {
+    let namespace = namespace_of(source);
+    format!("/apis/apps/v1/namespaces/{namespace}/deployments/app{source}")
+}
+
+fn deployment(state: &mut State, now: SystemTime, cluster: usize, source: usize) {
+    let at = deployment_at(source);
+    let all = at.rsplit_once('/').map_or(at.as_str(), |(all, _)| all);
+    let name = format!("app{source}");
+    let from = json!([{"secretRef": {"name": format!("s{source}")}}]);
+    let body = json!({
+        "metadata": {"name": name, "annotations": {"vault-sync.io/path": format!("{MOUNT}/{name}")}},
+        "spec": {
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {"containers": [{"name": "main", "image": "none", "envFrom": from}]},
+            },
+        },
+    });
+    call(state, now, cluster, "POST", all, &body);
+}
+
+fn call(state: &mut State, now: SystemTime, cluster: usize, method: &str, at: &str, body: &Value) -> u16 {
+    let text = if body.is_null() {
+        Bytes::new()
+    } else {
+        body.to_string().into()
+    };
+    let request = Request::builder()
+        .method(method)
+        .uri(at)
+        .header("content-type", "application/json")
+        .header("x-sim-actor", "person")
+        .body(text);
+    let answer = request.map(|request| state.clusters[cluster].handle(now, &request));
+    match answer {
+        Ok(crate::kubernetes::Answer::Whole(response)) => response.status().as_u16(),
+        _ => 0,
+    }
+}
+
+fn spec(scale: Scale, cluster: usize, token_file: &str) -> Spec {
+    let mut flags = vec![
+        ("vault-addr", "http://vault.test:8200".to_owned()),
+        ("vault-role", ROLE.to_owned()),
+        ("vault-token-file", token_file.to_owned()),
+        ("namespace", HOME.to_owned()),
+        ("metrics-bind-address", "0".to_owned()),
+        ("health-probe-bind-address", "0".to_owned()),
+    ];
+    if scale.clusters > 1 {
+        flags.push(("cluster-name", format!("c{cluster}")));
+    }
+    Spec {
+        name: format!("op{cluster}-0"),
+        cluster,
+        flags,
+        skew: 0,
+        probes: false,
+    }
+}
