@@ -28,6 +28,9 @@ const PATIENCE: Duration = Duration::from_mins(120);
 /// How long nobody does anything.
 const IDLE: Duration = Duration::from_mins(10);
 
+/// Longer than a restart takes.
+const AFTER_A_RESTART: Duration = Duration::from_mins(5);
+
 /// What is measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
@@ -42,6 +45,8 @@ struct Phase {
     name: &'static str,
     took: Duration,
     calls: BTreeMap<String, u64>,
+    /// The longest queue of any operator, as its own gauge said once a second.
+    queue: u64,
 }
 
 /// Lives through a first sync, a rotation, some quiet, a restart and the end of all sources; says what each took.
@@ -67,9 +72,9 @@ async fn live(scale: Scale, token_file: &str) -> String {
         .map(|cluster| Pod::start(&world, spec(scale, cluster, token_file)))
         .collect();
     let all = scale.clusters * scale.sources;
-    let took = until(&world, |state| documents(state) == all).await;
+    let (took, queue) = until(&world, &pods, |state| documents(state) == all).await;
     sleep(Duration::from_secs(20)).await;
-    phases.push(phase(&world, "first sync", took));
+    phases.push(phase(&world, "first sync", took, queue));
 
     world.act(|state, now| {
         for cluster in 0..scale.clusters {
@@ -80,22 +85,19 @@ async fn live(scale: Scale, token_file: &str) -> String {
         let cluster = |cluster| document(state, scale, cluster, 0) == Some(&json!({"k": "two"}));
         (0..scale.clusters).all(cluster)
     };
-    let took = until(&world, rotated).await;
+    let (took, queue) = until(&world, &pods, rotated).await;
     sleep(Duration::from_secs(20)).await;
-    phases.push(phase(&world, "one rotation in each cluster", took));
+    phases.push(phase(&world, "one rotation in each cluster", took, queue));
 
     sleep(IDLE).await;
-    phases.push(phase(&world, "ten quiet minutes", IDLE));
+    phases.push(phase(&world, "ten quiet minutes", IDLE, 0));
 
     for pod in &pods {
         pod.stop();
     }
-    sleep(Duration::from_mins(5)).await;
-    phases.push(phase(
-        &world,
-        "a restart, and five minutes",
-        Duration::from_mins(5),
-    ));
+    let after = Instant::now() + AFTER_A_RESTART;
+    let (took, queue) = until(&world, &pods, |_| Instant::now() >= after).await;
+    phases.push(phase(&world, "a restart, and five minutes", took, queue));
 
     world.act(|state, now| {
         for cluster in 0..scale.clusters {
@@ -111,9 +113,9 @@ async fn live(scale: Scale, token_file: &str) -> String {
             }
         }
     });
-    let took = until(&world, |state| documents(state) == 0).await;
+    let (took, queue) = until(&world, &pods, |state| documents(state) == 0).await;
     sleep(Duration::from_secs(20)).await;
-    phases.push(phase(&world, "the end of all sources", took));
+    phases.push(phase(&world, "the end of all sources", took, queue));
     time.abort();
     report(scale, &phases)
 }
@@ -125,10 +127,11 @@ fn report(scale: Scale, phases: &[Phase]) -> String {
         let total: u64 = phase.calls.values().sum();
         let _ = writeln!(
             text,
-            "{}: {:.1} s, {total} calls, {:.2} for each of {all} documents",
+            "{}: {:.1} s, {total} calls, {:.2} for each of {all} documents, at most {} in a queue",
             phase.name,
             phase.took.as_secs_f64(),
-            per(total, all)
+            per(total, all),
+            phase.queue
         );
         for (what, count) in &phase.calls {
             let _ = writeln!(text, "  {count:>8}  {:>7.3}  {what}", per(*count, all));
@@ -143,18 +146,42 @@ fn per(count: u64, all: usize) -> f64 {
 }
 
 /// What was counted since the last phase.
-fn phase(world: &World, name: &'static str, took: Duration) -> Phase {
+fn phase(world: &World, name: &'static str, took: Duration, queue: u64) -> Phase {
     let calls = world.look().tally.replace(BTreeMap::new()).unwrap_or_default();
-    Phase { name, took, calls }
+    Phase {
+        name,
+        took,
+        calls,
+        queue,
+    }
 }
 
-/// How long it takes until this is so.
-async fn until(world: &World, is_so: impl Fn(&State) -> bool) -> Duration {
+/// How long it takes until this is so, and the longest queue meanwhile.
+async fn until(world: &World, pods: &[Pod], is_so: impl Fn(&State) -> bool) -> (Duration, u64) {
     let began = Instant::now();
-    while began.elapsed() < PATIENCE && !is_so(&world.look()) {
+    let mut queue = 0;
+    for tenth in 1.. {
+        if began.elapsed() >= PATIENCE || is_so(&world.look()) {
+            break;
+        }
+        if tenth % 10 == 5 {
+            queue = pods
+                .iter()
+                .filter_map(Pod::alive)
+                .map(|pod| depth(&pod.series))
+                .fold(queue, u64::max);
+        }
         sleep(Duration::from_millis(100)).await;
     }
-    began.elapsed()
+    (began.elapsed(), queue)
+}
+
+/// The depth of the queue.
+fn depth(series: &str) -> u64 {
+    let line = series
+        .lines()
+        .find_map(|line| line.strip_prefix("vault_sync_operator_queue_depth "));
+    line.and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
 fn documents(state: &State) -> usize {

@@ -12,8 +12,9 @@ use crate::people::{CONFIDENTIAL, MOUNT};
 use crate::plan::Act;
 use crate::vault::{Change, Deed, Document, Engine, Vault, Version};
 
-/// What was true for so long is known to whoever looks, however slow its wires are.
+/// What was true for so long is known to whoever looks, however slow its wires are; and where nothing is wrong.
 const KNOWN_BY_ALL: Duration = Duration::from_secs(100);
+const KNOWN_SOON: Duration = Duration::from_secs(2);
 
 /// What is known of one document.
 #[derive(Clone, Default, Debug)]
@@ -129,7 +130,12 @@ impl Promises {
     fn check_marks(&mut self, change: &Change, known: &Known, now: SystemTime) {
         // One write may be by what was remembered: its reply shows the mark.
         let first = matches!(change.deed, Deed::Write(_)) && !known.overwritten;
-        let known_by_all = known.marked.is_some_and(|since| since + KNOWN_BY_ALL < now);
+        let within = if self.trouble.is_over(now) {
+            KNOWN_SOON
+        } else {
+            KNOWN_BY_ALL
+        };
+        let known_by_all = known.marked.is_some_and(|since| since + within < now);
         if known_by_all && known.live && !first && !self.may_adopt() {
             let how = format!("{} does {:?} to {}", change.who, change.deed, change.path);
             self.broken("another tool's mark is a claim", &how);
