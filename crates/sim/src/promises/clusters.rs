@@ -27,6 +27,8 @@ pub(super) type Asked = BTreeMap<String, SystemTime>;
 pub(super) struct Clusters {
     /// The documents that each source asks for, and since when.
     asks: BTreeMap<(usize, Resource, String), Asked>,
+    /// Since when each source asks for anything.
+    began: BTreeMap<(usize, Resource, String), SystemTime>,
     /// Whom the ledger gave a document last, and before.
     held: BTreeMap<(usize, String), VecDeque<Holder>>,
     /// When an object of this name was deleted last.
@@ -41,9 +43,16 @@ impl Clusters {
         self.held.get(&(cluster, path.to_owned()))?.back()
     }
 
-    /// What this source asks for, and since when.
-    pub(super) fn asked_by(&self, cluster: usize, (resource, key): &Holder) -> Option<&Asked> {
-        self.asks.get(&(cluster, *resource, key.clone()))
+    /// What this source asks for, and since when, if it has asked for something ever since then.
+    pub(super) fn asked_by(
+        &self,
+        cluster: usize,
+        (resource, key): &Holder,
+        then: SystemTime,
+    ) -> Option<&Asked> {
+        let source = (cluster, *resource, key.clone());
+        let ever_since = self.began.get(&source).is_some_and(|&began| began <= then);
+        self.asks.get(&source).filter(|_| ever_since)
     }
 
     /// Whether the last holder of the document in this namespace has asked for it without a break since then.
@@ -66,6 +75,7 @@ impl Clusters {
         let key = (cluster, change.resource, change.key.to_string());
         if change.is_deletion {
             self.gone.insert(key.clone(), change.time);
+            self.began.remove(&key);
             self.asks.remove(&key);
             return;
         }
@@ -80,7 +90,10 @@ impl Clusters {
             (path, since)
         };
         let now: BTreeMap<_, _> = now.into_iter().map(|(path, _)| since(path)).collect();
-        if !now.is_empty() {
+        if now.is_empty() {
+            self.began.remove(&key);
+        } else {
+            self.began.entry(key.clone()).or_insert(change.time);
             self.asks.insert(key, now);
         }
     }

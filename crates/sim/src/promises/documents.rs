@@ -211,7 +211,7 @@ impl Promises {
         match &change.deed {
             Deed::Write(number) => Some(self.check_write(cluster, change, document, known, *number, now)),
             Deed::Delete(numbers) | Deed::Destroy(numbers) => {
-                self.check_order(vault, cluster, change);
+                self.check_order(vault, cluster, change, document);
                 for number in numbers {
                     let author = document.ever(*number).map(|version| version.author.clone());
                     let author = author.unwrap_or_default();
@@ -241,9 +241,12 @@ impl Promises {
     }
 
     /// What a source does not ask for any more goes after what it asks for now stands.
-    fn check_order(&mut self, vault: &Vault, cluster: usize, change: &Change) {
+    fn check_order(&mut self, vault: &Vault, cluster: usize, change: &Change, document: &Document) {
         let holder = self.clusters.holder(cluster, &change.path).cloned();
-        let asked = holder.and_then(|holder| self.clusters.asked_by(cluster, &holder));
+        let written = document.latest().map(|latest| latest.created);
+        let asked = holder
+            .zip(written)
+            .and_then(|(holder, written)| self.clusters.asked_by(cluster, &holder, written));
         let mut missing = asked.into_iter().flatten().filter(|(path, _)| {
             let document = vault.document(&change.mount, path);
             let known = self.documents.get(&(change.mount.clone(), (*path).clone()));
