@@ -30,7 +30,7 @@ const USAGE: u8 = 2;
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
     /// How to reach Vault, and as whom.
-    pub vault: crate::vault::Settings,
+    pub vault: crate::vault::Access,
     /// What the pure core decides by.
     pub settings: Settings,
     /// `--path-policy`: a YAML file of rules.

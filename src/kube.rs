@@ -26,7 +26,7 @@ use domain::value::{Payload, Value};
 pub use connect::{ConnectError, client, configure, connect};
 pub use error::{Error, call, call_within};
 pub use object::{Workload, resource, source};
-pub use wire::{Connect, Left, Life, WATCH_SECONDS, http, limited, listening};
+pub use wire::{Connect, LastHeard, WATCH_SECONDS, http, limited, listening};
 
 /// How often a change is tried again at once when somebody else has changed the object meanwhile.
 const ATTEMPTS: u32 = 5;

@@ -2,6 +2,7 @@
 //! has its own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
@@ -30,6 +31,9 @@ impl Clock {
         self.now().as_second()
     }
 }
+
+/// How much longer something may be changed, asked each time anew; `None`: for ever.
+pub type TimeLeft = Arc<dyn Fn() -> Option<Duration> + Send + Sync>;
 
 /// Runs what no other work may delay.
 #[derive(Clone)]

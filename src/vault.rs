@@ -30,6 +30,7 @@ use vaultrs::api::kv2::requests::{
     ReadSecretRequest,
 };
 
+use crate::machine::TimeLeft;
 use domain::document::{Cas, DocumentId, KvVersion, MetadataPatch, Mount, Observed};
 use domain::value::{Content, Found};
 use error::Call;
@@ -37,8 +38,7 @@ pub use error::{Error, ErrorKind, LABELS, Operation};
 pub use kv::{Written, encoded_len};
 pub use mount::MountAnswer;
 use session::Session;
-pub use setup::{Settings, SetupError};
-pub use transport::Left;
+pub use setup::{Access, SetupError};
 use transport::{Plain, Reply, Transport};
 pub use wire::{Broken, Wire};
 
@@ -52,7 +52,7 @@ pub trait Observer: Send + Sync {
 
 /// The wire by HTTP, with the address, TLS and proxy of these settings. The process's default rustls provider must
 /// be installed.
-pub fn http(settings: &Settings) -> Result<Arc<dyn Wire>, SetupError> {
+pub fn http(settings: &Access) -> Result<Arc<dyn Wire>, SetupError> {
     Ok(Arc::new(wire::Http::new(settings.clone())?))
 }
 
@@ -64,7 +64,7 @@ impl Vault {
     /// Prepares everything and sends nothing. [`Vault::maintain`] must run for any call but
     /// [`Vault::health`] to succeed.
     pub fn new(
-        settings: Settings,
+        settings: Access,
         wire: Arc<dyn Wire>,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, SetupError> {
@@ -204,7 +204,7 @@ impl Vault {
 
     /// From now on documents are changed only as long as `left` gives time, and no answer to a change is waited
     /// for longer than that. It is asked right before each request leaves. Once.
-    pub fn change_while(&self, left: Left) {
+    pub fn change_while(&self, left: TimeLeft) {
         self.0.transport.change_while(left);
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::values::{self, BadValue};
 use super::{Exit, Surroundings, go};
-use crate::vault::Settings;
+use crate::vault::Access;
 use domain::text::excerpt;
 
 /// What the flags say of Vault.
@@ -21,9 +21,9 @@ pub(super) struct VaultFlags {
 impl VaultFlags {
     /// With what Vault's own variables say, as the Vault CLI knows them.
     /// <https://developer.hashicorp.com/vault/docs/commands#environment-variables>
-    pub(super) fn with_variables(self, from: &Surroundings) -> Result<Settings, Exit> {
+    pub(super) fn with_variables(self, from: &Surroundings) -> Result<Access, Exit> {
         let path = |name| from.text(name).map(|text| text.map(PathBuf::from));
-        let settings = Settings {
+        let settings = Access {
             address: self.address,
             role: self.role,
             auth_path: self.auth_path,

@@ -35,7 +35,7 @@ fn complaint_of(line: &str, variables: &[(&str, &str)]) -> String {
 fn defaults_are_the_contract() {
     let config = read("", &[]).unwrap();
     let expected = Config {
-        vault: crate::vault::Settings {
+        vault: crate::vault::Access {
             address: "http://vault:8200".into(),
             role: "vault-sync-operator".into(),
             auth_path: "kubernetes".into(),

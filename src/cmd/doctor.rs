@@ -35,7 +35,7 @@ const MARK: (&str, &str) = ("written-by", "vault-sync-operator doctor");
 
 /// Tries everything, and fails if anything does.
 pub async fn doctor(config: Config, what: &DoctorArgs) -> Result<(), Error> {
-    let mut findings = Findings::default();
+    let mut findings = Diagnosis::default();
     let client = match connect(config.kubeconfig.as_deref()).await {
         Ok(client) => client,
         Err(error) => {
@@ -73,12 +73,12 @@ pub async fn doctor(config: Config, what: &DoctorArgs) -> Result<(), Error> {
 
 /// What was tried, and what came of it.
 #[derive(Default)]
-struct Findings {
+struct Diagnosis {
     good: usize,
     bad: usize,
 }
 
-impl Findings {
+impl Diagnosis {
     fn good(&mut self, what: &str) {
         self.good += 1;
         say(&format!("ok    {what}"));
@@ -119,7 +119,7 @@ impl Observer for Unobserved {
 }
 
 /// Looks whether each call that the operator makes is allowed; returns the cluster's id.
-async fn in_kubernetes(config: &Config, client: &kube::Client, findings: &mut Findings) -> Option<String> {
+async fn in_kubernetes(config: &Config, client: &kube::Client, findings: &mut Diagnosis) -> Option<String> {
     let cluster = Kube::new(client.clone(), config.discover).cluster_id().await;
     match &cluster {
         Ok(id) => findings.good(&format!("Kubernetes answers; this cluster's id is {id}")),
@@ -234,7 +234,7 @@ fn in_words(right: &ResourceAttributes) -> String {
     words
 }
 
-async fn log_in(config: &Config, vault: &Vault, findings: &mut Findings) -> bool {
+async fn log_in(config: &Config, vault: &Vault, findings: &mut Diagnosis) -> bool {
     let address = &config.vault.address;
     if let Err(error) = vault.health(Instant::now()).await {
         findings.bad(&format!("Vault at {address}"), in_hints(&error));
@@ -275,7 +275,7 @@ async fn probe(
     vault: &Vault,
     written: &str,
     cluster_id: String,
-    findings: &mut Findings,
+    findings: &mut Diagnosis,
 ) -> Result<(), Failure> {
     let of_path = |fault: &dyn Display| Failure(format!("path {written:?}"), fault.to_string());
     path::check(written).map_err(|fault| of_path(&fault))?;
@@ -332,7 +332,7 @@ struct Start {
 
 impl Trial<'_> {
     /// Writes, claims, reads and deletes it.
-    async fn run(&self, findings: &mut Findings) -> Result<(), Failure> {
+    async fn run(&self, findings: &mut Diagnosis) -> Result<(), Failure> {
         let Start { cas, mut older } = self.start().await?;
         let mut version = self.write(cas).await?;
         findings.good("write");
@@ -360,7 +360,7 @@ impl Trial<'_> {
     }
 
     /// Puts the claim on it, and says whether it is there.
-    async fn mark(&self, version: u64, findings: &mut Findings) -> bool {
+    async fn mark(&self, version: u64, findings: &mut Diagnosis) -> bool {
         let claimed = self
             .vault
             .patch_metadata(self.id, &self.claim(version).patch())

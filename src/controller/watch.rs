@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Controller;
 use crate::backoff::Backoff;
-use crate::kube::{Life, WATCH_SECONDS, Workload, listening, resource, source};
+use crate::kube::{LastHeard, WATCH_SECONDS, Workload, listening, resource, source};
 use crate::readiness::Obstacle;
 use crate::reconcile::fingerprint;
 use domain::annotations;
@@ -47,7 +47,7 @@ pub(super) async fn workloads(
     namespace: Option<String>,
     listed: Listed,
 ) -> WatchEnded {
-    let life = Life::default();
+    let life = LastHeard::default();
     let client = listening(controller.kube.client(), life.clone());
     let resource = resource(kind);
     let api: Api<Workload> = match &namespace {
@@ -77,7 +77,7 @@ pub(super) async fn secrets(
     namespace: Option<String>,
     listed: Listed,
 ) -> WatchEnded {
-    let life = Life::default();
+    let life = LastHeard::default();
     let client = listening(controller.kube.client(), life.clone());
     let resource = resource(Kind::Secret);
     let api: Api<PartialObjectMeta<Workload>> = match &namespace {
@@ -129,7 +129,7 @@ struct Watch<'a> {
     kind: Kind,
     namespace: Option<String>,
     /// What is heard of the API server on this watch.
-    life: Life,
+    life: LastHeard,
 }
 
 impl Watch<'_> {

@@ -21,6 +21,8 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tower::{BoxError, Service};
 
+use crate::machine::TimeLeft;
+
 /// The server ends a watch after so many seconds, and the watch is opened again: so a silent one is known to be
 /// dead soon after.
 pub const WATCH_SECONDS: u32 = 60;
@@ -46,7 +48,7 @@ pub fn http(mut config: Config) -> Connect {
 pub(super) fn client(connect: Connect) -> Result<Client, kube::Error> {
     let pool = connect()?;
     let namespace = pool.default_namespace().to_owned();
-    let wire = Wire(Arc::new(Pool {
+    let wire = Bounded(Arc::new(Pool {
         connect,
         now: Mutex::new((0, pool)),
     }));
@@ -81,9 +83,9 @@ impl Pool {
 }
 
 /// The service below every client.
-struct Wire(Arc<Pool>);
+struct Bounded(Arc<Pool>);
 
-impl Service<Request<Body>> for Wire {
+impl Service<Request<Body>> for Bounded {
     type Response = Response<Going>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
@@ -99,7 +101,7 @@ impl Service<Request<Body>> for Wire {
             let watch = asks_for_a_watch(&request);
             let (number, client) = pool.now().clone();
             let began = Instant::now();
-            let mut waiting = Waiting {
+            let mut waiting = Unanswered {
                 pool: &pool,
                 number,
                 began,
@@ -134,14 +136,14 @@ fn asks_for_a_watch(request: &Request<Body>) -> bool {
 }
 
 /// A call without an answer. Many callers have less patience than the wire, and just drop it.
-struct Waiting<'a> {
+struct Unanswered<'a> {
     pool: &'a Pool,
     number: u64,
     began: Instant,
     answered: bool,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
         if !self.answered && self.began.elapsed() >= SUSPECT_AFTER {
             self.pool.replace(self.number);
@@ -204,15 +206,15 @@ impl HttpBody for Going {
 
 /// When something was heard last on a watch: a reply that began well, or more of one.
 #[derive(Clone)]
-pub struct Life(Arc<Mutex<Instant>>);
+pub struct LastHeard(Arc<Mutex<Instant>>);
 
-impl Default for Life {
+impl Default for LastHeard {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(Instant::now())))
     }
 }
 
-impl Life {
+impl LastHeard {
     /// When something was heard last; at first, when this was made.
     pub fn last(&self) -> Instant {
         *self.0.lock()
@@ -223,15 +225,12 @@ impl Life {
     }
 }
 
-/// How much longer changes may be made; `None`: for ever.
-pub type Left = Arc<dyn Fn() -> Option<Duration> + Send + Sync>;
-
 /// A client on the same wire that notes when something is heard.
-pub fn listening(client: &Client, life: Life) -> Client {
+pub fn listening(client: &Client, heard: LastHeard) -> Client {
     let namespace = client.default_namespace().to_owned();
     let tap = Tap {
         client: client.clone(),
-        life: Some(life),
+        heard: Some(heard),
         left: None,
     };
     Client::new(tap, namespace)
@@ -239,11 +238,11 @@ pub fn listening(client: &Client, life: Life) -> Client {
 
 /// A client on the same wire that changes something only as long as it may, and waits for no answer longer than
 /// that. Asked right before the request leaves.
-pub fn limited(client: &Client, left: Left) -> Client {
+pub fn limited(client: &Client, left: TimeLeft) -> Client {
     let namespace = client.default_namespace().to_owned();
     let tap = Tap {
         client: client.clone(),
-        life: None,
+        heard: None,
         left: Some(left),
     };
     Client::new(tap, namespace)
@@ -252,8 +251,8 @@ pub fn limited(client: &Client, left: Left) -> Client {
 /// What one part of the program wants of its calls.
 struct Tap {
     client: Client,
-    life: Option<Life>,
-    left: Option<Left>,
+    heard: Option<LastHeard>,
+    left: Option<TimeLeft>,
 }
 
 impl Service<Request<Body>> for Tap {
@@ -266,7 +265,7 @@ impl Service<Request<Body>> for Tap {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (client, life, left) = (self.client.clone(), self.life.clone(), self.left.clone());
+        let (client, heard, left) = (self.client.clone(), self.heard.clone(), self.left.clone());
         Box::pin(async move {
             let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
             let left = left.filter(|_| changes).and_then(|left| left());
@@ -280,10 +279,10 @@ impl Service<Request<Body>> for Tap {
                     .await
                     .map_err(|_| "no answer before the end of the lease")??,
             };
-            if let Some(life) = life.as_ref().filter(|_| response.status().is_success()) {
-                life.is_heard();
+            if let Some(heard) = heard.as_ref().filter(|_| response.status().is_success()) {
+                heard.is_heard();
             }
-            Ok(response.map(|body| Heard { body, life }))
+            Ok(response.map(|body| Heard { body, heard }))
         })
     }
 }
@@ -291,7 +290,7 @@ impl Service<Request<Body>> for Tap {
 /// A reply's body that is listened to.
 struct Heard {
     body: Body,
-    life: Option<Life>,
+    heard: Option<LastHeard>,
 }
 
 impl HttpBody for Heard {
@@ -304,8 +303,8 @@ impl HttpBody for Heard {
     ) -> Poll<Option<Result<Frame<Bytes>, kube::Error>>> {
         let this = self.get_mut();
         let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
-        if let (Some(Ok(_)), Some(life)) = (&frame, &this.life) {
-            life.is_heard();
+        if let (Some(Ok(_)), Some(heard)) = (&frame, &this.heard) {
+            heard.is_heard();
         }
         Poll::Ready(frame)
     }

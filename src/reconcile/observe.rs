@@ -110,7 +110,7 @@ pub fn fingerprint(source: &Source, digester: &Digester) -> Digest {
 
 /// What the index knows of a source before it is read.
 #[derive(Default)]
-struct Known {
+struct Foreknown {
     uid: Option<String>,
     /// When its deletion began.
     deleting: Option<i64>,
@@ -217,7 +217,7 @@ impl Reconciler {
         Ok(observation)
     }
 
-    fn known(&self, key: &SourceKey) -> (Known, Memory) {
+    fn known(&self, key: &SourceKey) -> (Foreknown, Memory) {
         let index = self.index();
         let Some(tracked) = index.get(key) else {
             return Default::default();
@@ -226,7 +226,7 @@ impl Reconciler {
             .state(key)
             .map(|state| state.memory.clone())
             .unwrap_or_default();
-        let known = Known {
+        let known = Foreknown {
             uid: Some(tracked.uid.clone()),
             deleting: tracked.deleting,
             hint: tracked.hint.clone(),
@@ -242,7 +242,7 @@ impl Reconciler {
         &self,
         observation: &mut Observation<'_>,
         source: Source,
-        known: &Known,
+        known: &Foreknown,
         mount: Option<Result<Mount, Problem>>,
         wake: &mut Vec<SourceKey>,
     ) -> Result<(), Moved> {
@@ -315,7 +315,7 @@ impl Reconciler {
 
     /// Takes the locks of a pass, once and for all: of the documents that the source will want, as far as that can
     /// be foreseen, and of those that the ledger gives to it.
-    async fn lock(&self, key: &SourceKey, known: &Known, depth: Depth) -> Result<Locked<'_>, Moved> {
+    async fn lock(&self, key: &SourceKey, known: &Foreknown, depth: Depth) -> Result<Locked<'_>, Moved> {
         // How long it may wait, if it is being deleted.
         let left = known
             .deleting

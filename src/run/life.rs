@@ -13,9 +13,10 @@ use super::{Duty, Error, Operator, Tasks, first_to_end};
 use crate::backoff::Backoff;
 use crate::controller::Controller;
 use crate::events::Events;
-use crate::kube::{Kube, Left, limited};
+use crate::kube::{Kube, limited};
 use crate::lease::{self, Held, Lease, Tenure};
 use crate::ledger::{CommitError, Ledger};
+use crate::machine::TimeLeft;
 use crate::mounts::Mounts;
 use crate::reconcile::{Budget, Locks, Notes, Reconciler, Shares};
 use domain::index::Index;
@@ -141,7 +142,7 @@ impl Life<'_> {
     async fn lead(&mut self, epoch: &str, identity: Identity, events: Events) -> Result<(), Error> {
         let on = self.on;
         let tenure = self.held.as_ref().map_or_else(Tenure::forever, Held::tenure);
-        let left: Left = Arc::new({
+        let left: TimeLeft = Arc::new({
             let tenure = tenure.clone();
             move || tenure.left()
         });

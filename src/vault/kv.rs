@@ -148,7 +148,7 @@ pub struct Written {
 /// What a reply to a write says.
 pub(super) fn written(version: KvVersion, call: &Call, reply: &Reply) -> Result<Written, Error> {
     #[derive(Deserialize)]
-    struct Made {
+    struct NewVersion {
         version: u64,
         #[serde(default, rename = "custom_metadata")]
         custom: Custom,
@@ -160,7 +160,7 @@ pub(super) fn written(version: KvVersion, call: &Call, reply: &Reply) -> Result<
             mark: Mark::Unreadable,
         });
     }
-    let made: Result<Data<Made>, Error> = reply.parse(call);
+    let made: Result<Data<NewVersion>, Error> = reply.parse(call);
     // Something was written, but not by the engine that we took it for.
     let Data { data: made } = made.map_err(|misfit| Error {
         outcome_unknown: true,

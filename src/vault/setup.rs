@@ -24,7 +24,7 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 
 /// How Vault is reached, and who logs in there.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct Access {
     /// `--vault-addr`: `http://` or `https://`, with a path if Vault is behind one.
     pub address: String,
     /// `--vault-role`: the role to log in as.
@@ -60,9 +60,9 @@ pub struct Settings {
 }
 
 /// Without the proxy's address: it may hold a password.
-impl fmt::Debug for Settings {
+impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings")
+        f.debug_struct("Access")
             .field("address", &self.address)
             .field("role", &self.role)
             .field("auth_path", &self.auth_path)
@@ -109,7 +109,7 @@ pub enum SetupError {
 }
 
 /// Where all requests go: the address with `v1` at its end.
-pub(super) fn base(settings: &Settings) -> Result<Url, SetupError> {
+pub(super) fn base(settings: &Access) -> Result<Url, SetupError> {
     let bad = |why: &str| SetupError::Address(why.to_owned());
     // The address is not repeated: with a user in it, it would hold a password.
     let mut url = Url::parse(settings.address.trim()).map_err(|e| bad(&e.to_string()))?;
@@ -133,7 +133,7 @@ pub(super) fn base(settings: &Settings) -> Result<Url, SetupError> {
 }
 
 /// The namespace as a header.
-pub(super) fn namespace(settings: &Settings) -> Result<Option<HeaderValue>, SetupError> {
+pub(super) fn namespace(settings: &Access) -> Result<Option<HeaderValue>, SetupError> {
     let name = settings.namespace.as_deref().unwrap_or_default();
     if name.trim_matches('/').is_empty() {
         return Ok(None);
@@ -147,7 +147,7 @@ pub(super) fn namespace(settings: &Settings) -> Result<Option<HeaderValue>, Setu
 }
 
 /// Builds the client. The process's default TLS provider must be installed by then.
-pub(super) fn client(settings: &Settings) -> Result<Client, SetupError> {
+pub(super) fn client(settings: &Access) -> Result<Client, SetupError> {
     if settings.timeout.is_zero() {
         return Err(SetupError::Value(
             "VAULT_CLIENT_TIMEOUT",
@@ -195,7 +195,7 @@ pub(super) fn client(settings: &Settings) -> Result<Client, SetupError> {
 }
 
 /// The times at which the files of the settings were last changed.
-pub(super) fn stamp(settings: &Settings) -> Vec<Option<SystemTime>> {
+pub(super) fn stamp(settings: &Access) -> Vec<Option<SystemTime>> {
     let files = [
         &settings.ca_cert,
         &settings.ca_path,
@@ -246,7 +246,7 @@ fn follow(attempt: redirect::Attempt) -> redirect::Action {
 }
 
 /// The certificates to trust instead of the system's: the first of three settings that is given.
-fn roots(settings: &Settings) -> Result<Option<Vec<Certificate>>, SetupError> {
+fn roots(settings: &Access) -> Result<Option<Vec<Certificate>>, SetupError> {
     let (variable, pem) = if let Some(path) = &settings.ca_cert {
         ("VAULT_CACERT", read("VAULT_CACERT", path)?)
     } else if let Some(bytes) = settings.ca_cert_bytes.as_ref().filter(|bytes| !bytes.is_empty()) {
@@ -292,7 +292,7 @@ fn shown(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn identity(settings: &Settings) -> Result<Option<Identity>, SetupError> {
+fn identity(settings: &Access) -> Result<Option<Identity>, SetupError> {
     let (cert, key) = match (&settings.client_cert, &settings.client_key) {
         (None, None) => return Ok(None),
         (Some(cert), Some(key)) => (cert, key),
@@ -315,7 +315,7 @@ fn read(variable: &'static str, path: &Path) -> Result<Vec<u8>, SetupError> {
 }
 
 /// The name to ask the server's certificate for, where it is not that of the address.
-fn alias<'a>(settings: &'a Settings, url: &Url) -> Option<&'a str> {
+fn alias<'a>(settings: &'a Access, url: &Url) -> Option<&'a str> {
     settings
         .tls_server_name
         .as_deref()
@@ -347,10 +347,10 @@ impl Resolve for Alias {
 pub(super) mod tests {
     use super::*;
 
-    pub(crate) fn settings(address: &str) -> Settings {
+    pub(crate) fn settings(address: &str) -> Access {
         // Another test may have been first; there is one provider in the tree.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Settings {
+        Access {
             address: address.to_owned(),
             role: "vault-sync-operator".to_owned(),
             auth_path: "kubernetes".to_owned(),
@@ -397,7 +397,7 @@ pub(super) mod tests {
     #[test]
     fn namespaces() {
         let header = |name: Option<&str>| {
-            namespace(&Settings {
+            namespace(&Access {
                 namespace: name.map(str::to_owned),
                 ..settings("http://vault:8200")
             })
@@ -442,14 +442,14 @@ pub(super) mod tests {
 
     #[test]
     fn complaints_name_the_variable() {
-        let complaint = |change: fn(&mut Settings)| {
+        let complaint = |change: fn(&mut Access)| {
             let mut settings = settings("http://vault:8200");
             change(&mut settings);
             client(&settings).unwrap_err().to_string()
         };
         for (change, begins) in [
             (
-                (|s| s.ca_cert = Some("/nowhere/ca.pem".into())) as fn(&mut Settings),
+                (|s| s.ca_cert = Some("/nowhere/ca.pem".into())) as fn(&mut Access),
                 "VAULT_CACERT names /nowhere/ca.pem",
             ),
             (

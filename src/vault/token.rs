@@ -15,7 +15,7 @@ use vaultrs::api::token::requests::{LookupTokenSelfRequest, RenewTokenSelfReques
 use zeroize::Zeroizing;
 
 use super::error::{Call, Error, ErrorKind, Operation};
-use super::setup::Settings;
+use super::setup::Access;
 use super::transport::{Plain, Reply, Transport};
 
 /// A token in use.
@@ -58,7 +58,7 @@ pub(super) struct TokenLease {
 }
 
 /// Where logins go.
-pub(super) fn login_path(settings: &Settings) -> String {
+pub(super) fn login_path(settings: &Access) -> String {
     format!("auth/{}/login", settings.auth_path)
 }
 

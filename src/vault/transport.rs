@@ -24,9 +24,10 @@ use zeroize::Zeroizing;
 use super::Observer;
 use super::error::{Call, Error, ErrorKind, Operation, one_line, quotes};
 use super::pace::Pace;
-use super::setup::{self, Settings, SetupError};
+use super::setup::{self, Access, SetupError};
 use super::wire::{Broken, Wire};
 use crate::backoff::fraction;
+use crate::machine::TimeLeft;
 
 /// Longest reply that is read, in bytes. Vault's own limit for a request is 32 MiB, for an entry
 /// on integrated storage 1 MiB.
@@ -43,7 +44,7 @@ const SUSPECT_AFTER: Duration = Duration::from_secs(3);
 const RETRY_AFTER_LIMIT: u64 = 300;
 
 pub(super) struct Transport {
-    pub(super) settings: Settings,
+    pub(super) settings: Access,
     pub(super) observer: Arc<dyn Observer>,
     base: Url,
     namespace: Option<HeaderValue>,
@@ -51,25 +52,22 @@ pub(super) struct Transport {
     large: Arc<Semaphore>,
     wire: Arc<dyn Wire>,
     /// How much longer something may be changed; `None`: for ever.
-    left: OnceLock<Left>,
+    left: OnceLock<TimeLeft>,
     /// The latest time that a reply told, in seconds since 1970; 0: none has.
     clock: AtomicI64,
     /// Vault is known to be away: nothing is tried a second time.
     pub(super) away: Arc<AtomicBool>,
 }
 
-/// How much longer something may be changed; `None`: for ever.
-pub type Left = Arc<dyn Fn() -> Option<Duration> + Send + Sync>;
-
 /// A request that has no answer yet. Its caller may lose patience, and just drop it.
-struct Waiting<'a> {
+struct InFlight<'a> {
     wire: &'a dyn Wire,
     number: u64,
     began: Instant,
     answered: bool,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         if !self.answered && self.began.elapsed() >= SUSPECT_AFTER {
             self.wire.reconnect(self.number);
@@ -80,13 +78,13 @@ impl Drop for Waiting<'_> {
 impl Transport {
     /// A transport by HTTP.
     #[cfg(test)]
-    pub(super) fn new(settings: Settings, observer: Arc<dyn Observer>) -> Result<Self, SetupError> {
+    pub(super) fn new(settings: Access, observer: Arc<dyn Observer>) -> Result<Self, SetupError> {
         Self::over(super::http(&settings)?, settings, observer)
     }
 
     pub(super) fn over(
         wire: Arc<dyn Wire>,
-        settings: Settings,
+        settings: Access,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, SetupError> {
         Ok(Self {
@@ -109,7 +107,7 @@ impl Transport {
     }
 
     /// See [`super::Vault::change_while`].
-    pub(super) fn change_while(&self, left: Left) {
+    pub(super) fn change_while(&self, left: TimeLeft) {
         // Whoever leads says so once.
         let _ = self.left.set(left);
     }
@@ -179,7 +177,7 @@ impl Transport {
             Some(left) => patience.min(left),
         };
         let (method, path) = (request.method().clone(), request.url().path().to_owned());
-        let mut waiting = Waiting {
+        let mut waiting = InFlight {
             wire: self.wire.as_ref(),
             number: self.wire.number(),
             began: Instant::now(),

@@ -172,7 +172,7 @@ async fn replies_are_bounded_and_waits_are_heard() {
 }
 
 /// A tenure that ends after this time.
-fn ends_after(time: Duration) -> Left {
+fn ends_after(time: Duration) -> TimeLeft {
     let end = Instant::now() + time;
     Arc::new(move || Some(end.saturating_duration_since(Instant::now())))
 }

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::RwLock;
 use reqwest::{Client, Request, Response};
 
-use super::setup::{self, Settings, SetupError};
+use super::setup::{self, Access, SetupError};
 
 /// What carries requests to Vault.
 pub trait Wire: Send + Sync {
@@ -60,7 +60,7 @@ impl From<reqwest::Error> for Broken {
 
 /// HTTP, with a pool of connections.
 pub(super) struct Http {
-    settings: Settings,
+    settings: Access,
     client: RwLock<Built>,
 }
 
@@ -73,7 +73,7 @@ struct Built {
 }
 
 impl Http {
-    pub(super) fn new(settings: Settings) -> Result<Self, SetupError> {
+    pub(super) fn new(settings: Access) -> Result<Self, SetupError> {
         let stamp = setup::stamp(&settings);
         let client = setup::client(&settings)?;
         let number = 0;

@@ -135,7 +135,7 @@ impl LedgerEntry {
     pub fn from_line(line: &str) -> Result<(DocumentId, Self), BadLine> {
         let line: StoredLine = match serde_json::from_str(line) {
             Ok(line) => line,
-            Err(error) => return Err(Known::blame(line, &error.to_string())),
+            Err(error) => return Err(CommonFields::blame(line, &error.to_string())),
         };
         let id = document(line.mount, line.path)?;
         if !is_label(&line.namespace) {
@@ -183,7 +183,7 @@ impl fmt::Display for BadLine {
 
 /// What every version writes into a line.
 #[derive(Deserialize)]
-struct Known {
+struct CommonFields {
     mount: String,
     path: String,
     #[serde(rename = "kind")]
@@ -196,7 +196,7 @@ struct Known {
     _state: String,
 }
 
-impl Known {
+impl CommonFields {
     /// Tells a newer version's line from garbage.
     fn blame(line: &str, why: &str) -> BadLine {
         let Ok(Self { mount, path, .. }) = serde_json::from_str(line) else {

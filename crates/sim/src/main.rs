@@ -83,6 +83,9 @@ enum Command {
     },
 }
 
+/// Longest time that a plan is made shorter for.
+const SHRINKS: Duration = Duration::from_secs(60);
+
 /// What a world's process says at its end.
 #[derive(Serialize, Deserialize)]
 struct Said {
@@ -283,11 +286,12 @@ impl Worlds {
             let broken = self.live(plan, false).broken;
             broken.is_some_and(|(other, _)| other == promise)
         };
+        let began = Instant::now();
         let mut plan = plan;
         let mut size = plan.acts.len().div_ceil(2);
         while size > 0 {
             let mut at = 0;
-            while at < plan.acts.len() {
+            while at < plan.acts.len() && began.elapsed() < SHRINKS {
                 let mut less = plan.clone();
                 let end = (at + size).min(less.acts.len());
                 let waits: Duration = less.acts.drain(at..end).map(|(wait, _)| wait).sum();

@@ -236,12 +236,20 @@ impl Plan {
         let themes: Vec<bool> = (0..THEMES).map(|_| rng.bool()).collect();
         let length = rng.usize(4..40);
         while acts.len() < length {
+            // What was done once is done again: so things happen to the same few.
+            if rng.u8(..4) == 0 {
+                let again = acts[rng.usize(..acts.len())].1.clone();
+                acts.push((pause(&mut rng), again));
+                continue;
+            }
             let theme = rng.usize(..THEMES);
             if !themes[theme] && rng.u8(..10) > 0 {
                 continue;
             }
             if let Some(act) = draw(theme, &setup, &mut rng) {
+                let follows = consequence(&act, &mut rng);
                 acts.push((pause(&mut rng), act));
+                acts.extend(follows);
             }
         }
         Self { seed, setup, acts }
@@ -344,6 +352,25 @@ fn pause(rng: &mut Rng) -> Duration {
         _ => rng.u64(..150_000_000),
     };
     Duration::from_micros(micros)
+}
+
+/// What shows whether something was noticed: a change of the Secret that a document by hand is made of.
+fn consequence(act: &Act, rng: &mut Rng) -> Vec<(Duration, Act)> {
+    match act {
+        Act::Hand(document, _) if rng.u8(..3) == 0 => {
+            let secret = document.secret.unwrap_or(0);
+            let rotations = 0..rng.usize(1..3);
+            rotations
+                .map(|_| {
+                    (
+                        Duration::from_millis(rng.u64(1..6_000)),
+                        Act::Rotate(0, 0, secret),
+                    )
+                })
+                .collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 const THEMES: usize = 12;
