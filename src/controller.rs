@@ -1,37 +1,31 @@
 //! What is to be reconciled, and when: watches fill the index, the index fills the queue, workers
 //! empty it.
 
+mod dispatch;
 mod outage;
+mod resilient;
 mod watch;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::panic::AssertUnwindSafe;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::backoff::fraction;
 use crate::kube::Kube;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
-use crate::reconcile::{Reconciler, Requeue, Turn};
 use domain::index::Index;
-use domain::queue::{Appointment, Depth, Moment, Next, Queue};
+use domain::queue::{Depth, Moment, Queue};
 use domain::source::{Kind, SourceKey};
 use domain::value::Digester;
 
-pub use watch::WatchEnded;
-
-/// A reconcile takes milliseconds. One that has taken so long waits for an answer that may not come.
-const STALLED_AFTER: Duration = Duration::from_secs(1);
+pub use resilient::WatchEnded;
 
 /// Index and queue: what watches, workers and reconciles share.
 pub struct Controller {
@@ -83,8 +77,8 @@ impl Controller {
         self.index().len()
     }
 
-    /// Watches one kind in one namespace (`None`: all) until the process ends. `listed` is told
-    /// when everything that exists has been seen once.
+    /// Watches one kind in one namespace (`None`: all) until the process ends. `listed` is
+    /// dropped when everything that exists has been seen once.
     pub async fn watch(
         self: Arc<Self>,
         kind: Kind,
@@ -95,183 +89,6 @@ impl Controller {
             watch::secrets(&self, namespace, listed).await
         } else {
             watch::workloads(&self, kind, namespace, listed).await
-        }
-    }
-
-    /// Reconciles what the queue holds until told to stop; then waits for what runs.
-    pub async fn work(self: Arc<Self>, reconciler: Arc<Reconciler>, stop: CancellationToken) {
-        // What is watched no longer is left as it is: nothing would tell us what it wants.
-        let mut holders = reconciler.ledger.holders();
-        holders.retain(|holder| self.index().watches(holder));
-        // Before the index is asked who is there: what it learns later is queued as it comes.
-        self.works.store(true, Ordering::SeqCst);
-        let mut all: Vec<SourceKey> = {
-            let mut index = self.index();
-            index.lead(&holders.iter().cloned().collect());
-            index.keys().cloned().collect()
-        };
-        all.append(&mut holders);
-        all.sort();
-        self.enqueue(all);
-        let running = TaskTracker::new();
-        let prober = self.outage.probe(&self, &reconciler.vault, &reconciler.mounts);
-        let dispatch = async {
-            loop {
-                let key = self.take().await;
-                let (controller, reconciler) = (Arc::clone(&self), Arc::clone(&reconciler));
-                running.spawn(async move { controller.run(&reconciler, key).await });
-            }
-        };
-        tokio::select! {
-            () = dispatch => {}
-            () = prober => {}
-            () = stop.cancelled() => {}
-        }
-        running.close();
-        running.wait().await;
-    }
-
-    /// The next source whose turn it is, when there is a place for it.
-    async fn take(&self) -> (SourceKey, Depth) {
-        loop {
-            let woken = self.wake.notified();
-            let next = {
-                let mut queue = self.queue();
-                let next = queue.next(self.now());
-                self.metrics.queue_depth(queue.len());
-                next
-            };
-            match next {
-                Next::Run(key, depth) => return (key, depth),
-                Next::Wait(None) => woken.await,
-                Next::Wait(Some(at)) => {
-                    // Whichever comes first; either way, look again.
-                    let _ = tokio::time::timeout_at(self.born + at, woken).await;
-                }
-            }
-        }
-    }
-
-    /// Reconciles one source. A panic in it ends that reconcile and nothing else.
-    async fn run(&self, reconciler: &Reconciler, (key, depth): (SourceKey, Depth)) {
-        let cut_off = self.begin_live(&key);
-        let (deleting, departing) = self.departs(&key);
-        // One that is being deleted has a deadline to keep; when Vault is back it is seen to with the others.
-        if let Some(wait) = self.outage.park(&key, depth).filter(|_| !deleting) {
-            // However long Vault is away, sources come and go.
-            let again = if reconciler.is_done_with(&key) {
-                self.outage.forget(&key);
-                reconciler.bury(&key);
-                None
-            } else {
-                match wait {
-                    outage::Advice::Patiently(left) => Some(left),
-                    outage::Advice::Tell => reconciler.tell_waiting(&key, &self.outage.why()),
-                }
-            };
-            self.end_live(&key);
-            self.end(&key, again.map(Requeue::trusting));
-            return;
-        }
-        let reconcile = Box::pin(AssertUnwindSafe(reconciler.reconcile(&key, depth)).catch_unwind());
-        let watched = self.watch_over(&key, reconciler, reconcile);
-        let outcome = if departing {
-            Some(watched.await)
-        } else {
-            tokio::select! {
-                outcome = watched => Some(outcome),
-                () = cut_off_after(&cut_off, reconciler.cleanup_timeout) => None,
-            }
-        };
-        self.end_live(&key);
-        let outcome = match outcome {
-            Some(Ok(outcome)) => outcome,
-            Some(Err(_)) => {
-                tracing::error!(source = %key, "a reconcile has panicked, which is a bug; it is tried again");
-                Turn {
-                    again: Some(Requeue::full(Duration::from_mins(1))),
-                    ..Default::default()
-                }
-            }
-            None => {
-                tracing::debug!(source = %key, "the source is deleted; what was under way for it is cut off");
-                Turn {
-                    again: Some(Requeue::trusting(Duration::ZERO)),
-                    ..Default::default()
-                }
-            }
-        };
-        if outcome.vault_down {
-            self.outage.begin();
-        }
-        self.enqueue(outcome.wake);
-        self.end(&key, outcome.again);
-    }
-
-    /// A source's turn has ended; when it is to be looked at again by itself.
-    fn end(&self, key: &SourceKey, again: Option<Requeue>) {
-        let due = |again: Requeue| Appointment {
-            at: self.now() + again.after,
-            depth: again.depth,
-        };
-        let mut queue = self.queue();
-        queue.schedule(key, again.map(due));
-        queue.done(key);
-        drop(queue);
-        self.wake.notify_one();
-    }
-
-    /// A pass over a source begins; the token ends it when the source is deleted.
-    fn begin_live(&self, key: &SourceKey) -> CancellationToken {
-        let cut_off = CancellationToken::new();
-        self.live().insert(key.clone(), cut_off.clone());
-        cut_off
-    }
-
-    fn end_live(&self, key: &SourceKey) {
-        self.live().remove(key);
-    }
-
-    /// A source's deletion has begun, or it is gone: a pass that began before must not hold that up.
-    fn cut_off(&self, key: &SourceKey) {
-        if let Some(pass) = self.live().get(key) {
-            pass.cancel();
-        }
-    }
-
-    /// Whether a source is being deleted; and whether it is that, or gone.
-    fn departs(&self, key: &SourceKey) -> (bool, bool) {
-        let index = self.index();
-        let deleting = index.get(key).map(|tracked| tracked.deleting.is_some());
-        (deleting == Some(true), deleting != Some(false))
-    }
-
-    /// Waits for a reconcile; one that takes long holds up nobody else.
-    async fn watch_over<T>(
-        &self,
-        key: &SourceKey,
-        reconciler: &Reconciler,
-        reconcile: impl Future<Output = T>,
-    ) -> T {
-        let mut reconcile = pin!(reconcile);
-        if let Ok(outcome) = tokio::time::timeout(STALLED_AFTER, reconcile.as_mut()).await {
-            return outcome;
-        }
-        self.queue().stall(key);
-        self.wake.notify_one();
-        tokio::select! {
-            outcome = reconcile.as_mut() => return outcome,
-            () = self.find_out_whether_vault_hangs(key, reconciler) => {}
-        }
-        reconcile.await
-    }
-
-    /// A Vault that takes requests and answers none would be noticed only when they time out, and until then nobody
-    /// would be told.
-    async fn find_out_whether_vault_hangs(&self, key: &SourceKey, reconciler: &Reconciler) {
-        if let Err(error) = reconciler.vault.health(Instant::now()).await {
-            self.outage.begin();
-            reconciler.tell_waiting(key, &format!("Vault cannot be used now: {error}"));
         }
     }
 
@@ -315,11 +132,4 @@ impl Controller {
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock()
     }
-}
-
-/// Waits for the deletion of a source, and then as long as a pass that does not hang may take: what it cuts off has an
-/// unknown outcome, which is to be looked after for two client timeouts.
-async fn cut_off_after(deletion: &CancellationToken, cleanup_timeout: Duration) {
-    deletion.cancelled().await;
-    tokio::time::sleep(STALLED_AFTER.min(cleanup_timeout / 4)).await;
 }

@@ -1,44 +1,27 @@
-//! The watches: workloads by their slim type, Secrets by their metadata alone.
+//! The watches: workloads by their slim type, Secrets by their metadata alone; and what each event means for the index.
 //!
 //! What a watch brings is reduced to what deciding needs as it arrives; nothing else of it is kept.
 
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::{Stream, TryStreamExt as _, pin_mut};
+use futures_util::Stream;
 use kube::api::Api;
 use kube::core::PartialObjectMeta;
-use kube::runtime::watcher::{self, Event, InitialListStrategy};
+use kube::runtime::watcher::{self, Event};
 use kube::{Resource, ResourceExt as _};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
 
 use super::Controller;
-use crate::backoff::Backoff;
-use crate::kube::{LastHeard, WATCH_SECONDS, Workload, listening, resource, source};
-use crate::readiness::Obstacle;
+use super::resilient::{Resilient, Seen, WatchEnded};
+use crate::kube::{LastHeard, Workload, listening, resource, source};
 use crate::reconcile::fingerprint;
 use domain::annotations;
 use domain::source::{Kind, Source, SourceKey};
 
-/// A watch that has ended, which none ever should.
-#[derive(Debug, thiserror::Error)]
-#[error("the watch of {0} has ended")]
-pub struct WatchEnded(&'static str);
-
-/// Told once by each watch, when everything that exists has been seen.
-pub type Listed = mpsc::Sender<()>;
-
-/// Objects of 1 MiB each come in pages of this many where the API server knows no streaming lists.
-const PAGE: u32 = 20;
-
-/// A watch of which nothing was heard for so long is behind. The server ends each one before that.
-const BEHIND: Duration = Duration::from_secs(75);
-/// How often it is looked whether anything was heard.
-const LOOK: Duration = Duration::from_secs(1);
-/// A streaming list that begins again after so long has been cut off by its server.
-const TOO_LONG_A_LIST: Duration = Duration::from_secs(WATCH_SECONDS as u64 - 5);
+/// Dropped by each watch, when everything that exists has been seen.
+pub type Listed = mpsc::Sender<Infallible>;
 
 /// Watches workloads of one kind.
 pub(super) async fn workloads(
@@ -47,8 +30,8 @@ pub(super) async fn workloads(
     namespace: Option<String>,
     listed: Listed,
 ) -> WatchEnded {
-    let life = LastHeard::default();
-    let client = listening(controller.kube.client(), life.clone());
+    let heard = LastHeard::default();
+    let client = listening(controller.kube.client(), heard.clone());
     let resource = resource(kind);
     let api: Api<Workload> = match &namespace {
         Some(namespace) => Api::namespaced_with(client, namespace, &resource),
@@ -59,10 +42,10 @@ pub(super) async fn workloads(
         controller,
         kind,
         namespace,
-        life,
     };
     scope
         .follow(
+            heard,
             |config| watcher::watcher(api.clone(), config),
             |workload: &Workload| workload.source(kind, discover),
             |_| {},
@@ -77,8 +60,8 @@ pub(super) async fn secrets(
     namespace: Option<String>,
     listed: Listed,
 ) -> WatchEnded {
-    let life = LastHeard::default();
-    let client = listening(controller.kube.client(), life.clone());
+    let heard = LastHeard::default();
+    let client = listening(controller.kube.client(), heard.clone());
     let resource = resource(Kind::Secret);
     let api: Api<PartialObjectMeta<Workload>> = match &namespace {
         Some(namespace) => Api::namespaced_with(client, namespace, &resource),
@@ -88,10 +71,10 @@ pub(super) async fn secrets(
         controller,
         kind: Kind::Secret,
         namespace,
-        life,
     };
     scope
         .follow(
+            heard,
             |config| watcher::watcher(api.clone(), config),
             |object: &PartialObjectMeta<Workload>| source(Kind::Secret, &object.metadata, Vec::new()),
             |seen| controller.secret_seen(seen),
@@ -108,35 +91,18 @@ struct SecretSeen<'a> {
     version: Option<&'a str>,
 }
 
-/// A watch that is behind, as it was told.
-struct Behind {
-    why: Trouble,
-    _waits: Obstacle,
-}
-
-/// Why a watch is behind.
-#[derive(Clone, Copy, PartialEq)]
-enum Trouble {
-    /// It fails with errors of this variant.
-    Failure(std::mem::Discriminant<crate::kube::Error>),
-    /// Nothing is heard.
-    Silence,
-}
-
 /// One watch: a kind, in a namespace or in all.
 struct Watch<'a> {
     controller: &'a Controller,
     kind: Kind,
     namespace: Option<String>,
-    /// What is heard of the API server on this watch.
-    life: LastHeard,
 }
 
 impl Watch<'_> {
-    /// Follows a watch for ever, through its errors, and across API servers that know no streaming
-    /// lists (before 1.32 they are off by default).
+    /// Follows a watch for ever, and tells the index what it shows.
     async fn follow<K, S>(
         &self,
+        heard: LastHeard,
         open: impl Fn(watcher::Config) -> S,
         reduce: impl Fn(&K) -> Option<Source>,
         noted: impl Fn(SecretSeen<'_>),
@@ -146,140 +112,39 @@ impl Watch<'_> {
         K: Resource,
         S: Stream<Item = Result<Event<K>, watcher::Error>>,
     {
-        let mut config = watcher::Config::default()
-            .streaming_lists()
-            .timeout(WATCH_SECONDS);
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
-        // How it fails, since that was told, and since when.
-        let mut told = None;
-        let mut failed = Instant::now();
         let mut listed = Some(listed);
-        loop {
-            let stream = open(config.clone());
-            pin_mut!(stream);
-            // What was known and has not been seen (again) in the list that is being read.
-            let mut unseen = Unseen::default();
-            // Since when a list has been read that is not whole yet.
-            let mut listing: Option<Instant> = None;
-            loop {
-                let next = tokio::select! {
-                    next = stream.try_next() => next,
-                    () = sleep(LOOK) => {
-                        self.listen(&mut told, &mut failed);
-                        continue;
-                    }
-                };
-                match next {
-                    Ok(None) => return WatchEnded(self.kind.as_str()),
-                    Err(error)
-                        if needs_pages(&error)
-                            && config.initial_list_strategy == InitialListStrategy::StreamingList =>
-                    {
-                        tracing::info!(kind = %self.kind, "the API server streams no lists; reading them in small pages");
-                        config = pages();
-                        break;
-                    }
-                    Err(error) if is_outdated(&error) => {
-                        tracing::info!(kind = %self.kind, "the API server has forgotten where the watch was; listing again");
-                        sleep(backoff.next()).await;
-                    }
-                    Err(error) => {
-                        let denied = is_denied(&error);
-                        let error = crate::kube::Error::of(format!("watch {}s", self.kind), reason(error));
-                        failed = Instant::now();
-                        let why = Trouble::Failure(std::mem::discriminant(&error));
-                        let before = told.replace(self.is_behind(why, &error));
-                        if before.is_none_or(|before| before.why != why) {
-                            tracing::warn!(kind = %self.kind, namespace = self.namespace, %error, "a watch has failed; trying again");
-                        }
-                        if denied && let Some(listed) = listed.take() {
-                            // The rest need not wait for a right that may never come; what we cannot see
-                            // here counts as wanted by whoever holds it.
-                            self.controller
-                                .index()
-                                .see(self.kind, self.namespace.as_deref(), false);
-                            let _ = listed.send(()).await;
-                        }
-                        sleep(backoff.next()).await;
-                    }
-                    Ok(Some(event)) => {
-                        // A list that begins may still fail.
-                        if !matches!(event, Event::Init) {
-                            backoff.reset();
-                            if told.take().is_some() {
-                                self.works_again();
-                            }
-                        }
-                        match event {
-                            // The server ends a streaming list that takes too long, and it begins again.
-                            Event::Init
-                                if listing.is_some_and(|since| since.elapsed() > TOO_LONG_A_LIST)
-                                    && config.initial_list_strategy == InitialListStrategy::StreamingList =>
-                            {
-                                tracing::info!(kind = %self.kind, "a streaming list takes too long; reading it in small pages");
-                                config = pages();
-                                break;
-                            }
-                            Event::Init => {
-                                listing = Some(Instant::now());
-                                unseen = self.known();
-                            }
-                            Event::InitApply(object) => {
-                                unseen.strike(self.kind, &object);
-                                self.shown(&object, false, &reduce, &noted);
-                            }
-                            Event::Apply(object) => self.shown(&object, false, &reduce, &noted),
-                            Event::Delete(object) => self.shown(&object, true, &reduce, &noted),
-                            Event::InitDone => {
-                                listing = None;
-                                self.controller
-                                    .index()
-                                    .see(self.kind, self.namespace.as_deref(), true);
-                                self.gone(&std::mem::take(&mut unseen), &noted);
-                                if let Some(listed) = listed.take() {
-                                    // Nobody listens any more when the process ends.
-                                    let _ = listed.send(()).await;
-                                }
-                            }
-                        }
-                    }
+        // What was known and has not been seen (again) in the list that is being read.
+        let mut unseen = Unseen::default();
+        let resilient = Resilient::new(self.controller, self.kind, self.namespace.clone(), heard);
+        let each = |seen: Seen<K>| match seen {
+            Seen::ListBegins => unseen = self.known(),
+            Seen::Listed(object) => {
+                unseen.strike(self.kind, &object);
+                self.shown(&object, false, &reduce, &noted);
+            }
+            Seen::Changed(object) => self.shown(&object, false, &reduce, &noted),
+            Seen::Deleted(object) => self.shown(&object, true, &reduce, &noted),
+            Seen::ListIsWhole => {
+                self.see(true);
+                self.gone(&std::mem::take(&mut unseen), &noted);
+                drop(listed.take());
+            }
+            // The rest need not wait for a right that may never come; what we cannot see here counts as wanted by
+            // whoever holds it.
+            Seen::Denied => {
+                if listed.take().is_some() {
+                    self.see(false);
                 }
             }
-        }
+        };
+        resilient.follow(open, each).await
     }
 
-    fn name(&self) -> String {
-        match &self.namespace {
-            Some(namespace) => format!("watching {}s in {namespace}", self.kind),
-            None => format!("watching {}s", self.kind),
-        }
-    }
-
-    /// Looks whether anything was heard: of a watch that is opened again, its stream says nothing before the
-    /// next event, and of one that hangs, nothing at all.
-    fn listen(&self, told: &mut Option<Behind>, failed: &mut Instant) {
-        let last = self.life.last();
-        if told.is_some() && last > *failed {
-            *told = None;
-            self.works_again();
-        } else if told.is_none() && last.elapsed() > BEHIND {
-            let why = format!("nothing was heard for {}s", BEHIND.as_secs());
-            *failed = Instant::now();
-            *told = Some(self.is_behind(Trouble::Silence, &why));
-        }
-    }
-
-    /// What this watch shows may be old.
-    fn is_behind(&self, why: Trouble, words: &impl std::fmt::Display) -> Behind {
-        let name = self.name();
-        let waits = self.controller.readiness.waits(name.clone(), words);
-        self.controller.watch_is_behind(name, true);
-        Behind { why, _waits: waits }
-    }
-
-    fn works_again(&self) {
-        self.controller.watch_is_behind(self.name(), false);
-        tracing::info!(kind = %self.kind, namespace = self.namespace, "the watch works again");
+    /// Whether all that is in this watch's scope is seen.
+    fn see(&self, whole: bool) {
+        self.controller
+            .index()
+            .see(self.kind, self.namespace.as_deref(), whole);
     }
 
     /// The watch shows an object: as it is, or as it was last (`gone`).
@@ -363,22 +228,7 @@ impl Unseen {
     }
 }
 
-/// A list in small pages, and the watch that follows.
-fn pages() -> watcher::Config {
-    watcher::Config::default().page_size(PAGE).timeout(WATCH_SECONDS)
-}
-
 impl Controller {
-    fn watch_is_behind(&self, name: String, behind: bool) {
-        let mut watches = self.behind.lock();
-        if behind {
-            watches.insert(name);
-        } else {
-            watches.remove(&name);
-        }
-        self.metrics.watches_behind(watches.len());
-    }
-
     /// Logs once for each namespace that more objects than are kept have annotations which are not understood.
     fn tell_of_unreported(&self, key: &SourceKey) {
         const MOST: usize = 1000;
@@ -437,44 +287,5 @@ impl Controller {
             .index()
             .observe_secret(seen.namespace, seen.name, seen.version);
         self.enqueue(users);
-    }
-}
-
-/// Whether the API server has refused a streaming list as such.
-fn needs_pages(error: &watcher::Error) -> bool {
-    let code = match error {
-        watcher::Error::WatchStartFailed(kube::Error::Api(status)) | watcher::Error::WatchError(status) => {
-            status.code
-        }
-        _ => return false,
-    };
-    matches!(code, 400 | 422)
-}
-
-/// Whether the history from which a watch would go on is no more: etcd keeps some minutes of it.
-fn is_outdated(error: &watcher::Error) -> bool {
-    match error {
-        watcher::Error::WatchStartFailed(kube::Error::Api(status)) | watcher::Error::WatchError(status) => {
-            status.code == 410
-        }
-        _ => false,
-    }
-}
-
-/// Whether we may not list or watch here.
-fn is_denied(error: &watcher::Error) -> bool {
-    let (watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) = error else {
-        return false;
-    };
-    matches!(error, kube::Error::Api(status) if matches!(status.code, 401 | 403))
-}
-
-fn reason(error: watcher::Error) -> kube::Error {
-    match error {
-        watcher::Error::InitialListFailed(error)
-        | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => error,
-        watcher::Error::WatchError(status) => kube::Error::Api(status),
-        watcher::Error::NoResourceVersion => kube::Error::Service("the reply has no resourceVersion".into()),
     }
 }

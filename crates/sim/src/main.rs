@@ -84,7 +84,7 @@ enum Command {
 }
 
 /// Longest time that a plan is made shorter for.
-const SHRINKS: Duration = Duration::from_secs(60);
+const SHRINKS: Duration = Duration::from_mins(1);
 
 /// What a world's process says at its end.
 #[derive(Serialize, Deserialize)]

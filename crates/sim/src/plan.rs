@@ -21,6 +21,10 @@ pub struct Plan {
 
 /// How operators and Vault are set up.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "switches that do not depend on each other"
+)]
 pub struct Setup {
     /// `--adopt`.
     #[serde(deserialize_with = "kept")]
@@ -354,8 +358,10 @@ fn pause(rng: &mut Rng) -> Duration {
     Duration::from_micros(micros)
 }
 
-/// What shows whether something was noticed: a change of the Secret that a document by hand is made of.
+/// What people do right after something: they look whether a change of a Secret still comes through, or rename a
+/// source, which is to delete it and to create another.
 fn consequence(act: &Act, rng: &mut Rng) -> Vec<(Duration, Act)> {
+    let soon = |rng: &mut Rng| Duration::from_micros(rng.u64(..6_000));
     match act {
         Act::Hand(document, _) if rng.u8(..3) == 0 => {
             let secret = document.secret.unwrap_or(0);
@@ -368,6 +374,22 @@ fn consequence(act: &Act, rng: &mut Rng) -> Vec<(Duration, Act)> {
                     )
                 })
                 .collect()
+        }
+        Act::Apply(who, wanted) if rng.u8(..6) == 0 => {
+            let settled = Duration::from_millis(rng.u64(20..3_000));
+            let other = Who {
+                // The other one of its kind.
+                name: who.name ^ 1,
+                ..*who
+            };
+            vec![
+                (
+                    settled,
+                    Act::Rotate(who.cluster, who.namespace, few(rng, SECRETS.len())),
+                ),
+                (soon(rng), Act::Remove(*who)),
+                (soon(rng), Act::Apply(other, wanted.clone())),
+            ]
         }
         _ => Vec::new(),
     }

@@ -131,7 +131,7 @@ async fn process(world: &Arc<World>, spec: &Spec, who: &str, now: &Mutex<Process
     };
     now.lock().registry = Some(Arc::new(registry));
     if spec.probes {
-        let probing = probe(Arc::clone(world), who.to_owned(), operator.probe());
+        let probing = Box::pin(probe(Arc::clone(world), who.to_owned(), operator.probe()));
         tokio::spawn(async move { power.run_until_cancelled(probing).await });
     }
     match Box::pin(operator.run(Duty::Sync, Tasks::new())).await {

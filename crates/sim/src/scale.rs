@@ -23,7 +23,7 @@ use crate::world::{State, World};
 const IN_A_NAMESPACE: usize = 200;
 
 /// Longest time until everything is in sync.
-const PATIENCE: Duration = Duration::from_mins(120);
+const PATIENCE: Duration = Duration::from_hours(2);
 
 /// How long nobody does anything.
 const IDLE: Duration = Duration::from_mins(10);

@@ -18,6 +18,10 @@ const KNOWN_SOON: Duration = Duration::from_secs(2);
 
 /// What is known of one document.
 #[derive(Clone, Default, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that do not depend on each other"
+)]
 pub(super) struct Known {
     /// The clusters whose operator has written it, and the first version of each.
     writers: BTreeMap<usize, u64>,

@@ -10,6 +10,10 @@ const TRIED_AGAIN_WITHIN: Duration = Duration::from_mins(3);
 
 /// What is wrong, and until when something was.
 #[derive(Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "troubles that do not depend on each other"
+)]
 pub struct Trouble {
     last: Option<SystemTime>,
     of_watches: Option<SystemTime>,
