@@ -7,6 +7,7 @@ use fastrand::Rng;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::network::Sky;
+use crate::people::is_secret;
 
 /// One world's plan.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -290,7 +291,7 @@ impl Setup {
             pods,
             clusters,
             kv: if rng.u8(..5) == 0 { 1 } else { 2 },
-            claimless: rng.u8(..6) == 0,
+            claimless: rng.u8(..5) == 0,
             skew: (0..pods + clusters).map(|_| skew(rng)).collect(),
             probes: rng.u8(..4) == 0,
             logs: rng.u8(..8) == 0,
@@ -358,8 +359,8 @@ fn pause(rng: &mut Rng) -> Duration {
     Duration::from_micros(micros)
 }
 
-/// What people do right after something: they look whether a change of a Secret still comes through, or rename a
-/// source, which is to delete it and to create another.
+/// What people do right after something: they look whether a change of a Secret still comes through; they rename a
+/// source, which is to delete it and to create another; they delete one, and use its document for something else.
 fn consequence(act: &Act, rng: &mut Rng) -> Vec<(Duration, Act)> {
     let soon = |rng: &mut Rng| Duration::from_micros(rng.u64(..6_000));
     match act {
@@ -389,6 +390,19 @@ fn consequence(act: &Act, rng: &mut Rng) -> Vec<(Duration, Act)> {
                 ),
                 (soon(rng), Act::Remove(*who)),
                 (soon(rng), Act::Apply(other, wanted.clone())),
+            ]
+        }
+        Act::Apply(who, wanted) if rng.u8(..8) == 0 => {
+            let settled = Duration::from_millis(rng.u64(20..3_000));
+            let uses = wanted.uses.trailing_zeros();
+            let document = Document {
+                path: wanted.path.unwrap_or(0),
+                secret: (!is_secret(*who) && !wanted.lists).then(|| u8::try_from(uses).unwrap_or(0)),
+            };
+            let hand = if rng.bool() { Hand::Write } else { Hand::Undelete };
+            vec![
+                (settled, Act::Remove(*who)),
+                (Duration::from_millis(rng.u64(..3_000)), Act::Hand(document, hand)),
             ]
         }
         _ => Vec::new(),
