@@ -47,6 +47,7 @@ impl<'a> People<'a> {
                     kubernetes(state, now, cluster, "POST", "/api/v1/namespaces", &namespace);
                 }
             }
+            state.weather.login = Duration::from_secs(u64::from(setup.login));
             state.vault.enable(now, MOUNT, engine(setup.kv));
             set_policy(state, now, setup, Denied::Nothing);
             let role = Role {

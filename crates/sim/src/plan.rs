@@ -50,6 +50,8 @@ pub struct Setup {
     pub claimless: bool,
     /// How far the clocks of the pods are wrong, in milliseconds.
     pub skew: Vec<i64>,
+    /// How many seconds logins take to begin with.
+    pub login: u8,
     /// Whether the kubelet asks for readiness.
     pub probes: bool,
     /// Whether somebody reads the logs.
@@ -293,6 +295,7 @@ impl Setup {
             kv: if rng.u8(..5) == 0 { 1 } else { 2 },
             claimless: rng.u8(..5) == 0,
             skew: (0..pods + clusters).map(|_| skew(rng)).collect(),
+            login: [0, 0, 0, 0, 7][rng.usize(..5)],
             probes: rng.u8(..4) == 0,
             logs: rng.u8(..8) == 0,
             forced: rng.bool(),

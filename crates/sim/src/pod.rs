@@ -144,12 +144,13 @@ async fn process(world: &Arc<World>, spec: &Spec, who: &str, now: &Mutex<Process
 async fn probe(world: Arc<World>, who: String, checks: impl Checks) {
     let uri = Uri::from_static("/readyz");
     let mut last = None;
+    sleep(PROBED_EVERY / 5).await;
     loop {
-        sleep(PROBED_EVERY).await;
         let status = admin::probe(&uri, &checks).await.status();
         if last.replace(status) != Some(status) {
             world.tell(&who, || format!("is ready: {status}"));
         }
+        sleep(PROBED_EVERY).await;
     }
 }
 
