@@ -37,14 +37,14 @@ use crate::metrics::Metrics;
 use crate::mounts::Mounts;
 use crate::vault::Vault;
 use domain::index::Index;
+use domain::path_policy::Policy;
 use domain::plan::Identity;
-use domain::policy::Policy;
 use domain::queue::Depth;
 use domain::settings::Settings;
 use domain::source::SourceKey;
 use domain::value::Digester;
 
-use apply::decide;
+use apply::choose_aim;
 pub use budget::Budget;
 use claims::Claims;
 use late::Late;
@@ -66,7 +66,7 @@ impl Reconciler {
             let Ok(seen) = self.observe(key, depth, &mut wake).await else {
                 continue;
             };
-            let aim = decide(&seen);
+            let aim = choose_aim(&seen);
             match self.apply(&seen, aim, &mut wake).await {
                 Ok(findings) => return self.report(&seen, findings, wake, started.elapsed()),
                 Err(Moved) => self.forget_documents(key),

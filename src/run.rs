@@ -25,7 +25,7 @@ use crate::machine::{Aside, Clock};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::vault::{self, Vault};
-use domain::policy::{BadRule, Policy, Rule};
+use domain::path_policy::{BadRule, Policy, Rule};
 use domain::yaml::{self, BadYaml};
 use life::Life;
 

@@ -38,7 +38,7 @@ pub(super) enum Aim<'o> {
 }
 
 /// What the pass is for, by what was seen of the source.
-pub(super) fn decide<'o>(seen: &'o Observation<'_>) -> Aim<'o> {
+pub(super) fn choose_aim<'o>(seen: &'o Observation<'_>) -> Aim<'o> {
     match &seen.source {
         _ if seen.unread => Aim::Nothing,
         Some(source) if seen.asks() && (seen.ask.paused || !seen.problems.is_empty()) => Aim::Keep(source),
@@ -162,7 +162,7 @@ impl Reconciler {
     async fn leave(&self, seen: &Observation<'_>, source: Option<&Source>, findings: &mut Findings) {
         findings.memory.documents.clear();
         if seen.held_up {
-            self.release(source, findings).await;
+            self.remove_finalizer(source, findings).await;
             // Its documents go when the other source has done with them.
             findings.look_again(Requeue::trusting(HELD_UP));
             return;
@@ -171,7 +171,7 @@ impl Reconciler {
         let overdue = left == Some(Duration::ZERO);
         if overdue {
             // The deletes are tried all the same; they hold nobody up any more.
-            self.release(source, findings).await;
+            self.remove_finalizer(source, findings).await;
         }
         if let (Some(source), Some(left)) = (source, left) {
             // Within the time that its deletion has; after that it goes, ledger or no ledger.
@@ -186,8 +186,8 @@ impl Reconciler {
         let clearing = self.clear(seen, &entries, findings);
         let done = within(left.filter(|_| !overdue), clearing).await.unwrap_or(false);
         match self.deadline(source) {
-            _ if done => self.release(source, findings).await,
-            Some(Duration::ZERO) => self.release(source, findings).await,
+            _ if done => self.remove_finalizer(source, findings).await,
+            Some(Duration::ZERO) => self.remove_finalizer(source, findings).await,
             Some(left) => findings.look_again(Requeue::trusting(left)),
             None => {}
         }
@@ -249,7 +249,7 @@ impl Reconciler {
     }
 
     /// Takes the finalizer off, where it is.
-    async fn release(&self, source: Option<&Source>, findings: &mut Findings) {
+    async fn remove_finalizer(&self, source: Option<&Source>, findings: &mut Findings) {
         let Some(source) = source.filter(|_| findings.has_finalizer) else {
             return;
         };

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::annotations::{Ask, Encoding, Entry, KeyPick};
 use super::document::{DocumentId, KvVersion, Mount};
 use super::path::{self, Place};
-use super::policy::Policy;
+use super::path_policy::Policy;
 use super::problem::{PathFault, Problem, Warning};
 use super::settings::Settings;
 use super::source::{Kind, Reference, Source, SourceKey};

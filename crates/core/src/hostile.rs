@@ -10,7 +10,7 @@ use super::document::{KvVersion, Mount};
 use super::duration;
 use super::ledger::LedgerEntry;
 use super::path;
-use super::policy::{Policy, Rule};
+use super::path_policy::{Policy, Rule};
 use super::problem::Problem;
 use super::settings::{Adopt, DeletionPolicy, NamespaceIsolation, PrefixStyle, Settings};
 use super::source::{Kind, Reference, Source, SourceKey};

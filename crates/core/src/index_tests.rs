@@ -70,7 +70,7 @@ fn a_deletion_that_the_watch_shows_during_a_fetch_is_not_undone_by_it() {
     assert!(index.is_missing("shop", "db"));
 }
 
-/// Found by the model: another source wrote to the document meanwhile, and nobody looked.
+/// Found by a model checker: another source wrote to the document meanwhile, and nobody looked.
 #[test]
 fn what_a_source_did_not_want_for_a_moment_is_not_remembered() {
     let mut index = index();

@@ -970,7 +970,7 @@ fn the_ledger_comes_before_vault_and_the_claim_after_it() {
     assert_eq!(unproven.course(&me, Some(&written))[0], Act::Record);
 }
 
-/// Found by the model: the write that takes a document over gets no answer, or is refused, and the
+/// Found by a model checker: the write that takes a document over gets no answer, or is refused, and the
 /// source counts the document among those that it has, and gives up its old one for it.
 #[test]
 fn what_is_taken_over_is_not_there_before_it_is_written() {
@@ -1009,7 +1009,7 @@ fn what_is_taken_over_is_not_there_before_it_is_written() {
     assert_eq!(rotating.entry(&wish, case.entry.as_ref()).state, State::Written);
 }
 
-/// Found by the model: a document that was handed over to a source which then asks for something that it
+/// Found by a model checker: a document that was handed over to a source which then asks for something that it
 /// cannot have stayed for as long as that lasted.
 #[test]
 fn a_source_in_trouble_keeps_what_it_had_and_nothing_else() {
@@ -1033,7 +1033,7 @@ fn a_source_in_trouble_keeps_what_it_had_and_nothing_else() {
     assert_eq!(left(false), [State::Deleting, State::OutcomeUnknown]);
 }
 
-/// Found by the model: a document that we had created over another source's deleted one, whose claim
+/// Found by a model checker: a document that we had created over another source's deleted one, whose claim
 /// was still on it, was forgotten when that source came back.
 #[test]
 fn what_another_source_may_have_is_not_forgotten() {

@@ -47,7 +47,9 @@ impl Write for Reader {
             if let Some(mut state) = world.try_look() {
                 state.story.remark(age, || text.trim_end().to_owned());
                 if text.contains(CONFIDENTIAL) {
-                    state.promises.broken("no value is logged", text.trim_end());
+                    state
+                        .promises
+                        .record_broken("no value is logged", text.trim_end());
                 }
             }
         }

@@ -50,6 +50,8 @@ pub struct Setup {
     pub claimless: bool,
     /// How far the clocks of the pods are wrong, in milliseconds.
     pub skew: Vec<i64>,
+    /// `VAULT_CLIENT_TIMEOUT`, in seconds: where it is short, slow writes land after nobody waits for them.
+    pub timeout: u8,
     /// How many seconds logins take to begin with.
     pub login: u8,
     /// Whether the kubelet asks for readiness.
@@ -295,6 +297,7 @@ impl Setup {
             kv: if rng.u8(..5) == 0 { 1 } else { 2 },
             claimless: rng.u8(..5) == 0,
             skew: (0..pods + clusters).map(|_| skew(rng)).collect(),
+            timeout: [60, 60, 60, 2, 5][rng.usize(..5)],
             login: [0, 0, 0, 0, 7][rng.usize(..5)],
             probes: rng.u8(..4) == 0,
             logs: rng.u8(..8) == 0,

@@ -52,6 +52,8 @@ pub struct Spec {
     pub flags: Vec<(&'static str, String)>,
     /// How far its clock is ahead of the true time, in milliseconds.
     pub skew: i64,
+    /// `VAULT_CLIENT_TIMEOUT`, in seconds.
+    pub timeout: u8,
     /// Whether the kubelet asks for its readiness.
     pub probes: bool,
 }
@@ -158,9 +160,13 @@ async fn probe(world: Arc<World>, who: String, checks: impl Checks) {
 fn config(spec: &Spec) -> Result<Config, String> {
     let flags = spec.flags.iter().map(|(name, value)| format!("--{name}={value}"));
     let args = ["vault-sync-operator".to_owned()].into_iter().chain(flags);
-    let name = spec.name.clone();
+    let variable = |name: &str| match name {
+        "POD_NAME" => Some(OsString::from(&spec.name)),
+        "VAULT_CLIENT_TIMEOUT" => Some(OsString::from(format!("{}s", spec.timeout))),
+        _ => None,
+    };
     let surroundings = Surroundings {
-        variable: &|variable| (variable == "POD_NAME").then(|| OsString::from(&name)),
+        variable: &variable,
         file: &|_| None,
     };
     match cli::parse(args.map(OsString::from), &surroundings) {

@@ -1,5 +1,5 @@
-//! What must hold, whatever happens. Some of it at each step, by who wrote which version; the rest when everything
-//! has come to rest.
+//! What must hold, whatever happens. It is checked after each change (by who wrote which version), every two seconds,
+//! and at the end, when everything has come to rest. `world`, `logs` and `schedule` record what only they can see.
 
 mod clusters;
 mod documents;
@@ -79,12 +79,12 @@ impl Promises {
     }
 
     /// The first promise that was broken.
-    pub fn is_broken(&self) -> Option<&Broken> {
+    pub fn first_broken(&self) -> Option<&Broken> {
         self.broken.as_ref()
     }
 
     /// This one is broken. The first counts.
-    pub fn broken(&mut self, promise: &str, how: &str) {
+    pub fn record_broken(&mut self, promise: &str, how: &str) {
         self.broken.get_or_insert_with(|| Broken {
             promise: promise.to_owned(),
             how: how.to_owned(),

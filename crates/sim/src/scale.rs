@@ -304,6 +304,7 @@ fn spec(scale: Scale, cluster: usize, token_file: &str) -> Spec {
         cluster,
         flags,
         skew: 0,
+        timeout: 60,
         probes: false,
     }
 }

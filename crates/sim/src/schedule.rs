@@ -18,6 +18,9 @@ use crate::world::World;
 /// what was refused for its content after five.
 const REST: Duration = Duration::from_mins(20);
 
+/// What was denied is tried again within so long.
+const TRIED_AGAIN: Duration = Duration::from_secs(400);
+
 /// How often that is looked at. Some things happen within the first of these.
 const STEP: Duration = Duration::from_secs(40);
 
@@ -78,7 +81,7 @@ async fn live(plan: &Plan, token_file: &str, keep_story: bool, logs: &Reader) ->
         .into_iter()
         .map(|spec| Pod::start(&world, spec))
         .collect();
-    let is_broken = || world.look().promises.is_broken().is_some();
+    let is_broken = || world.look().promises.first_broken().is_some();
     for (wait, act) in &plan.acts {
         sleep(*wait).await;
         if is_broken() {
@@ -94,7 +97,7 @@ async fn live(plan: &Plan, token_file: &str, keep_story: bool, logs: &Reader) ->
     time.abort();
     let state = world.look();
     End {
-        broken: state.promises.is_broken().cloned(),
+        broken: state.promises.first_broken().cloned(),
         story: state.story.lines().to_vec(),
         digest: state.story.digest(),
         told: state.story.told(),
@@ -137,25 +140,31 @@ fn mend(world: &Arc<World>, plan: &Plan, people: &mut People, pods: &[Pod]) {
 /// Waits until nothing is left to be done.
 async fn rest(world: &Arc<World>, plan: &Plan, pods: &[Pod]) {
     let mut waited = Duration::ZERO;
+    // What waits for ever is tried again all the same.
+    let least = if world.look().promises.purges_for_ever() {
+        TRIED_AGAIN
+    } else {
+        Duration::ZERO
+    };
     loop {
         sleep(STEP).await;
         waited += STEP;
         let now = world.now();
         let alive: Vec<_> = pods.iter().filter_map(Pod::alive).collect();
         let mut state = world.look();
-        if state.promises.is_broken().is_some() {
+        if state.promises.first_broken().is_some() {
             return;
         }
         let unrest = state
             .promises
-            .unrest(plan, &state.vault, &state.clusters, &alive, now);
+            .find_unmet(plan, &state.vault, &state.clusters, &alive, now);
         match unrest {
-            None => return,
+            None if waited >= least => return,
             Some(unrest) if waited >= REST => {
-                state.promises.broken("everything comes to rest", &unrest);
+                state.promises.record_broken("everything comes to rest", &unrest);
                 return;
             }
-            Some(_) => {}
+            _ => {}
         }
     }
 }
@@ -186,6 +195,7 @@ fn specs(plan: &Plan, token_file: &str) -> Vec<Spec> {
             cluster,
             flags: flags.to_vec(),
             skew: setup.skew[at],
+            timeout: setup.timeout,
             probes: setup.probes,
         })
         .collect()

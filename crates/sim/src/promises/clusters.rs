@@ -126,7 +126,7 @@ impl Promises {
         }
         if change.resource != Resource::Secrets && holds(&change.after, CONFIDENTIAL) {
             let how = format!("{:?} {} by {}", change.resource, change.key, change.actor);
-            self.broken("no value leaves Vault", &how);
+            self.record_broken("no value leaves Vault", &how);
         }
         if change.resource == Resource::ConfigMaps && change.namespace() == HOME && !change.is_deletion {
             self.check_term(cluster, change);
@@ -145,7 +145,7 @@ impl Promises {
         let newest = self.clusters.terms.entry(key).or_default();
         if term < *newest {
             let how = format!("{} puts {term} on {} after {newest}", change.actor, change.key);
-            self.broken("a ledger's term never goes back", &how);
+            self.record_broken("a ledger's term never goes back", &how);
         } else {
             *newest = term;
         }
@@ -176,7 +176,7 @@ impl Promises {
             && !lines(server).into_iter().any(named)
         {
             let how = format!("{who} asks for Deployment {namespace}/{name}");
-            self.broken("nobody remembers what is gone", &how);
+            self.record_broken("nobody remembers what is gone", &how);
         }
     }
 
@@ -204,7 +204,7 @@ impl Promises {
                             metadata["name"],
                             now.duration_since(deleted).unwrap_or_default()
                         );
-                        self.broken("an object is let go in seconds where nothing is wrong", &how);
+                        self.record_broken("an object is let go in seconds where nothing is wrong", &how);
                     }
                 }
             }

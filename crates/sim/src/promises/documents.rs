@@ -142,7 +142,7 @@ impl Promises {
         let known_by_all = known.marked.is_some_and(|since| since + within < now);
         if known_by_all && known.live && !first && !self.may_adopt() {
             let how = format!("{} does {:?} to {}", change.who, change.deed, change.path);
-            self.broken("another tool's mark is a claim", &how);
+            self.record_broken("another tool's mark is a claim", &how);
         }
     }
 
@@ -162,7 +162,7 @@ impl Promises {
         let age = known.changed.and_then(|changed| now.duration_since(changed).ok());
         if known.by_person && change.path.starts_with("data/") && age.is_some_and(|age| age.as_secs() > 1) {
             let how = format!("{} does {:?} to {}", change.who, change.deed, change.path);
-            self.broken("a mount made anew loses nothing", &how);
+            self.record_broken("a mount made anew loses nothing", &how);
         }
         if let (Deed::Write(number), Some(document)) = (&change.deed, document) {
             let before = number.checked_sub(1).and_then(|number| document.ever(number));
@@ -192,7 +192,7 @@ impl Promises {
                     "{} writes {} over what {} has put there for {namespace}",
                     change.who, change.path, before.author
                 );
-                self.broken("who has a document keeps it while it asks for it", &how);
+                self.record_broken("who has a document keeps it while it asks for it", &how);
             }
         }
     }
@@ -235,7 +235,7 @@ impl Promises {
                             "{} deletes version {number} of {}, which is {author}'s",
                             change.who, change.path
                         );
-                        self.broken("nothing of another's is deleted", &how);
+                        self.record_broken("nothing of another's is deleted", &how);
                     }
                 }
                 None
@@ -258,7 +258,7 @@ impl Promises {
         });
         if let Some((path, _)) = missing.next() {
             let how = format!("{} deletes {} before {path} stands", change.who, change.path);
-            self.broken("new documents stand before old ones go", &how);
+            self.record_broken("new documents stand before old ones go", &how);
         }
     }
 
@@ -276,7 +276,7 @@ impl Promises {
         let of_another = writers.any(|(&other, &first)| other != cluster && first != u64::MAX);
         if before_us || of_another {
             let how = format!("{} purges {}, of which {known:?}", change.who, change.path);
-            self.broken("a purge destroys only what we made", &how);
+            self.record_broken("a purge destroys only what we made", &how);
         }
         None
     }
@@ -302,7 +302,7 @@ impl Promises {
             let purged = known.writers.get(&cluster) == Some(&u64::MAX);
             if before.data == written.data && !purged {
                 let how = format!("{who} writes version {number} of {path}, which is as the one before");
-                self.broken("no version without a difference", &how);
+                self.record_broken("no version without a difference", &how);
             }
             let of_us = cluster_of(&before.author) == Some(cluster);
             let of_another = cluster_of(&before.author).is_some_and(|other| other != cluster);
@@ -314,7 +314,7 @@ impl Promises {
             let theirs = !of_us && (!was_ours || of_another && !known.unmarked && !alike);
             if theirs && !inherited && !self.may_adopt() && self.setup.adopt != "equal" {
                 let how = format!("{who} writes version {number} of {path} over {}'s", before.author);
-                self.broken("nothing of another's is overwritten", &how);
+                self.record_broken("nothing of another's is overwritten", &how);
             }
             self.check_holder(cluster, change, before, &written.data);
         }
@@ -323,7 +323,7 @@ impl Promises {
             if count < *newest {
                 let how =
                     format!("{who} writes version {number} of {path} with {name} {count} after {newest}");
-                self.broken("no older value after a newer", &how);
+                self.record_broken("no older value after a newer", &how);
             }
             *newest = count.max(*newest);
         }
