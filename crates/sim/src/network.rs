@@ -64,6 +64,11 @@ impl Sky {
         self.refused + self.lost + self.unanswered + self.interfered > 0
     }
 
+    /// Whether anything can come so late that nobody waits for it.
+    pub fn is_slow(&self) -> bool {
+        self.slow.0 > 0
+    }
+
     /// Nothing comes through.
     pub fn away(silent: bool) -> Self {
         Self {
@@ -83,6 +88,15 @@ impl Sky {
             unanswered: 80,
             interfered: 30,
             silent,
+            ..Self::default()
+        }
+    }
+
+    /// Much comes late, and nothing is lost.
+    pub fn late() -> Self {
+        Self {
+            way: Duration::from_millis(20),
+            slow: (300, Duration::from_secs(20)),
             ..Self::default()
         }
     }

@@ -7,7 +7,6 @@ use serde_json::Value;
 
 use super::rest::loses_the_ledger;
 use super::{Promises, cluster_of};
-use crate::network::Sky;
 use crate::people::{CONFIDENTIAL, MOUNT};
 use crate::plan::Act;
 use crate::vault::{Change, Deed, Document, Engine, Vault, Version};
@@ -156,15 +155,18 @@ impl Promises {
         known: &Known,
         now: SystemTime,
     ) {
-        if !self.trouble.is_over(now) {
-            return;
-        }
         let age = known.changed.and_then(|changed| now.duration_since(changed).ok());
-        if known.by_person && change.path.starts_with("data/") && age.is_some_and(|age| age.as_secs() > 1) {
+        if self.trouble.wires_are_well(now)
+            && known.by_person
+            && change.path.starts_with("data/")
+            && age.is_some_and(|age| age.as_secs() > 1)
+        {
             let how = format!("{} does {:?} to {}", change.who, change.deed, change.path);
             self.record_broken("a mount made anew loses nothing", &how);
         }
-        if let (Deed::Write(number), Some(document)) = (&change.deed, document) {
+        if self.trouble.is_over(now)
+            && let (Deed::Write(number), Some(document)) = (&change.deed, document)
+        {
             let before = number.checked_sub(1).and_then(|number| document.ever(number));
             if let (Some(before), Some(written)) = (before, document.ever(*number)) {
                 let (before, written) = (before.clone(), written.data.clone());
@@ -308,7 +310,7 @@ impl Promises {
             let of_another = cluster_of(&before.author).is_some_and(|other| other != cluster);
             let was_ours = known.writers.contains_key(&cluster);
             // After a crash, or without an answer, nobody can tell a first version from the one that was to be written.
-            let inherited = number == 2 && self.acts.iter().any(may_end_early);
+            let inherited = number == 2 && !self.trouble.is_over(now) && self.acts.iter().any(may_end_early);
             // Without claims, nothing tells the clusters' operators apart.
             let alike = self.setup.claimless && was_ours;
             let theirs = !of_us && (!was_ours || of_another && !known.unmarked && !alike);
@@ -346,7 +348,7 @@ fn counts(data: &Value) -> Vec<(String, u64)> {
 pub(super) fn may_end_early(act: &Act) -> bool {
     match act {
         Act::Kill(_) | Act::Stop(_) => true,
-        Act::Weather(_, sky) => sky.loses() || *sky == Sky::slow(),
+        Act::Weather(_, sky) => sky.loses() || sky.is_slow(),
         _ => false,
     }
 }

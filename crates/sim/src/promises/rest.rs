@@ -9,7 +9,6 @@ use serde_json::{Map, Value};
 use super::documents::may_end_early;
 use super::{Promises, cluster_of};
 use crate::kubernetes::{ApiServer, Resource};
-use crate::network::Sky;
 use crate::people::{HOME, MOUNT, content};
 use crate::plan::{Act, Hand, Plan, Wires};
 use crate::vault::{Engine, Vault};
@@ -96,8 +95,7 @@ impl Promises {
     /// wire to Vault was bad, and none was waited for by a process that was killed.
     fn tokens(&self, vault: &Vault, alive: &[Alive], now: SystemTime) -> Option<String> {
         let lost = |act: &Act| {
-            let bad_wire =
-                matches!(act, Act::Weather(Wires::Vault, sky) if sky.loses() || *sky == Sky::slow());
+            let bad_wire = matches!(act, Act::Weather(Wires::Vault, sky) if sky.loses() || sky.is_slow());
             bad_wire || matches!(act, Act::Kill(_) | Act::Seal | Act::Policy(_))
         };
         // Nor where a login takes longer than its answer is waited for.

@@ -17,6 +17,7 @@ const TRIED_AGAIN_WITHIN: Duration = Duration::from_mins(3);
 pub struct Trouble {
     last: Option<SystemTime>,
     of_watches: Option<SystemTime>,
+    of_wires: Option<SystemTime>,
     kubernetes: bool,
     vault: bool,
     sealed: bool,
@@ -37,6 +38,9 @@ impl Trouble {
         };
         if watches {
             self.of_watches = Some(now);
+        }
+        if matches!(act, Act::Weather(..)) {
+            self.of_wires = Some(now);
         }
         match act {
             Act::Weather(Wires::Vault, sky) => self.vault = *sky != Sky::default(),
@@ -61,6 +65,7 @@ impl Trouble {
         *self = Self {
             last: Some(now),
             of_watches: Some(now),
+            of_wires: Some(now),
             ..Self::default()
         };
     }
@@ -69,6 +74,11 @@ impl Trouble {
     pub fn is_over(&self, then: SystemTime) -> bool {
         let ongoing = self.kubernetes || self.vault || self.sealed || self.denied || self.logins;
         !ongoing && was_long_before(self.last, then)
+    }
+
+    /// The same of the wires.
+    pub fn wires_are_well(&self, now: SystemTime) -> bool {
+        !self.kubernetes && !self.vault && was_long_before(self.of_wires, now)
     }
 
     /// The same of the watches.
