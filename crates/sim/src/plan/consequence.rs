@@ -15,6 +15,15 @@ use crate::people::is_secret;
 pub(super) fn of(act: &Act, rng: &mut Rng) -> Vec<(Duration, Act)> {
     let soon = |rng: &mut Rng| Duration::from_micros(rng.u64(..6_000));
     match act {
+        // It is deleted, and a source comes and goes there: what was there before it stays.
+        Act::Hand(document, Hand::Write) if document.path < 3 && rng.u8(..4) == 0 => {
+            let (who, wanted) = source_of(*document);
+            vec![
+                (soon(rng), Act::Hand(*document, Hand::Delete)),
+                (soon(rng), Act::Apply(who, wanted)),
+                (Duration::from_millis(rng.u64(200..4_000)), Act::Remove(who)),
+            ]
+        }
         Act::Hand(document, _) if rng.u8(..3) == 0 => {
             let secret = document.secret.unwrap_or(0);
             let rotations = 0..rng.usize(1..3);
@@ -98,6 +107,22 @@ pub(super) fn of(act: &Act, rng: &mut Rng) -> Vec<(Duration, Act)> {
         }
         _ => Vec::new(),
     }
+}
+
+/// A source that asks for a document.
+fn source_of(document: Document) -> (Who, Wanted) {
+    let who = Who {
+        cluster: 0,
+        namespace: 0,
+        name: if document.secret.is_some() { 0 } else { 2 },
+    };
+    let wanted = Wanted {
+        path: Some(document.path),
+        uses: 1 << document.secret.unwrap_or(0),
+        lists: false,
+        adopt: false,
+    };
+    (who, wanted)
 }
 
 /// A document that a source asks for.
