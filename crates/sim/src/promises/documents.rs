@@ -53,6 +53,7 @@ impl Known {
         }
         self.stranger = None;
         self.marked = None;
+        self.live = false;
         self.by_person = true;
     }
 }
@@ -157,6 +158,7 @@ impl Promises {
     ) {
         let age = known.changed.and_then(|changed| now.duration_since(changed).ok());
         if self.trouble.wires_are_well(now)
+            && known.live
             && known.by_person
             && change.path.starts_with("data/")
             && age.is_some_and(|age| age.as_secs() > 1)
@@ -177,8 +179,7 @@ impl Promises {
 
     /// Who has a document keeps it while it asks for it.
     fn check_holder(&mut self, cluster: usize, change: &Change, before: &Version, written: &Value) {
-        if self.may_adopt()
-            || self.setup.adopt == "equal"
+        if self.setup.adopt != "never"
             || self.acts.iter().any(loses_the_ledger)
             || cluster_of(&before.author) != Some(cluster)
         {
@@ -229,8 +230,9 @@ impl Promises {
                             .acts
                             .iter()
                             .any(|act| may_end_early(act) || loses_the_ledger(act));
-                    let inherited =
-                        *number == 1 && !self.trouble.is_over(now) && self.acts.iter().any(may_end_early);
+                    let inherited = *number == 1
+                        && !self.trouble.is_forgotten(now)
+                        && self.acts.iter().any(may_end_early);
                     let theirs = !inherited && (!was_ours || of_another || given_back);
                     // Without claims, nothing tells the clusters' operators apart.
                     let alike = of_another && (self.setup.claimless || self.setup.kv == 1);
@@ -312,11 +314,12 @@ impl Promises {
             let of_another = cluster_of(&before.author).is_some_and(|other| other != cluster);
             let was_ours = known.writers.contains_key(&cluster);
             // After a crash, or without an answer, nobody can tell a first version from the one that was to be written.
-            let inherited = number == 2 && !self.trouble.is_over(now) && self.acts.iter().any(may_end_early);
+            let inherited =
+                number == 2 && !self.trouble.is_forgotten(now) && self.acts.iter().any(may_end_early);
             // Without claims, nothing tells the clusters' operators apart.
             let alike = self.setup.claimless && was_ours;
             let theirs = !of_us && (!was_ours || of_another && !known.unmarked && !alike);
-            if theirs && !inherited && !self.may_adopt() && self.setup.adopt != "equal" {
+            if theirs && !inherited && self.setup.adopt == "never" {
                 let how = format!("{who} writes version {number} of {path} over {}'s", before.author);
                 self.record_broken("nothing of another's is overwritten", &how);
             }

@@ -8,6 +8,9 @@ use crate::plan::{Act, Denied, Wires};
 /// What was tried while something was wrong may be tried again only after so long.
 const TRIED_AGAIN_WITHIN: Duration = Duration::from_mins(3);
 
+/// What was denied or refused meanwhile is tried again a few times within so long.
+const FORGOTTEN_WITHIN: Duration = Duration::from_mins(15);
+
 /// What is wrong, and until when something was.
 #[derive(Default)]
 #[expect(
@@ -74,6 +77,11 @@ impl Trouble {
     pub fn is_over(&self, then: SystemTime) -> bool {
         let ongoing = self.kubernetes || self.vault || self.sealed || self.denied || self.logins;
         !ongoing && was_long_before(self.last, then)
+    }
+
+    /// Nothing is wrong now, and what was tried while something was has been tried again, however slowly.
+    pub fn is_forgotten(&self, now: SystemTime) -> bool {
+        self.is_over(now) && self.last.is_none_or(|last| last + FORGOTTEN_WITHIN < now)
     }
 
     /// The same of the wires.
