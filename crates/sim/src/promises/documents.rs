@@ -236,7 +236,7 @@ impl Promises {
                     let theirs = !inherited && (!was_ours || of_another || given_back);
                     // Without claims, nothing tells the clusters' operators apart.
                     let alike = of_another && (self.setup.claimless || self.setup.kv == 1);
-                    if !ours && theirs && !alike && !self.may_adopt() {
+                    if !ours && theirs && !alike && self.setup.adopt == "never" {
                         let how = format!(
                             "{} deletes version {number} of {}, which is {author}'s",
                             change.who, change.path
