@@ -230,10 +230,9 @@ impl Promises {
                             .acts
                             .iter()
                             .any(|act| may_end_early(act) || loses_the_ledger(act));
-                    let inherited = *number == 1
-                        && !self.trouble.is_forgotten(now)
-                        && self.acts.iter().any(may_end_early);
-                    let theirs = !inherited && (!was_ours || of_another || given_back);
+                    // A delete without an answer is repeated, and what was written meanwhile goes with it.
+                    let repeated = !self.trouble.is_forgotten(now) && self.acts.iter().any(may_end_early);
+                    let theirs = !repeated && (!was_ours || of_another || given_back);
                     // Without claims, nothing tells the clusters' operators apart.
                     let alike = of_another && (self.setup.claimless || self.setup.kv == 1);
                     if !ours && theirs && !alike && self.setup.adopt == "never" {
