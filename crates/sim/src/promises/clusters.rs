@@ -13,6 +13,9 @@ use crate::people::{CONFIDENTIAL, HOME};
 /// An object that is being deleted waits at most so long where nothing is wrong.
 const LET_GO_WITHIN: Duration = Duration::from_secs(15);
 
+/// A source that has lost a document is looked at within so long.
+const WOKEN_WITHIN: Duration = Duration::from_secs(20);
+
 /// Whoever watches a kind knows after so long that an object is gone.
 const FORGOTTEN_WITHIN: Duration = Duration::from_secs(150);
 
@@ -31,6 +34,8 @@ pub(super) struct Clusters {
     began: BTreeMap<(usize, Resource, String), SystemTime>,
     /// Whom the ledger gave a document last, and before.
     held: BTreeMap<(usize, String), VecDeque<Holder>>,
+    /// When another became the holder of a document that this source had: it is woken then.
+    lost: BTreeMap<(usize, Resource, String), SystemTime>,
     /// When an object of this name was deleted last.
     gone: BTreeMap<(usize, Resource, String), SystemTime>,
     /// The newest term that a leader has put on each ConfigMap of a ledger.
@@ -67,7 +72,7 @@ impl Clusters {
 
     fn learn(&mut self, cluster: usize, change: &Change, isolation: &str) {
         if change.resource == Resource::ConfigMaps {
-            self.learn_of_holders(cluster, &change.after);
+            self.learn_of_holders(cluster, &change.after, change.time);
         }
         if !matches!(change.resource, Resource::Deployments | Resource::Secrets) {
             return;
@@ -98,7 +103,7 @@ impl Clusters {
         }
     }
 
-    fn learn_of_holders(&mut self, cluster: usize, map: &Value) {
+    fn learn_of_holders(&mut self, cluster: usize, map: &Value, now: SystemTime) {
         for line in lines_of(map).filter(|line| line["state"] == "written") {
             let of = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
             let resource = match of("kind").as_str() {
@@ -108,6 +113,9 @@ impl Clusters {
             let holder = (resource, format!("{}/{}", of("namespace"), of("name")));
             let held = self.held.entry((cluster, of("path"))).or_default();
             if held.back() != Some(&holder) {
+                if let Some((resource, key)) = held.back() {
+                    self.lost.insert((cluster, *resource, key.clone()), now);
+                }
                 held.push_back(holder);
             }
             if held.len() > 2 {
@@ -165,6 +173,10 @@ impl Promises {
         };
         let key = (cluster, Resource::Deployments, format!("{namespace}/{name}"));
         let long_gone = |gone: &SystemTime| *gone + FORGOTTEN_WITHIN < now;
+        let woken = |lost: &SystemTime| *lost + WOKEN_WITHIN > now;
+        if self.clusters.lost.get(&key).is_some_and(woken) {
+            return;
+        }
         let named = |line: Value| {
             let of = |field: &str| line[field].as_str().unwrap_or_default().to_owned();
             (of("kind"), of("namespace"), of("name")) == ("Deployment".into(), namespace.into(), name.into())

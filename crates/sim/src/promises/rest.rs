@@ -11,7 +11,7 @@ use super::{Promises, cluster_of};
 use crate::kubernetes::{ApiServer, Resource};
 use crate::people::{HOME, MOUNT, content};
 use crate::plan::{Act, Hand, Plan, Wires};
-use crate::vault::{Engine, Vault};
+use crate::vault::{Document, Engine, Vault};
 
 pub(super) const FINALIZER: &str = "vault-sync.io/finalizer";
 /// In a claim: its holder has left the document where it is.
@@ -176,7 +176,9 @@ impl Promises {
         // Of several that ask for it, only one has it.
         let lacks = |(path, wish): (&String, &Wish)| {
             let alone = wishes.get(path).is_none_or(|wishes| wishes.len() == 1);
-            let has = alone && wish.content.is_some() && live(path) == wish.content.as_ref();
+            let latest = vault.document(MOUNT, path).and_then(Document::latest);
+            let ours = latest.and_then(|latest| cluster_of(&latest.author)) == Some(wish.cluster);
+            let has = alone && ours && wish.content.is_some() && live(path) == wish.content.as_ref();
             (!has).then(|| wish.source.clone())
         };
         let all = wishes
