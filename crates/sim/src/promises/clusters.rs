@@ -34,6 +34,8 @@ pub(super) struct Clusters {
     began: BTreeMap<(usize, Resource, String), SystemTime>,
     /// Whom the ledger gave a document last, and before.
     held: BTreeMap<(usize, String), VecDeque<Holder>>,
+    /// Whom the ledger names for a document, whatever its state.
+    named: BTreeMap<(usize, String), Holder>,
     /// When another became the holder of a document that this source had: it is woken then.
     lost: BTreeMap<(usize, Resource, String), SystemTime>,
     /// When an object of this name was deleted last.
@@ -104,18 +106,24 @@ impl Clusters {
     }
 
     fn learn_of_holders(&mut self, cluster: usize, map: &Value, now: SystemTime) {
-        for line in lines_of(map).filter(|line| line["state"] == "written") {
+        for line in lines_of(map) {
             let of = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
             let resource = match of("kind").as_str() {
                 "Secret" => Resource::Secrets,
                 _ => Resource::Deployments,
             };
             let holder = (resource, format!("{}/{}", of("namespace"), of("name")));
-            let held = self.held.entry((cluster, of("path"))).or_default();
+            let document = (cluster, of("path"));
+            if let Some((resource, key)) = self.named.insert(document.clone(), holder.clone())
+                && (resource, &key) != (holder.0, &holder.1)
+            {
+                self.lost.insert((cluster, resource, key), now);
+            }
+            if line["state"] != "written" {
+                continue;
+            }
+            let held = self.held.entry(document).or_default();
             if held.back() != Some(&holder) {
-                if let Some((resource, key)) = held.back() {
-                    self.lost.insert((cluster, *resource, key.clone()), now);
-                }
                 held.push_back(holder);
             }
             if held.len() > 2 {

@@ -85,7 +85,7 @@ impl Promises {
             (Some(cluster), Some(document)) if v2 => {
                 self.check_deed(vault, cluster, change, document, &known, now)
             }
-            (Some(cluster), None) if v2 => self.check_purge(cluster, change, &known),
+            (Some(cluster), None) if v2 => self.check_purge(cluster, change, &known, now),
             _ => None,
         }
         .unwrap_or(known);
@@ -267,7 +267,13 @@ impl Promises {
         }
     }
 
-    fn check_purge(&mut self, cluster: usize, change: &Change, known: &Known) -> Option<Known> {
+    fn check_purge(
+        &mut self,
+        cluster: usize,
+        change: &Change,
+        known: &Known,
+        now: SystemTime,
+    ) -> Option<Known> {
         let first = known.writers.get(&cluster).copied();
         // After a crash, or without an answer, nobody can tell a first version from the one that was to be written.
         let inherited = known.stranger == Some(1) && self.acts.iter().any(may_end_early);
@@ -278,7 +284,14 @@ impl Promises {
             (None, Some(_)) => false,
         };
         let mut writers = known.writers.iter();
-        let of_another = writers.any(|(&other, &first)| other != cluster && first != u64::MAX);
+        // Metadata know no check-and-set: a purge hits what another cluster has written a moment before.
+        let within = if self.trouble.wires_are_well(now) {
+            KNOWN_SOON
+        } else {
+            KNOWN_BY_ALL
+        };
+        let settled = known.changed.is_none_or(|changed| changed + within < now);
+        let of_another = settled && writers.any(|(&other, &first)| other != cluster && first != u64::MAX);
         if before_us || of_another {
             let how = format!("{} purges {}, of which {known:?}", change.who, change.path);
             self.record_broken("a purge destroys only what we made", &how);
