@@ -168,8 +168,14 @@ fn has_older_versions(scene: &Scene, version: u64, mark: &Mark) -> bool {
         _ => None,
     };
     let claim = claim.filter(|claim| scene.identity.is_ours(claim));
-    // Somebody has purged ours and written their own.
-    if entry.is_some_and(|entry| lacks_claim(entry, mark)) {
+    // Somebody has purged ours and written their own, or has written after us and gone.
+    let of_another = match mark {
+        Mark::Claimed(claim) => !scene.identity.is_ours(claim),
+        Mark::Released(release) => !scene.identity.is_ours(&release.claim),
+        Mark::Garbled | Mark::Foreign(_) => true,
+        Mark::Unclaimed | Mark::Unreadable => false,
+    };
+    if of_another || entry.is_some_and(|entry| lacks_claim(entry, mark)) {
         return true;
     }
     match (entry, claim) {

@@ -840,6 +840,14 @@ fn what_lacks_the_claim_that_we_had_put_on_it_is_another_document() {
         ..case(live(2, "theirs", Mark::Unclaimed))
     };
     assert_eq!(decided(&drifted), step(Some(Cas::Version(2)), true, true, false));
+    // Another cluster has had it meanwhile: its deleted version stays.
+    for mark in [claim("id-2", "web"), released(2, claim("id-2", "web"))] {
+        let had = Case {
+            entry: Some(marked(State::Written)),
+            ..case(Observed::Deleted { version: 2, mark })
+        };
+        assert!(decided(&had).is_ok_and(|step| step.title.adopted));
+    }
     let deleted_since = Case {
         entry: Some(marked(State::Written)),
         ..case(Observed::Deleted {
