@@ -2,7 +2,7 @@
 
 use super::document::Bringing;
 use super::outcome::Stop;
-use domain::document::{Mark, Mount, Observed};
+use domain::document::{Claim, Mark, Mount, Observed};
 use domain::plan::{Step, is_overtaken};
 
 impl Bringing<'_> {
@@ -13,18 +13,22 @@ impl Bringing<'_> {
             return Err(Stop::Moved);
         }
         // Several had claimed it before they wrote: it is the one's whose write has succeeded.
-        let own = self.on.identity.claim(&self.source.key, step.title.adopted);
-        if step.revives && matches!(shown, Mark::Claimed(other) if *other != own) {
+        let is_own = |claim: &Claim| *claim == self.own_claim(step);
+        if step.revives && matches!(shown, Mark::Claimed(claim) if !is_own(claim)) {
             self.claim(step.title.adopted).await?;
         }
         Ok(())
+    }
+
+    fn own_claim(&self, step: Step) -> Claim {
+        self.on.identity.claim(&self.source.key, step.title.adopted)
     }
 
     /// Our claim, which we put on a deleted document before our write, stands on what another has written first. It
     /// is no title, and a later look would take it for one.
     pub(super) async fn give_claim_back(&self, mount: &Mount, seen: &Observed, step: Step) {
         let (on, id) = (self.on, self.id());
-        let own = on.identity.claim(&self.source.key, step.title.adopted);
+        let own = self.own_claim(step);
         let Some(before) = seen.mark() else { return };
         // Whoever has written may have put its own there by now.
         if !matches!(on.look(mount, id).await, Ok(now) if now.claim() == Some(&own))

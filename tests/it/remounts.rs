@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use testkit::{Scene, check, eventually, ours};
+use testkit::{Operator, Scene, check, eventually, ours};
 
 /// A mount of the test's own, which its policy allows altogether.
 struct Own<'a> {
@@ -51,6 +51,16 @@ impl<'a> Own<'a> {
         reply.json()["data"].clone()
     }
 
+    /// An operator that has brought a Secret to this mount, which is KV v2, and has nothing left to do.
+    fn synced(&self) -> Operator<'_> {
+        let annotations = ours(&[("path", &format!("{}/app", self.name))]);
+        self.scene.create_secret("app", annotations, &[("k", b"one")]);
+        let operator = self.scene.start();
+        self.becomes("data/app", json!({"k": "one"}));
+        self.scene.settle();
+        operator
+    }
+
     fn becomes(&self, path: &str, wanted: Value) {
         eventually(format!("{path} holds {wanted}"), || {
             let seen = self.at(path);
@@ -97,11 +107,7 @@ fn a_v2_mount_that_is_remade_as_v1_is_seen_for_what_it_is() {
 fn v2_to_v1(change: fn(&Scene)) {
     let scene = Scene::new();
     let own = Own::new(&scene, "2");
-    let annotations = ours(&[("path", &format!("{}/app", own.name))]);
-    scene.create_secret("app", annotations, &[("k", b"one")]);
-    let mut operator = scene.start();
-    own.becomes("data/app", json!({"k": "one"}));
-    scene.settle();
+    let mut operator = own.synced();
     own.remake("1");
     change(&scene);
     own.becomes("app", json!({"k": "two"}));
@@ -120,11 +126,7 @@ fn v2_to_v1(change: fn(&Scene)) {
 fn what_another_keeps_in_a_mount_that_was_made_anew_is_not_overwritten_by_what_is_remembered() {
     let scene = Scene::new();
     let own = Own::new(&scene, "2");
-    let annotations = ours(&[("path", &format!("{}/app", own.name))]);
-    scene.create_secret("app", annotations, &[("k", b"one")]);
-    let _operator = scene.start();
-    own.becomes("data/app", json!({"k": "one"}));
-    scene.settle();
+    let _operator = own.synced();
     own.remake("2");
     // At the version that we remember.
     let vault = &scene.bed.vault;
@@ -196,11 +198,7 @@ fn a_v1_mount_that_is_upgraded_to_v2_keeps_its_documents_and_they_stay_true() {
 fn a_look_that_meets_another_shape_asks_for_the_mount_anew() {
     let scene = Scene::new();
     let own = Own::new(&scene, "2");
-    let annotations = ours(&[("path", &format!("{}/app", own.name))]);
-    scene.create_secret("app", annotations, &[("k", b"one")]);
-    let _operator = scene.start();
-    own.becomes("data/app", json!({"k": "one"}));
-    scene.settle();
+    let _operator = own.synced();
     own.remake("1");
     let theirs = format!("/v1/{}/data/app", own.name);
     scene.bed.vault.post(&theirs, &json!({"mine": "x"})).ok();
@@ -214,11 +212,7 @@ fn a_look_that_meets_another_shape_asks_for_the_mount_anew() {
 fn a_mount_made_anew_as_v1_keeps_what_a_person_wrote_there() {
     let scene = Scene::new();
     let own = Own::new(&scene, "2");
-    let annotations = ours(&[("path", &format!("{}/app", own.name))]);
-    scene.create_secret("app", annotations, &[("k", b"one")]);
-    let _operator = scene.start();
-    own.becomes("data/app", json!({"k": "one"}));
-    scene.settle();
+    let _operator = own.synced();
     own.remake("1");
     let theirs = format!("/v1/{}/data/app", own.name);
     scene.bed.vault.post(&theirs, &json!({"k": "theirs"})).ok();

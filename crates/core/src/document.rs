@@ -247,9 +247,7 @@ impl Mark {
             (None, None) => Self::Garbled,
         }
     }
-}
 
-impl Mark {
     /// The change of custom metadata that puts this mark back where our claim stands in its place.
     pub fn restoring(&self) -> MetadataPatch {
         let manager = match self {

@@ -98,6 +98,11 @@ impl LedgerEntry {
         self.state == State::Deleting && self.base != 0 && version >= self.base
     }
 
+    /// Whether somebody has written after the version that we have deleted, up to this one.
+    pub fn is_followed_by(&self, version: u64) -> bool {
+        self.is_done_with(version) && version != self.base
+    }
+
     /// The entry as it is taken over from an operator that did not end in good order: whether that operator's
     /// creating write was sent, and arrived, is unknown.
     #[must_use]

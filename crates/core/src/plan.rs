@@ -160,7 +160,7 @@ fn has_older_versions(scene: &Scene, version: u64, mark: &Mark) -> bool {
     let entry = scene
         .entry
         .filter(|entry| matches!(entry.state, State::Written | State::Deleting))
-        .filter(|entry| !entry.is_done_with(version) || entry.base == version);
+        .filter(|entry| !entry.is_followed_by(version));
     let claim = match mark {
         // Nobody has written since we gave it up.
         Mark::Released(release) if release.version == version => Some(&release.claim),

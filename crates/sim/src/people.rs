@@ -50,15 +50,7 @@ impl<'a> People<'a> {
             state.weather.login = Duration::from_secs(u64::from(setup.login));
             state.vault.enable(now, MOUNT, engine(setup.kv));
             set_policy(state, now, setup, Denied::Nothing);
-            let role = Role {
-                jwts: Vec::new(),
-                policies: vec![ROLE.to_owned()],
-                no_default_policy: false,
-                ttl: 3600,
-                max_ttl: 0,
-                num_uses: 0,
-            };
-            state.vault.set_role(now, "kubernetes", ROLE, role);
+            set_role(state, now);
         });
         people
     }
@@ -282,8 +274,21 @@ fn annotate(state: &mut State, now: SystemTime, who: Who, name: &str, value: Opt
     kubernetes(state, now, who.cluster, "PATCH", &source_at(who), &patch);
 }
 
+/// The role that the operators log in as.
+pub(crate) fn set_role(state: &mut State, now: SystemTime) {
+    let role = Role {
+        jwts: Vec::new(),
+        policies: vec![ROLE.to_owned()],
+        no_default_policy: false,
+        ttl: 3600,
+        max_ttl: 0,
+        num_uses: 0,
+    };
+    state.vault.set_role(now, "kubernetes", ROLE, role);
+}
+
 /// Creates an object, or puts this in the place of what it has, as `kubectl replace` does.
-fn put(state: &mut State, now: SystemTime, cluster: usize, at: &str, body: &Value) {
+pub(crate) fn put(state: &mut State, now: SystemTime, cluster: usize, at: &str, body: &Value) {
     if kubernetes(state, now, cluster, "PUT", at, body) == 404 {
         let all = at.rsplit_once('/').map_or(at, |(all, _)| all);
         kubernetes(state, now, cluster, "POST", all, body);
@@ -291,7 +296,7 @@ fn put(state: &mut State, now: SystemTime, cluster: usize, at: &str, body: &Valu
 }
 
 /// One call of a person to an API server. What it refuses, it refuses; the status is returned.
-fn kubernetes(
+pub(crate) fn kubernetes(
     state: &mut State,
     now: SystemTime,
     cluster: usize,

@@ -6,17 +6,15 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use http::Request;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::people::{HOME, MOUNT, ROLE};
+use crate::people::{HOME, MOUNT, ROLE, kubernetes, put, set_role};
 use crate::plan::Plan;
 use crate::pod::{Pod, Spec};
 use crate::promises::Promises;
 use crate::story::Story;
-use crate::vault::{Capability, Document, Engine, Mount, Role};
+use crate::vault::{Capability, Document, Engine, Mount};
 use crate::world::{State, World};
 
 /// So many sources are in each namespace.
@@ -102,7 +100,7 @@ async fn live(scale: Scale, token_file: &str) -> String {
     world.act(|state, now| {
         for cluster in 0..scale.clusters {
             for source in 0..scale.sources {
-                call(
+                kubernetes(
                     state,
                     now,
                     cluster,
@@ -210,20 +208,12 @@ fn set_up(state: &mut State, now: SystemTime, scale: Scale) {
     state.vault.enable(now, MOUNT, Engine::Kv2);
     let all: &[Capability] = &[Create, Read, Update, Patch, List, Delete];
     state.vault.set_policy(now, ROLE, &[("secret/*", all)]);
-    let role = Role {
-        jwts: Vec::new(),
-        policies: vec![ROLE.to_owned()],
-        no_default_policy: false,
-        ttl: 3600,
-        max_ttl: 0,
-        num_uses: 0,
-    };
-    state.vault.set_role(now, "kubernetes", ROLE, role);
+    set_role(state, now);
     for cluster in 0..scale.clusters {
         let homes = (0..scale.sources).step_by(IN_A_NAMESPACE).map(namespace_of);
         for name in homes.chain([HOME.to_owned()]) {
             let body = json!({"metadata": {"name": name}});
-            call(state, now, cluster, "POST", "/api/v1/namespaces", &body);
+            kubernetes(state, now, cluster, "POST", "/api/v1/namespaces", &body);
         }
         for source in 0..scale.sources {
             secret(state, now, cluster, source, "one");
@@ -237,12 +227,9 @@ fn namespace_of(source: usize) -> String {
 }
 
 fn secret(state: &mut State, now: SystemTime, cluster: usize, source: usize, value: &str) {
-    let all = format!("/api/v1/namespaces/{}/secrets", namespace_of(source));
+    let at = format!("/api/v1/namespaces/{}/secrets/s{source}", namespace_of(source));
     let body = json!({"metadata": {"name": format!("s{source}")}, "stringData": {"k": value}});
-    let one = format!("{all}/s{source}");
-    if call(state, now, cluster, "PUT", &one, &body) == 404 {
-        call(state, now, cluster, "POST", &all, &body);
-    }
+    put(state, now, cluster, &at, &body);
 }
 
 fn deployment_at(source: usize) -> String {
@@ -252,7 +239,6 @@ fn deployment_at(source: usize) -> String {
 
 fn deployment(state: &mut State, now: SystemTime, cluster: usize, source: usize) {
     let at = deployment_at(source);
-    let all = at.rsplit_once('/').map_or(at.as_str(), |(all, _)| all);
     let name = format!("app{source}");
     let from = json!([{"secretRef": {"name": format!("s{source}")}}]);
     let body = json!({
@@ -265,26 +251,7 @@ fn deployment(state: &mut State, now: SystemTime, cluster: usize, source: usize)
             },
         },
     });
-    call(state, now, cluster, "POST", all, &body);
-}
-
-fn call(state: &mut State, now: SystemTime, cluster: usize, method: &str, at: &str, body: &Value) -> u16 {
-    let text = if body.is_null() {
-        Bytes::new()
-    } else {
-        body.to_string().into()
-    };
-    let request = Request::builder()
-        .method(method)
-        .uri(at)
-        .header("content-type", "application/json")
-        .header("x-sim-actor", "person")
-        .body(text);
-    let answer = request.map(|request| state.clusters[cluster].handle(now, &request));
-    match answer {
-        Ok(crate::kubernetes::Answer::Whole(response)) => response.status().as_u16(),
-        _ => 0,
-    }
+    put(state, now, cluster, &at, &body);
 }
 
 fn spec(scale: Scale, cluster: usize, token_file: &str) -> Spec {

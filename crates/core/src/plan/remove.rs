@@ -155,8 +155,9 @@ fn explains(scene: &Departure, version: u64, mark: &Mark) -> bool {
         Mark::Garbled | Mark::Foreign(_) => false,
         Mark::Unclaimed | Mark::Unreadable => {
             let entry = scene.entry;
-            let ours = !entry.is_done_with(version) || entry.base == version;
-            matches!(entry.state, State::Written | State::Deleting) && !lacks_claim(entry, mark) && ours
+            matches!(entry.state, State::Written | State::Deleting)
+                && !lacks_claim(entry, mark)
+                && !entry.is_followed_by(version)
         }
     }
 }

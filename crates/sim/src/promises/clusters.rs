@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use super::rest::{FINALIZER, documents_of, is_clear, lines, lines_of, loses_the_ledger};
+use super::rest::{FINALIZER, documents_of, is_clear, lines, lines_of, loses_the_ledger, source_of};
 use super::{Promises, cluster_of, holds};
 use crate::kubernetes::{ApiServer, Change, Resource};
 use crate::people::{CONFIDENTIAL, HOME};
@@ -107,17 +107,12 @@ impl Clusters {
 
     fn learn_of_holders(&mut self, cluster: usize, map: &Value, now: SystemTime) {
         for line in lines_of(map) {
-            let of = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
-            let resource = match of("kind").as_str() {
-                "Secret" => Resource::Secrets,
-                _ => Resource::Deployments,
-            };
-            let holder = (resource, format!("{}/{}", of("namespace"), of("name")));
-            let document = (cluster, of("path"));
-            if let Some((resource, key)) = self.named.insert(document.clone(), holder.clone())
-                && (resource, &key) != (holder.0, &holder.1)
+            let holder = source_of(&line);
+            let document = (cluster, line["path"].as_str().unwrap_or_default().to_owned());
+            if let Some(before) = self.named.insert(document.clone(), holder.clone())
+                && before != holder
             {
-                self.lost.insert((cluster, resource, key), now);
+                self.lost.insert((cluster, before.0, before.1), now);
             }
             if line["state"] != "written" {
                 continue;
@@ -185,10 +180,7 @@ impl Promises {
         if self.clusters.lost.get(&key).is_some_and(woken) {
             return;
         }
-        let named = |line: Value| {
-            let of = |field: &str| line[field].as_str().unwrap_or_default().to_owned();
-            (of("kind"), of("namespace"), of("name")) == ("Deployment".into(), namespace.into(), name.into())
-        };
+        let named = |line: Value| source_of(&line) == (key.1, key.2.clone());
         if self.trouble.watches_are_well(now)
             && !self.purges_for_ever()
             && !self.acts.iter().any(loses_the_ledger)

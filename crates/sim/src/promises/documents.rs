@@ -15,6 +15,10 @@ use crate::vault::{Change, Deed, Document, Engine, Vault, Version};
 const KNOWN_BY_ALL: Duration = Duration::from_secs(100);
 const KNOWN_SOON: Duration = Duration::from_secs(2);
 
+fn known_within(all_is_well: bool) -> Duration {
+    if all_is_well { KNOWN_SOON } else { KNOWN_BY_ALL }
+}
+
 /// What is known of one document.
 #[derive(Clone, Default, Debug)]
 #[expect(
@@ -134,11 +138,7 @@ impl Promises {
     fn check_marks(&mut self, change: &Change, known: &Known, now: SystemTime) {
         // One write may be by what was remembered: its reply shows the mark.
         let first = matches!(change.deed, Deed::Write(_)) && !known.overwritten;
-        let within = if self.trouble.is_over(now) {
-            KNOWN_SOON
-        } else {
-            KNOWN_BY_ALL
-        };
+        let within = known_within(self.trouble.is_over(now));
         let known_by_all = known.marked.is_some_and(|since| since + within < now);
         if known_by_all && known.live && !first && !self.may_adopt() {
             let how = format!("{} does {:?} to {}", change.who, change.deed, change.path);
@@ -285,11 +285,7 @@ impl Promises {
         };
         let mut writers = known.writers.iter();
         // Metadata know no check-and-set: a purge hits what another cluster has written a moment before.
-        let within = if self.trouble.wires_are_well(now) {
-            KNOWN_SOON
-        } else {
-            KNOWN_BY_ALL
-        };
+        let within = known_within(self.trouble.wires_are_well(now));
         let settled = known.changed.is_none_or(|changed| changed + within < now);
         let of_another = settled && writers.any(|(&other, &first)| other != cluster && first != u64::MAX);
         if before_us || of_another {

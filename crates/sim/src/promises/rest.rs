@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
+use super::clusters::Holder;
 use super::documents::may_end_early;
 use super::{Promises, cluster_of};
 use crate::kubernetes::{ApiServer, Resource};
@@ -245,12 +246,10 @@ fn is_held_in_error(server: &ApiServer, vault: &Vault, path: &str) -> bool {
 
 /// Whether a line's source is one that nobody understands any more.
 fn is_of_an_error(server: &ApiServer, line: &Value) -> bool {
-    let of = |name: &str| line[name].as_str().unwrap_or_default();
-    let resource = match of("kind") {
-        "Secret" => Resource::Secrets,
-        _ => Resource::Deployments,
-    };
-    let object = server.object(resource, of("namespace"), of("name"));
+    let (resource, key) = source_of(line);
+    let object = key
+        .split_once('/')
+        .and_then(|(namespace, name)| server.object(resource, namespace, name));
     object.is_some_and(|object| {
         let path = object["metadata"]["annotations"]["vault-sync.io/path"].as_str();
         path.is_some_and(|path| path.contains("..") || !is_clear(object))
@@ -412,7 +411,17 @@ pub(super) fn lines_of(map: &Value) -> impl Iterator<Item = Value> {
         .filter(|line: &Value| !line["state"].is_null())
 }
 
-/// The source that a line names.
+/// The source that a line names: its kind, and namespace and name.
+pub(super) fn source_of(line: &Value) -> Holder {
+    let of = |name: &str| line[name].as_str().unwrap_or_default();
+    let resource = match of("kind") {
+        "Secret" => Resource::Secrets,
+        _ => Resource::Deployments,
+    };
+    (resource, format!("{}/{}", of("namespace"), of("name")))
+}
+
+/// The source that a line names, for people.
 fn holder(line: &Value) -> String {
     let of = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
     format!("{} {}/{}", of("kind"), of("namespace"), of("name"))
