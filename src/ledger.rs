@@ -22,7 +22,7 @@ use crate::backoff::Backoff;
 use crate::kube::{Error, call};
 use domain::document::DocumentId;
 use domain::election::Term;
-use domain::ledger::{Dropped, Garbage, LedgerEntry, Lines, Pending, State, Store};
+use domain::ledger::{Dropped, Garbage, LedgerEntry, Pending, State, Store};
 use domain::source::SourceKey;
 
 /// The label of its ConfigMaps.
@@ -33,6 +33,8 @@ const EPOCH: &str = "vault-sync.io/epoch";
 /// The term of whoever wrote the ledger last. It stays when that one says good-bye, so that no earlier leader
 /// comes back later.
 const TERM: &str = "vault-sync.io/term";
+/// How many of our writes have had no answer: see [`Pending::unanswered`].
+const UNANSWERED: &str = "vault-sync.io/unanswered";
 
 /// Why a change could not be committed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -305,13 +307,19 @@ impl Ledger {
 
     async fn flush_shard(&self, index: usize) -> Result<(), CommitError> {
         loop {
-            let Some(Pending { name, version, lines }) = self.lock().store.take_pending(index) else {
+            let Some(pending) = self.lock().store.take_pending(index) else {
                 return Ok(());
             };
-            match self.write(&name, version.as_deref(), &lines).await {
+            match self.write(&pending).await {
                 Ok(version) => self.lock().store.stored(index, version),
                 Err(error) => {
-                    self.lock().store.restore(index, lines);
+                    let Pending {
+                        name, version, lines, ..
+                    } = pending;
+                    match error {
+                        Error::Unavailable { .. } => self.lock().store.restore_unanswered(index, lines),
+                        _ => self.lock().store.restore(index, lines),
+                    }
                     // One that is gone is created anew; where that is not found, it is the namespace that is missing.
                     let again = match error {
                         Error::Conflict(_) => true,
@@ -328,21 +336,25 @@ impl Ledger {
     }
 
     /// Creates or patches one ConfigMap, and returns its new resourceVersion.
-    async fn write(&self, name: &str, version: Option<&str>, lines: &Lines) -> Result<Option<String>, Error> {
+    async fn write(&self, pending: &Pending) -> Result<Option<String>, Error> {
+        let Pending {
+            name,
+            version,
+            lines,
+            unanswered,
+        } = pending;
         let what = format!("write ConfigMap {name}");
         let labels =
             serde_json::json!({ LABEL: "true", "app.kubernetes.io/managed-by": "vault-sync-operator" });
-        let term = self.term.as_ref().map(Term::to_text);
-        let annotations = match version {
-            // Null takes it away, which only a patch can.
-            Some(_) => serde_json::json!({ EPOCH: self.epoch, TERM: term }),
-            None => serde_json::json!({ EPOCH: self.epoch, TERM: term.unwrap_or_default() }),
-        };
+        // `None` takes an annotation or a line away.
+        let annotations = BTreeMap::from([
+            (EPOCH, Some(self.epoch.clone())),
+            (TERM, self.term.as_ref().map(Term::to_text)),
+            (UNANSWERED, (*unanswered > 0).then(|| unanswered.to_string())),
+        ]);
         let Some(version) = version else {
-            let data: BTreeMap<_, _> = lines
-                .iter()
-                .filter_map(|(key, line)| Some((key, line.as_ref()?)))
-                .collect();
+            let annotations: BTreeMap<_, _> = present(&annotations).collect();
+            let data: BTreeMap<_, _> = present(lines).collect();
             let object = serde_json::json!({
                 "apiVersion": "v1", "kind": "ConfigMap", "data": data,
                 "metadata": { "name": name, "labels": labels, "annotations": annotations },
@@ -402,6 +414,11 @@ impl Ledger {
     fn lock(&self) -> MutexGuard<'_, Contents> {
         self.inner.lock()
     }
+}
+
+/// What stands in a map whose other entries are to be taken away.
+fn present<K, V>(map: &BTreeMap<K, Option<V>>) -> impl Iterator<Item = (&K, &V)> {
+    map.iter().filter_map(|(key, value)| Some((key, value.as_ref()?)))
 }
 
 /// A document's key in its ConfigMap, whose keys know neither slashes nor great length.

@@ -1,8 +1,10 @@
 //! The ledger: what it says, what it survives, and what happens without it.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
-use testkit::{Scene, check, env_from, eventually, ours};
+use testkit::{Gate, Plan, Scene, Wires, check, env_from, eventually, ours};
 
 const EPOCH: &str = "vault-sync.io/epoch";
 
@@ -333,6 +335,35 @@ fn of_two_operators_without_an_election_the_later_one_stays() {
     scene.doc("two").becomes(json!({"k": "v"})).is_at_version(1);
     scene.set_key("one", "k", "w");
     scene.doc("one").becomes(json!({"k": "w"})).is_at_version(2);
+}
+
+#[test]
+fn a_write_of_it_that_lands_after_its_next_try_is_refused() {
+    let scene = Scene::new();
+    let wires = Wires::new(&scene.bed, &Arc::new(Plan::new(&scene.ns, None)));
+    let kube = Gate::to(wires.kube_port);
+    let _operator = scene.run().over_http(&kube).flag("finalizers", "false").start();
+    scene.settle();
+    let writes = format!("PATCH /api/v1/namespaces/{}/configmaps/", scene.home);
+    let tries = || {
+        kube.requests()
+            .iter()
+            .filter(|line| line.starts_with(&writes))
+            .count()
+    };
+    let before = tries();
+    kube.hold(&writes);
+    scene.own("db", "v");
+    kube.holds(1);
+    scene.delete("Secret", "db");
+    kube.behave();
+    kube.cut();
+    kube.restore();
+    eventually("it is tried again", || check(tries() >= before + 2, tries()));
+    scene.settle();
+    // The next try had nothing to say any more, but it must not leave the ledger as the lost one knew it.
+    assert_eq!(kube.land(), ["HTTP/1.1 409 Conflict"]);
+    scene.entry_is("db", None);
 }
 
 #[test]

@@ -40,6 +40,8 @@ struct Shard {
     stamped: bool,
     /// Whether it is to be written although nothing in it changes.
     touch: bool,
+    /// How many writes of it have had no answer: see [`Pending::unanswered`].
+    unanswered: u64,
     /// Sizes of the lines that are, or shall be, in it.
     sizes: HashMap<String, usize>,
     bytes: usize,
@@ -79,6 +81,10 @@ pub struct Pending {
     pub version: Option<String>,
     /// The lines that change. There may be none: then only our epoch is to be put on it.
     pub lines: Lines,
+    /// How many writes of the shard have had no answer so far. It is written too, so that the write after one of them
+    /// changes something: a patch that changes nothing leaves the resourceVersion as it is, and the one before would
+    /// still be good when it arrives late.
+    pub unanswered: u64,
 }
 
 impl Shard {
@@ -88,6 +94,7 @@ impl Shard {
             version: None,
             stamped: false,
             touch: true,
+            unanswered: 0,
             sizes: HashMap::new(),
             bytes: 0,
             kept: BTreeMap::new(),
@@ -346,6 +353,7 @@ impl Store {
             name: shard.name.clone(),
             version: shard.version.clone(),
             lines: std::mem::take(&mut shard.pending),
+            unanswered: shard.unanswered,
         })
     }
 
@@ -357,11 +365,19 @@ impl Store {
         shard.touch = false;
     }
 
-    /// Puts back what could not be written, but not over what has come since.
+    /// Puts back what was not written, but not over what has come since.
     pub fn restore(&mut self, at: usize, lines: Lines) {
         for (key, line) in lines {
             self.shards[at].pending.entry(key).or_insert(line);
         }
+    }
+
+    /// Puts back what may not be written, or may still be: the shard is written again even if nothing is left to say.
+    pub fn restore_unanswered(&mut self, at: usize, lines: Lines) {
+        self.restore(at, lines);
+        let shard = &mut self.shards[at];
+        shard.unanswered += 1;
+        shard.touch = true;
     }
 
     /// A shard is not ours yet, and whoever had it has written since we read it: this is `there` now.

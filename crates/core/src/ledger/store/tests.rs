@@ -49,7 +49,7 @@ fn written(store: &mut Store) -> Lines {
 }
 
 #[test]
-fn an_empty_ledger_is_laterfor_its_epoch_alone() {
+fn an_empty_ledger_is_stored_for_its_epoch_alone() {
     let mut store = empty();
     assert!(!store.is_stamped(0));
     let pending = store.take_pending(0).unwrap();
@@ -104,7 +104,7 @@ fn only_what_changes_is_news() {
 }
 
 #[test]
-fn what_could_not_be_laterdoes_not_undo_what_came_since() {
+fn what_could_not_be_stored_does_not_undo_what_came_since() {
     let mut store = empty();
     let (creating, deleting) = (
         entry("shop", "web", State::Creating),
@@ -118,6 +118,25 @@ fn what_could_not_be_laterdoes_not_undo_what_came_since() {
     let expected = [("secret.a", &deleting, "a"), ("secret.b", &creating, "b")];
     let expected = expected.map(|(key, entry, path)| (key.to_owned(), Some(entry.to_line(&id(path)))));
     assert_eq!(written(&mut store), Lines::from(expected));
+}
+
+#[test]
+fn what_had_no_answer_is_written_again_as_something_else() {
+    let mut store = empty();
+    written(&mut store);
+    store.apply(set("a", &entry("shop", "web", State::Creating)));
+    let lost = store.take_pending(0).unwrap();
+    assert_eq!((lost.version.as_deref(), lost.unanswered), (Some("1"), 0));
+    store.restore_unanswered(0, lost.lines);
+    store.apply(vec![(id("a"), None)]);
+    let next = store.take_pending(0).unwrap();
+    assert_eq!((next.version.as_deref(), next.unanswered), (Some("1"), 1));
+    assert_eq!(next.lines, Lines::from([("secret.a".to_owned(), None)]));
+    store.stored(0, Some("2".to_owned()));
+    assert_eq!(store.take_pending(0), None);
+    // With no line left to write, too.
+    store.restore_unanswered(0, Lines::new());
+    assert_eq!(store.take_pending(0).unwrap().unanswered, 2);
 }
 
 #[test]
@@ -173,7 +192,7 @@ fn an_unclean_ledger_is_doubted() {
 }
 
 #[test]
-fn a_shard_that_somebody_edits_is_lateranew() {
+fn a_shard_that_somebody_edits_is_stored_anew() {
     let mut store = empty();
     let good = entry("shop", "web", State::Written);
     store.apply(set("a", &good));
