@@ -222,13 +222,16 @@ impl Bringing<'_> {
     }
 
     /// Other sources of this cluster that held the document until now: what they remember of it is true no
-    /// longer, and their people should know.
+    /// longer, and their people should know. One that is gone has neither.
     fn losers(&self, seen: &Observed) -> Vec<SourceKey> {
         let by_ledger = self.entry().map(|entry| entry.holder);
         let own = |claim: &&Claim| claim.cluster_id == self.on.identity.cluster_id;
         let by_claim = seen.claim().filter(own).map(|claim| claim.holder.clone());
+        let index = self.on.index();
         let losers = by_ledger.into_iter().chain(by_claim);
-        losers.filter(|holder| *holder != self.source.key).collect()
+        losers
+            .filter(|holder| *holder != self.source.key && index.get(holder).is_some())
+            .collect()
     }
 
     /// Notes in the ledger what is about to be done: nothing may be written of which the ledger does not know.

@@ -41,12 +41,15 @@ impl Cable {
                 what,
                 move |state, now| {
                     let answer = state.clusters[cluster].handle(now, &request);
-                    let in_vain = matches!(&answer, Answer::Whole(reply) if reply.status() == 404);
-                    if in_vain && request.method() == Method::GET {
-                        let server = &state.clusters[cluster];
-                        state
-                            .promises
-                            .asked_in_vain(cluster, server, &who, request.uri().path(), now);
+                    if request.method() == Method::GET
+                        && let Answer::Whole(reply) = &answer
+                    {
+                        let (server, path) = (&state.clusters[cluster], request.uri().path());
+                        match reply.status().as_u16() {
+                            200 => state.promises.has_read(cluster, path, now),
+                            404 => state.promises.asked_in_vain(cluster, server, &who, path, now),
+                            _ => {}
+                        }
                     }
                     answer
                 },

@@ -1,6 +1,6 @@
 //! What must hold of the objects in a cluster; and what its sources ask for, and since when.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
@@ -40,6 +40,10 @@ pub(super) struct Clusters {
     lost: BTreeMap<(usize, Resource, String), SystemTime>,
     /// When an object of this name was deleted last.
     gone: BTreeMap<(usize, Resource, String), SystemTime>,
+    /// Those that an operator has asked for since they were gone and forgotten.
+    asked_once: BTreeSet<(usize, Resource, String)>,
+    /// When an operator has read an object last.
+    read: BTreeMap<(usize, Resource, String), SystemTime>,
     /// The newest term that a leader has put on each ConfigMap of a ledger.
     terms: BTreeMap<(usize, String), u64>,
 }
@@ -62,6 +66,11 @@ impl Clusters {
         self.asks.get(&source).filter(|_| ever_since)
     }
 
+    /// When the source was read last, by any operator.
+    pub(super) fn last_read(&self, cluster: usize, (resource, key): &Holder) -> Option<SystemTime> {
+        self.read.get(&(cluster, *resource, key.clone())).copied()
+    }
+
     /// Whether the last holder of the document in this namespace has asked for it without a break since then.
     pub(super) fn is_kept_from(&self, cluster: usize, namespace: &str, path: &str, then: SystemTime) -> bool {
         let of = (cluster, path.to_owned());
@@ -82,6 +91,7 @@ impl Clusters {
         let key = (cluster, change.resource, change.key.to_string());
         if change.is_deletion {
             self.gone.insert(key.clone(), change.time);
+            self.asked_once.remove(&key);
             self.began.remove(&key);
             self.asks.remove(&key);
             return;
@@ -162,7 +172,15 @@ impl Promises {
         }
     }
 
-    /// An operator has asked for an object that does not exist.
+    /// An operator has read an object.
+    pub fn has_read(&mut self, cluster: usize, path: &str, now: SystemTime) {
+        if let Some((resource, key)) = object_of(path) {
+            self.clusters.read.insert((cluster, resource, key), now);
+        }
+    }
+
+    /// An operator has asked for an object that does not exist. It may do so once: a document that has found another
+    /// holder wakes the one before.
     pub fn asked_in_vain(
         &mut self,
         cluster: usize,
@@ -171,10 +189,10 @@ impl Promises {
         path: &str,
         now: SystemTime,
     ) {
-        let Some((namespace, name)) = deployment_of(path) else {
+        let Some((Resource::Deployments, name)) = object_of(path) else {
             return;
         };
-        let key = (cluster, Resource::Deployments, format!("{namespace}/{name}"));
+        let key = (cluster, Resource::Deployments, name);
         let long_gone = |gone: &SystemTime| *gone + FORGOTTEN_WITHIN < now;
         let woken = |lost: &SystemTime| *lost + WOKEN_WITHIN > now;
         if self.clusters.lost.get(&key).is_some_and(woken) {
@@ -186,8 +204,9 @@ impl Promises {
             && !self.acts.iter().any(loses_the_ledger)
             && self.clusters.gone.get(&key).is_some_and(long_gone)
             && !lines(server).into_iter().any(named)
+            && !self.clusters.asked_once.insert(key.clone())
         {
-            let how = format!("{who} asks for Deployment {namespace}/{name}");
+            let how = format!("{who} asks for Deployment {} again", key.2);
             self.record_broken("nobody remembers what is gone", &how);
         }
     }
@@ -224,10 +243,15 @@ impl Promises {
     }
 }
 
-/// The Deployment that a URL's path names.
-fn deployment_of(path: &str) -> Option<(&str, &str)> {
-    let (namespace, name) = path
-        .strip_prefix("/apis/apps/v1/namespaces/")?
-        .split_once("/deployments/")?;
-    Some((namespace, name))
+/// The Deployment or Secret that a URL's path names: its kind, and namespace and name.
+fn object_of(path: &str) -> Option<Holder> {
+    let (resource, rest) = match path.strip_prefix("/apis/apps/v1/namespaces/") {
+        Some(rest) => (Resource::Deployments, rest.split_once("/deployments/")?),
+        None => (
+            Resource::Secrets,
+            path.strip_prefix("/api/v1/namespaces/")?
+                .split_once("/secrets/")?,
+        ),
+    };
+    Some((resource, format!("{}/{}", rest.0, rest.1)))
 }

@@ -254,13 +254,21 @@ impl Promises {
         let holder = self.clusters.holder(cluster, &change.path).cloned();
         let written = document.latest().map(|latest| latest.created);
         let asked = holder
+            .as_ref()
             .zip(written)
-            .and_then(|(holder, written)| self.clusters.asked_by(cluster, &holder, written));
-        let mut missing = asked.into_iter().flatten().filter(|(path, _)| {
-            let document = vault.document(&change.mount, path);
-            let known = self.documents.get(&(change.mount.clone(), (*path).clone()));
-            document.is_none_or(|document| document.latest().is_none()) && known.is_none()
-        });
+            .and_then(|(holder, written)| self.clusters.asked_by(cluster, holder, written));
+        // What it asks for since the operator has looked is not known yet.
+        let read = holder
+            .as_ref()
+            .and_then(|holder| self.clusters.last_read(cluster, holder));
+        let asked = asked.into_iter().flatten();
+        let mut missing = asked
+            .filter(|(_, since)| read.is_some_and(|read| **since <= read))
+            .filter(|(path, _)| {
+                let document = vault.document(&change.mount, path);
+                let known = self.documents.get(&(change.mount.clone(), (*path).clone()));
+                document.is_none_or(|document| document.latest().is_none()) && known.is_none()
+            });
         if let Some((path, _)) = missing.next() {
             let how = format!("{} deletes {} before {path} stands", change.who, change.path);
             self.record_broken("new documents stand before old ones go", &how);
@@ -277,8 +285,10 @@ impl Promises {
         let first = known.writers.get(&cluster).copied();
         // After a crash, or without an answer, nobody can tell a first version from the one that was to be written.
         let inherited = known.stranger == Some(1) && self.acts.iter().any(may_end_early);
+        // Where there was no claim, only the ledger knows what was ours, and it does not know of another mount.
+        let remade = first == Some(u64::MAX) && (self.setup.claimless || self.setup.kv == 1);
         let before_us = match (known.stranger, first) {
-            _ if inherited => false,
+            _ if inherited || remade => false,
             (Some(theirs), Some(ours)) => theirs < ours,
             (_, None) => true,
             (None, Some(_)) => false,
@@ -312,9 +322,12 @@ impl Promises {
         };
         let before = number.checked_sub(1).and_then(|number| document.ever(number));
         if let Some(before) = before.filter(|before| before.is_live(now)) {
-            // What stands there may have been put at the version that is remembered since somebody has purged ours.
+            // What stands there may have been put at the version that is remembered since somebody has purged ours, or
+            // a write from before that arrives late.
             let purged = known.writers.get(&cluster) == Some(&u64::MAX);
-            if before.data == written.data && !purged {
+            let late =
+                self.acts.iter().any(|act| matches!(act, Act::Remount(_))) && !self.trouble.is_forgotten(now);
+            if before.data == written.data && !purged && !late {
                 let how = format!("{who} writes version {number} of {path}, which is as the one before");
                 self.record_broken("no version without a difference", &how);
             }
