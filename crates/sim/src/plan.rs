@@ -3,6 +3,7 @@
 
 mod chance;
 mod consequence;
+mod scene;
 
 use std::time::Duration;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::consequence::of;
+use super::scene;
 use super::{
     Act, BY_HAND, Denied, Document, Edit, Few, Hand, NAMESPACES, PATHS, Plan, SECRETS, SOURCES, Setup,
     Wanted, Who, Wires,
@@ -15,11 +16,19 @@ impl Plan {
     /// The plan of this seed.
     pub fn of(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let setup = Setup::draw(&mut rng);
+        let mut setup = Setup::draw(&mut rng);
         let mut acts = beginning(&setup, &mut rng);
         // Not everything in every world: a few things, often, meet in ways that many, seldom, do not.
-        let themes: Vec<bool> = (0..THEMES).map(|_| rng.bool()).collect();
-        let length = rng.usize(4..40);
+        let mut themes: Vec<bool> = (0..THEMES).map(|_| rng.bool()).collect();
+        let mut length = rng.usize(4..40);
+        if rng.u8(..3) == 0 {
+            acts.extend(scene::draw(&mut setup, &mut rng));
+            // Little else, and little of that, so that it comes to its end; or much, so that it meets something.
+            if rng.bool() {
+                length = acts.len() + rng.usize(..3);
+                themes.fill(false);
+            }
+        }
         while acts.len() < length {
             // What was done once is done again: so things happen to the same few.
             if rng.u8(..4) == 0 {

@@ -1,6 +1,6 @@
 //! What must hold of the objects in a cluster; and what its sources ask for, and since when.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
@@ -40,8 +40,6 @@ pub(super) struct Clusters {
     lost: BTreeMap<(usize, Resource, String), SystemTime>,
     /// When an object of this name was deleted last.
     gone: BTreeMap<(usize, Resource, String), SystemTime>,
-    /// Those that an operator has asked for since they were gone and forgotten.
-    asked_once: BTreeSet<(usize, Resource, String)>,
     /// When an operator has read an object last.
     read: BTreeMap<(usize, Resource, String), SystemTime>,
     /// The newest term that a leader has put on each ConfigMap of a ledger.
@@ -91,7 +89,6 @@ impl Clusters {
         let key = (cluster, change.resource, change.key.to_string());
         if change.is_deletion {
             self.gone.insert(key.clone(), change.time);
-            self.asked_once.remove(&key);
             self.began.remove(&key);
             self.asks.remove(&key);
             return;
@@ -179,8 +176,7 @@ impl Promises {
         }
     }
 
-    /// An operator has asked for an object that does not exist. It may do so once: a document that has found another
-    /// holder wakes the one before.
+    /// An operator has asked for an object that does not exist.
     pub fn asked_in_vain(
         &mut self,
         cluster: usize,
@@ -204,9 +200,8 @@ impl Promises {
             && !self.acts.iter().any(loses_the_ledger)
             && self.clusters.gone.get(&key).is_some_and(long_gone)
             && !lines(server).into_iter().any(named)
-            && !self.clusters.asked_once.insert(key.clone())
         {
-            let how = format!("{who} asks for Deployment {} again", key.2);
+            let how = format!("{who} asks for Deployment {}", key.2);
             self.record_broken("nobody remembers what is gone", &how);
         }
     }

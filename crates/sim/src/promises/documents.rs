@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use super::rest::loses_the_ledger;
+use super::rest::{RELEASED, loses_the_ledger};
 use super::{Promises, cluster_of};
 use crate::people::{CONFIDENTIAL, MOUNT};
 use crate::plan::Act;
@@ -44,6 +44,8 @@ pub(super) struct Known {
     unmarked: bool,
     /// The cluster whose operator has deleted it last, and has written nothing since.
     given_back: Option<usize>,
+    /// The cluster whose operator's claim is on it, and since when.
+    claimed: Option<(usize, SystemTime)>,
     /// Whether it can be read. A mark on what is deleted does not bind.
     live: bool,
 }
@@ -57,6 +59,7 @@ impl Known {
         }
         self.stranger = None;
         self.marked = None;
+        self.claimed = None;
         self.live = false;
         self.by_person = true;
     }
@@ -81,6 +84,7 @@ impl Promises {
         let document = vault.document(&change.mount, &change.path);
         if let Some(cluster) = cluster_of(&change.who) {
             self.check_marks(change, &known, now);
+            self.check_claims(cluster, change, &known, now);
             if !v2 {
                 self.check_without_versions(cluster, change, document, &known, now);
             }
@@ -110,6 +114,12 @@ impl Promises {
             known.marked = None;
         }
         if change.deed == Deed::Claim {
+            let holds = document.is_some_and(|document| {
+                !document.custom.is_empty() && !document.custom.contains_key(RELEASED)
+            });
+            known.claimed = cluster_of(&change.who)
+                .filter(|_| holds)
+                .map(|cluster| (cluster, now));
             known.unmarked = document.is_some_and(|document| document.custom.is_empty());
         }
         if cluster_of(&change.who).is_none() && change.deed == Deed::Claim {
@@ -143,6 +153,19 @@ impl Promises {
         if known_by_all && known.live && !first && !self.may_adopt() {
             let how = format!("{} does {:?} to {}", change.who, change.deed, change.path);
             self.record_broken("another tool's mark is a claim", &how);
+        }
+    }
+
+    /// What another cluster's operator has claimed is not taken away.
+    fn check_claims(&mut self, cluster: usize, change: &Change, known: &Known, now: SystemTime) {
+        let takes = matches!(change.deed, Deed::Delete(_) | Deed::Destroy(_) | Deed::Purge);
+        let within = known_within(self.trouble.wires_are_well(now));
+        let of_another = known
+            .claimed
+            .is_some_and(|(other, since)| other != cluster && since + within < now);
+        if takes && of_another {
+            let how = format!("{} does {:?} to {}", change.who, change.deed, change.path);
+            self.record_broken("what another cluster has claimed is not taken away", &how);
         }
     }
 

@@ -16,7 +16,7 @@ use crate::vault::{Document, Engine, Vault};
 
 pub(super) const FINALIZER: &str = "vault-sync.io/finalizer";
 /// In a claim: its holder has left the document where it is.
-const RELEASED: &str = "vault-sync.io/released";
+pub(super) const RELEASED: &str = "vault-sync.io/released";
 
 /// A process that runs, and what it shows.
 pub struct Alive {
