@@ -146,10 +146,15 @@ fn a_mount_is_made_anew_where_somebody_writes(setup: &mut Setup, rng: &mut Rng) 
 /// What is created without an answer may stand only after its source has gone.
 fn a_creation_outlives_its_source(setup: &mut Setup, rng: &mut Rng) -> Acts {
     setup.timeout = [2, 5][rng.usize(..2)];
+    // Longer than anybody waits for an answer, and no longer than for what may still land.
+    let late = Sky {
+        slow: (500, Duration::from_secs(2 * u64::from(setup.timeout) - 1)),
+        ..Sky::late()
+    };
     let user = own(0, few(rng, NAMESPACES.len()));
     let path = few(rng, PATHS.len());
     vec![
-        (settled(rng), Act::Weather(Wires::Vault, Sky::late())),
+        (settled(rng), Act::Weather(Wires::Vault, late)),
         (
             Duration::from_millis(rng.u64(..100)),
             Act::Apply(user, asks(path)),

@@ -47,9 +47,11 @@ pub(super) struct Clusters {
 }
 
 impl Clusters {
-    /// The source whose document this is, by the ledger.
+    /// The source whose document this is, by the ledger, and was when it was written last.
     pub(super) fn holder(&self, cluster: usize, path: &str) -> Option<&Holder> {
-        self.held.get(&(cluster, path.to_owned()))?.back()
+        let of = (cluster, path.to_owned());
+        let holder = self.held.get(&of)?.back()?;
+        (self.named.get(&of) == Some(holder)).then_some(holder)
     }
 
     /// What this source asks for, and since when, if it has asked for something ever since then.

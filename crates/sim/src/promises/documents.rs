@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::rest::{RELEASED, loses_the_ledger};
 use super::{Promises, cluster_of};
 use crate::people::{CONFIDENTIAL, MOUNT};
-use crate::plan::Act;
+use crate::plan::{Act, Wires};
 use crate::vault::{Change, Deed, Document, Engine, Vault, Version};
 
 /// What was true for so long is known to whoever looks, however slow its wires are; and where nothing is wrong.
@@ -346,10 +346,10 @@ impl Promises {
         let before = number.checked_sub(1).and_then(|number| document.ever(number));
         if let Some(before) = before.filter(|before| before.is_live(now)) {
             // What stands there may have been put at the version that is remembered since somebody has purged ours, or
-            // a write from before that arrives late.
+            // by a later try of the same write.
             let purged = known.writers.get(&cluster) == Some(&u64::MAX);
-            let late =
-                self.acts.iter().any(|act| matches!(act, Act::Remount(_))) && !self.trouble.is_forgotten(now);
+            let is_slow = |act: &Act| matches!(act, Act::Weather(Wires::Vault, sky) if sky.is_slow());
+            let late = self.acts.iter().any(is_slow) && !self.trouble.is_forgotten(now);
             if before.data == written.data && !purged && !late {
                 let how = format!("{who} writes version {number} of {path}, which is as the one before");
                 self.record_broken("no version without a difference", &how);
@@ -362,7 +362,9 @@ impl Promises {
                 number == 2 && !self.trouble.is_forgotten(now) && self.acts.iter().any(may_end_early);
             // Without claims, nothing tells the clusters' operators apart.
             let alike = self.setup.claimless && was_ours;
-            let theirs = !of_us && (!was_ours || of_another && !known.unmarked && !alike);
+            // What somebody writes where our claim is stands to be repaired.
+            let claimed = known.claimed.is_some_and(|(claimant, _)| claimant == cluster);
+            let theirs = !of_us && !claimed && (!was_ours || of_another && !known.unmarked && !alike);
             if theirs && !inherited && self.setup.adopt == "never" {
                 let how = format!("{who} writes version {number} of {path} over {}'s", before.author);
                 self.record_broken("nothing of another's is overwritten", &how);

@@ -2,7 +2,7 @@
 //! for what is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
 
@@ -190,9 +190,16 @@ impl Promises {
             let mut lines = clusters.iter().flat_map(lines);
             lines.any(|line| line["path"] == path && in_want.contains(&holder(&line)))
         };
-        // Without versions, nothing proves that a creation without an answer was ours.
-        let unproven = plan.setup.kv == 1 && self.acts.iter().any(may_end_early);
-        if unproven || plan.setup.deletion == "retain" || self.acts.iter().any(may_keep) {
+        // Without versions or claims, nothing proves that a write without an answer was ours. And what lands after two
+        // timeouts nobody waits for.
+        let unproven = (plan.setup.kv == 1 || plan.setup.claimless) && self.acts.iter().any(may_end_early);
+        let waits = Duration::from_secs(2 * u64::from(plan.setup.timeout));
+        let too_late = |act: &Act| matches!(act, Act::Weather(Wires::Vault, sky) if sky.slow.1 > waits);
+        if unproven
+            || self.acts.iter().any(too_late)
+            || plan.setup.deletion == "retain"
+            || self.acts.iter().any(may_keep)
+        {
             return None;
         }
         let mount = vault.mount(MOUNT)?;
