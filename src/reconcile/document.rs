@@ -222,15 +222,16 @@ impl Bringing<'_> {
     }
 
     /// Other sources of this cluster that held the document until now: what they remember of it is true no
-    /// longer, and their people should know. One that is gone has neither.
+    /// longer, and their people should know. One that is gone, and was forgotten, has neither.
     fn losers(&self, seen: &Observed) -> Vec<SourceKey> {
         let by_ledger = self.entry().map(|entry| entry.holder);
         let own = |claim: &&Claim| claim.cluster_id == self.on.identity.cluster_id;
         let by_claim = seen.claim().filter(own).map(|claim| claim.holder.clone());
         let index = self.on.index();
+        let is_known = |key: &SourceKey| index.get(key).is_some() || index.state(key).is_some();
         let losers = by_ledger.into_iter().chain(by_claim);
         losers
-            .filter(|holder| *holder != self.source.key && index.get(holder).is_some())
+            .filter(|holder| *holder != self.source.key && is_known(holder))
             .collect()
     }
 

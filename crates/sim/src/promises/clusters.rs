@@ -13,8 +13,9 @@ use crate::people::{CONFIDENTIAL, HOME};
 /// An object that is being deleted waits at most so long where nothing is wrong.
 const LET_GO_WITHIN: Duration = Duration::from_secs(15);
 
-/// A source that has lost a document is looked at within so long.
-const WOKEN_WITHIN: Duration = Duration::from_secs(20);
+/// A source that has lost a document is looked at once more: when it is woken, or at its next try, which is at most so
+/// long after the last one.
+const WOKEN_WITHIN: Duration = Duration::from_mins(6);
 
 /// Whoever watches a kind knows after so long that an object is gone.
 const FORGOTTEN_WITHIN: Duration = Duration::from_secs(150);
@@ -36,6 +37,8 @@ pub(super) struct Clusters {
     held: BTreeMap<(usize, String), VecDeque<Holder>>,
     /// Whom the ledger names for a document, whatever its state.
     named: BTreeMap<(usize, String), Holder>,
+    /// The documents that are to stand, by the ledger.
+    stands: BTreeMap<(usize, String), bool>,
     /// When another became the holder of a document that this source had: it is woken then.
     lost: BTreeMap<(usize, Resource, String), SystemTime>,
     /// When an object of this name was deleted last.
@@ -47,11 +50,11 @@ pub(super) struct Clusters {
 }
 
 impl Clusters {
-    /// The source whose document this is, by the ledger, and was when it was written last.
+    /// The source whose document this is, by the ledger; none, if it is about to go.
     pub(super) fn holder(&self, cluster: usize, path: &str) -> Option<&Holder> {
         let of = (cluster, path.to_owned());
-        let holder = self.held.get(&of)?.back()?;
-        (self.named.get(&of) == Some(holder)).then_some(holder)
+        let stands = self.stands.get(&of).is_some_and(|stands| *stands);
+        self.named.get(&of).filter(|_| stands)
     }
 
     /// What this source asks for, and since when, if it has asked for something ever since then.
@@ -123,7 +126,9 @@ impl Clusters {
             {
                 self.lost.insert((cluster, before.0, before.1), now);
             }
-            if line["state"] != "written" {
+            let stands = line["state"] == "written";
+            self.stands.insert(document.clone(), stands);
+            if !stands {
                 continue;
             }
             let held = self.held.entry(document).or_default();

@@ -358,8 +358,10 @@ impl Promises {
             let of_another = cluster_of(&before.author).is_some_and(|other| other != cluster);
             let was_ours = known.writers.contains_key(&cluster);
             // After a crash, or without an answer, nobody can tell a first version from the one that was to be written.
+            let earlier = number.checked_sub(2).and_then(|number| document.ever(number));
+            let was_created = earlier.is_none_or(|earlier| !earlier.is_live(now));
             let inherited =
-                number == 2 && !self.trouble.is_forgotten(now) && self.acts.iter().any(may_end_early);
+                was_created && !self.trouble.is_forgotten(now) && self.acts.iter().any(may_end_early);
             // Without claims, nothing tells the clusters' operators apart.
             let alike = self.setup.claimless && was_ours;
             // What somebody writes where our claim is stands to be repaired.
