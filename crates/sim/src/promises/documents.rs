@@ -363,10 +363,10 @@ impl Promises {
             let inherited =
                 was_created && !self.trouble.is_forgotten(now) && self.acts.iter().any(may_end_early);
             // Without claims, nothing tells the clusters' operators apart.
-            let alike = self.setup.claimless && was_ours;
+            let alike = self.setup.claimless && self.setup.clusters > 1;
             // What somebody writes where our claim is stands to be repaired.
             let claimed = known.claimed.is_some_and(|(claimant, _)| claimant == cluster);
-            let theirs = !of_us && !claimed && (!was_ours || of_another && !known.unmarked && !alike);
+            let theirs = !of_us && !claimed && !alike && (!was_ours || of_another && !known.unmarked);
             if theirs && !inherited && self.setup.adopt == "never" {
                 let how = format!("{who} writes version {number} of {path} over {}'s", before.author);
                 self.record_broken("nothing of another's is overwritten", &how);

@@ -92,6 +92,13 @@ impl Promises {
         self.setup.claimless && (self.setup.deletion == "purge" || self.acts.iter().any(asks))
     }
 
+    /// Whether a write may land after two timeouts: for that nobody waits.
+    fn lands_too_late(&self) -> bool {
+        let waits = Duration::from_secs(2 * u64::from(self.setup.timeout));
+        let too_late = |act: &Act| matches!(act, Act::Weather(Wires::Vault, sky) if sky.slow.1 > waits);
+        self.acts.iter().any(too_late)
+    }
+
     /// A token of a process that has ended in order, or one too many: each login's answer has arrived, where no
     /// wire to Vault was bad, and none was waited for by a process that was killed.
     fn tokens(&self, vault: &Vault, alive: &[Alive], now: SystemTime) -> Option<String> {
@@ -127,7 +134,7 @@ impl Promises {
         let content = wish.content.as_ref()?;
         let document = vault.document(MOUNT, path);
         let live = document.and_then(|document| document.live(now));
-        if live == Some(content) {
+        if live == Some(content) || self.lands_too_late() {
             return None;
         }
         let known = self.documents.get(&(MOUNT.to_owned(), path.to_owned()));
@@ -190,13 +197,10 @@ impl Promises {
             let mut lines = clusters.iter().flat_map(lines);
             lines.any(|line| line["path"] == path && in_want.contains(&holder(&line)))
         };
-        // Without versions or claims, nothing proves that a write without an answer was ours. And what lands after two
-        // timeouts nobody waits for.
+        // Without versions or claims, nothing proves that a write without an answer was ours.
         let unproven = (plan.setup.kv == 1 || plan.setup.claimless) && self.acts.iter().any(may_end_early);
-        let waits = Duration::from_secs(2 * u64::from(plan.setup.timeout));
-        let too_late = |act: &Act| matches!(act, Act::Weather(Wires::Vault, sky) if sky.slow.1 > waits);
         if unproven
-            || self.acts.iter().any(too_late)
+            || self.lands_too_late()
             || plan.setup.deletion == "retain"
             || self.acts.iter().any(may_keep)
         {
