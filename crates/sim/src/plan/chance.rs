@@ -134,6 +134,7 @@ pub(super) fn pause(rng: &mut Rng) -> Duration {
         4..=5 => rng.u64(..60_000),
         6..=7 => rng.u64(..2_000_000),
         8 => rng.u64(..20_000_000),
+        _ if rng.bool() => rng.u64(..30_000_000),
         _ => rng.u64(..150_000_000),
     };
     Duration::from_micros(micros)
