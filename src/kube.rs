@@ -3,10 +3,10 @@
 //! Reads are live, never from a cache. Writes are patches that name nothing but what is ours:
 //! the finalizer, and the predecessor's annotation, which we take away.
 
+mod bounded;
 mod connect;
 mod error;
 mod object;
-mod wire;
 
 use std::collections::BTreeMap;
 
@@ -23,10 +23,10 @@ use domain::settings::Discover;
 use domain::source::{Kind, Source, SourceKey};
 use domain::value::{Payload, Value};
 
+pub use bounded::{Connect, LastHeard, WATCH_SECONDS, http, limited, listening};
 pub use connect::{ConnectError, client, configure, connect};
 pub use error::{Error, call, call_within};
 pub use object::{Workload, resource, source};
-pub use wire::{Connect, LastHeard, WATCH_SECONDS, http, limited, listening};
 
 /// How often a change is tried again at once when somebody else has changed the object meanwhile.
 const ATTEMPTS: u32 = 5;

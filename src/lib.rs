@@ -11,7 +11,7 @@ pub mod controller;
 pub mod events;
 pub mod kube;
 pub mod lease;
-pub mod ledger;
+pub mod ledger_io;
 pub mod machine;
 pub mod metrics;
 pub mod mounts;

@@ -5,20 +5,20 @@
 //! [`domain::plan`]; this module fetches what that needs and does what it says.
 
 mod apply;
+mod arrival;
 mod budget;
 mod claims;
+mod contenders;
 mod departure;
-mod document;
 mod late;
 mod observe;
 mod outcome;
 mod overtaken;
+mod quota;
 mod reclaim;
 mod remade;
 mod report;
-mod rivals;
 mod secrets;
-mod share;
 mod tell;
 
 use std::collections::BTreeSet;
@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use crate::events::Events;
 use crate::kube::Kube;
 use crate::lease::Tenure;
-use crate::ledger::Ledger;
+use crate::ledger_io::Ledger;
 use crate::machine::Clock;
 use crate::metrics::Metrics;
 use crate::mounts::Mounts;
@@ -51,7 +51,7 @@ use late::Late;
 pub use observe::{Locks, fingerprint};
 use outcome::Moved;
 pub use outcome::{Requeue, Turn};
-pub use share::Shares;
+pub use quota::Quotas;
 
 /// How often a reconcile starts again at once because something moved under it.
 const ATTEMPTS: u32 = 5;
@@ -103,7 +103,7 @@ impl Reconciler {
     /// Forgets all about a source for which nothing is left to be done.
     pub fn bury(&self, key: &SourceKey) {
         self.metrics.forget(key);
-        self.shares.forget(key);
+        self.quotas.forget(key);
         let state = self.index().bury(key);
         self.count_claimless(&state.claimless, &BTreeSet::new());
     }
@@ -140,7 +140,7 @@ pub struct Reconciler {
     /// Bounds the payload in flight.
     pub budget: Budget,
     /// How many documents a namespace may have.
-    pub shares: Shares,
+    pub quotas: Quotas,
     /// One reconcile at a time for each document.
     pub locks: Locks,
     /// What is known of documents and mounts, whichever source they are of.

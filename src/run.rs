@@ -20,7 +20,7 @@ use crate::cli::Config;
 use crate::events::{Events, Writer};
 use crate::kube;
 use crate::lease;
-use crate::ledger::CommitError;
+use crate::ledger_io::CommitError;
 use crate::machine::{Aside, Clock};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;

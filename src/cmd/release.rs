@@ -23,7 +23,7 @@ use crate::kube::{
     self as ours, Connect, Kube, WATCH_SECONDS, Workload, call, configure, http, resource, source,
 };
 use crate::lease::{self, Held, Lease};
-use crate::ledger;
+use crate::ledger_io;
 use crate::machine::{Aside, Clock};
 use crate::run::{self, Duty, Error};
 use domain::source::{Kind, Source};
@@ -256,7 +256,7 @@ async fn forget(client: &kube::Client, namespace: &str) -> Result<(), Error> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let found = call(
         "list the ledger",
-        maps.list_metadata(&ListParams::default().labels(ledger::LABEL)),
+        maps.list_metadata(&ListParams::default().labels(ledger_io::LABEL)),
     )
     .await;
     let names = found

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use kube::Client;
 
-use super::wire::{self, Connect, http};
+use super::bounded::{self, Connect, http};
 
 /// Why there is no client of Kubernetes.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +43,7 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> 
 
 /// A client on the current runtime. Each of its waits on the wire ends.
 pub fn client(connect: Connect) -> Result<Client, ConnectError> {
-    Ok(wire::client(connect)?)
+    Ok(bounded::client(connect)?)
 }
 
 /// Finds the cluster: the given kubeconfig, `KUBECONFIG`, in-cluster, `~/.kube/config`.

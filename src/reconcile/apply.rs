@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Reconciler;
+use super::arrival::Bringing;
 use super::departure::Leaving;
-use super::document::Bringing;
 use super::observe::{Observation, within};
 use super::outcome::{Findings, Moved, Outcome, Requeue};
 use super::report::of_kubernetes;
@@ -59,7 +59,7 @@ impl Reconciler {
         let result = match aim {
             Aim::Nothing => return Ok(findings),
             Aim::Keep(source) => {
-                self.shares.forget(&seen.key);
+                self.quotas.forget(&seen.key);
                 self.note_pause(source, seen.ask.paused);
                 Ok(())
             }
@@ -114,7 +114,7 @@ impl Reconciler {
         if !refused.is_empty() {
             findings
                 .outcomes
-                .push(self.shares.full(&source.key.namespace, refused.len()).into());
+                .push(self.quotas.full(&source.key.namespace, refused.len()).into());
             let untouched = |id| Outcome::untouched(id, self.standing_of_failed(&source.key, id), None);
             findings.outcomes.extend(refused.iter().map(untouched));
         }

@@ -13,7 +13,7 @@ const MIB: usize = 1024 * 1024;
 const LEAST: usize = 8 * MIB;
 /// Without a limit of memory: what the chart's default limit would give.
 const DEFAULT: usize = 64 * MIB;
-/// Reads beside the one that each document always has: they share the API server with all other work.
+/// Reads beside the one that each document always has: they grant the API server with all other work.
 const SPARE_READS: usize = 16;
 
 /// The budget, in bytes.
@@ -30,7 +30,7 @@ struct Inner {
 }
 
 /// A document's part of the budget, until it is dropped.
-pub struct Share {
+pub struct Grant {
     budget: Budget,
     namespace: String,
     part: Mutex<Part>,
@@ -42,7 +42,7 @@ struct Part {
     taken: usize,
     /// What the document uses of that.
     used: usize,
-    /// What was granted at the beginning. It stays until [`Share::settle`].
+    /// What was granted at the beginning. It stays until [`Grant::settle`].
     granted: usize,
 }
 
@@ -76,10 +76,10 @@ impl Budget {
         self.reads.clone().try_acquire_owned().ok()
     }
 
-    /// Waits for so many bytes, at most all. Whoever waits must hold no other share: see [`Room`].
-    pub async fn share(&self, namespace: &str, bytes: usize) -> Share {
+    /// Waits for so many bytes, at most all. Whoever waits must hold no other grant: see [`Room`].
+    pub async fn grant(&self, namespace: &str, bytes: usize) -> Grant {
         let bytes = bytes.min(self.total);
-        let share = |bytes| Share {
+        let grant = |bytes| Grant {
             budget: self.clone(),
             namespace: namespace.to_owned(),
             part: Mutex::new(Part {
@@ -91,7 +91,7 @@ impl Budget {
         let mut wait = {
             let mut inner = self.lock();
             if inner.room.take(namespace, bytes) {
-                return share(bytes);
+                return grant(bytes);
             }
             let ticket = inner.room.wait(namespace, bytes);
             let (granted, answer) = oneshot::channel();
@@ -109,7 +109,7 @@ impl Budget {
             let _ = answer.await;
         }
         wait.answer = None;
-        share(bytes)
+        grant(bytes)
     }
 
     fn give_back(&self, namespace: &str, bytes: usize) {
@@ -156,7 +156,7 @@ impl Drop for Waiter {
     }
 }
 
-impl Share {
+impl Grant {
     /// How much of it is used.
     pub fn used(&self) -> usize {
         self.part().used
@@ -208,7 +208,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for Grant {
     fn drop(&mut self) {
         let taken = self.part().taken;
         self.budget.give_back(&self.namespace, taken);
@@ -222,30 +222,30 @@ mod tests {
     #[test]
     fn a_share_uses_what_was_granted_before_it_takes_more() {
         let budget = Budget::new(Some(16 << 20));
-        let taken = |share: &Share| share.part().taken;
-        let share = futures_util::FutureExt::now_or_never(budget.share("a", 100)).unwrap();
-        assert!(share.grow(60) && share.grow(40));
-        assert_eq!(taken(&share), 100);
-        assert!(share.grow(50));
-        assert_eq!((taken(&share), share.used()), (150, 150));
-        share.shrink(120);
-        assert_eq!((taken(&share), share.used()), (100, 30));
-        share.settle();
-        assert_eq!((taken(&share), share.used()), (30, 30));
-        assert!(share.resize(70) && share.resize(10));
-        assert_eq!((taken(&share), share.used()), (10, 10));
-        assert!(!share.grow(8 << 20));
-        assert_eq!((taken(&share), share.used()), (10, 10));
+        let taken = |grant: &Grant| grant.part().taken;
+        let grant = futures_util::FutureExt::now_or_never(budget.grant("a", 100)).unwrap();
+        assert!(grant.grow(60) && grant.grow(40));
+        assert_eq!(taken(&grant), 100);
+        assert!(grant.grow(50));
+        assert_eq!((taken(&grant), grant.used()), (150, 150));
+        grant.shrink(120);
+        assert_eq!((taken(&grant), grant.used()), (100, 30));
+        grant.settle();
+        assert_eq!((taken(&grant), grant.used()), (30, 30));
+        assert!(grant.resize(70) && grant.resize(10));
+        assert_eq!((taken(&grant), grant.used()), (10, 10));
+        assert!(!grant.grow(8 << 20));
+        assert_eq!((taken(&grant), grant.used()), (10, 10));
     }
 
     #[tokio::test]
     async fn who_waits_gets_what_comes_back_and_who_is_cut_off_leaves_nothing_taken() {
         let budget = Budget::new(Some(16 << 20));
-        let all = budget.share("a", usize::MAX).await;
+        let all = budget.grant("a", usize::MAX).await;
         assert!(all.grow(8 << 20) && !all.grow(1));
         let asks = |namespace: &'static str| {
             let budget = budget.clone();
-            tokio::spawn(async move { budget.share(namespace, 1 << 20).await })
+            tokio::spawn(async move { budget.grant(namespace, 1 << 20).await })
         };
         let (waits, cut_off) = (asks("b"), asks("c"));
         while budget.lock().waiting.len() < 2 {
@@ -258,6 +258,6 @@ mod tests {
         all.shrink(2 << 20);
         assert_eq!(waits.await.unwrap().part().taken, 1 << 20);
         drop(all);
-        assert_eq!(budget.share("d", usize::MAX).await.part().taken, 8 << 20);
+        assert_eq!(budget.grant("d", usize::MAX).await.part().taken, 8 << 20);
     }
 }

@@ -291,7 +291,7 @@ impl Leaving<'_> {
         on.notes.late.forget(id);
         on.notes.claims.lock().forget(id);
         outcome.wake.extend(on.index().sharers(holder, id));
-        outcome.wake.extend(on.shares.waiting(&holder.namespace));
+        outcome.wake.extend(on.quotas.waiting(&holder.namespace));
         on.ledger
             .commit(vec![(id.clone(), None)])
             .await

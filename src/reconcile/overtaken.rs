@@ -1,6 +1,6 @@
 //! What others do to a document between our look and our write, and no check-and-set hears.
 
-use super::document::Bringing;
+use super::arrival::Bringing;
 use super::outcome::Stop;
 use domain::document::{Claim, Mark, Mount, Observed};
 use domain::plan::{Step, is_overtaken};

@@ -1,7 +1,7 @@
 //! Mounts that are made anew, perhaps with another version of the KV engine, while we write to them.
 
 use super::Reconciler;
-use super::document::Bringing;
+use super::arrival::Bringing;
 use super::outcome::Stop;
 use crate::mounts::Fault;
 use domain::document::{DocumentId, KvVersion, Mount, Observed};

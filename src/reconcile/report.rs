@@ -9,7 +9,7 @@ use super::observe::Observation;
 use super::outcome::{Findings, Requeue, Turn};
 use super::tell::HeldBack;
 use crate::events::ONE_MORE_AFTER;
-use crate::ledger::CommitError;
+use crate::ledger_io::CommitError;
 use crate::vault;
 use domain::problem::{Problem, Reason, Retry, Warning};
 use domain::queue::Depth;

@@ -7,8 +7,8 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 
 use super::Reconciler;
-use super::budget::Share;
-use super::document::Bringing;
+use super::arrival::Bringing;
+use super::budget::Grant;
 use super::outcome::Stop;
 use super::report::of_kubernetes;
 use crate::kube::Fetched;
@@ -31,7 +31,7 @@ pub(super) struct Made {
     pub assembled: Assembled,
     /// The resourceVersions of the Secrets that it is made of.
     pub versions: BTreeMap<String, String>,
-    pub share: Share,
+    pub grant: Grant,
 }
 
 /// Why a document was not made.
@@ -50,14 +50,14 @@ impl Reconciler {
         let budget = &self.budget;
         let mut needs = FIRST;
         loop {
-            let share = budget.share(&source.key.namespace, needs).await;
-            match self.try_to_make(source, wanted, &share).await {
+            let grant = budget.grant(&source.key.namespace, needs).await;
+            match self.try_to_make(source, wanted, &grant).await {
                 Ok((assembled, versions)) => {
-                    share.settle();
+                    grant.settle();
                     return Ok(Made {
                         assembled,
                         versions,
-                        share,
+                        grant,
                     });
                 }
                 Err(Unmade::Problems(problems)) => return Err(Stop::Problems(problems)),
@@ -80,11 +80,11 @@ impl Reconciler {
         &self,
         source: &Source,
         wanted: &Wanted,
-        share: &Share,
+        grant: &Grant,
     ) -> Result<(Assembled, BTreeMap<String, String>), Unmade> {
-        need(share, 0)?;
+        need(grant, 0)?;
         let limit = self.largest();
-        let secrets = self.fetch(source, wanted, share).await?;
+        let secrets = self.fetch(source, wanted, grant).await?;
         // Values that several entries take are copied for each.
         let sizes = wanted
             .entries
@@ -92,25 +92,25 @@ impl Reconciler {
             .map(|entry| secrets.get(&entry.name).map_or(0, weight));
         let distinct: usize = secrets.values().map(weight).sum();
         let copies = sizes.sum::<usize>().saturating_sub(distinct).min(limit);
-        need(share, distinct + copies)?;
+        need(grant, distinct + copies)?;
         let versions = secrets
             .iter()
             .map(|(name, payload)| (name.clone(), payload.resource_version.clone()))
             .collect();
         let assembled = assemble(wanted, &source.key.namespace, secrets, Some(limit));
         if let Assembled::Content { content, .. } = &assembled {
-            need(share, content_weight(content) + encoded_len(content))?;
+            need(grant, content_weight(content) + encoded_len(content))?;
         }
         Ok((assembled, versions))
     }
 
     /// Fetches the Secrets of a document, some at a time, and drops what it does not take of them; or says why
-    /// that is useless. What it returns is covered by the share.
+    /// that is useless. What it returns is covered by the grant.
     async fn fetch(
         &self,
         source: &Source,
         wanted: &Wanted,
-        share: &Share,
+        grant: &Grant,
     ) -> Result<BTreeMap<String, Payload>, Unmade> {
         let limit = self.budget.largest();
         let mut secrets = BTreeMap::new();
@@ -131,7 +131,7 @@ impl Reconciler {
                     let Some(permit) = self.budget.spare_read() else {
                         break;
                     };
-                    if !share.grow(FIRST) {
+                    if !grant.grow(FIRST) {
                         break;
                     }
                     Some(permit)
@@ -139,9 +139,9 @@ impl Reconciler {
                 let Some(entry) = entries.next() else { break };
                 reading.push_back(async move {
                     let extra = permit.is_some();
-                    let read = self.read(source, wanted, entry, share).await;
+                    let read = self.read(source, wanted, entry, grant).await;
                     if extra {
-                        share.shrink(FIRST);
+                        grant.shrink(FIRST);
                     }
                     drop(permit);
                     (entry, read)
@@ -176,13 +176,13 @@ impl Reconciler {
         Ok(secrets)
     }
 
-    /// Reads one Secret; `None`: it does not exist. What the document takes of it is added to the share.
+    /// Reads one Secret; `None`: it does not exist. What the document takes of it is added to the grant.
     async fn read(
         &self,
         source: &Source,
         wanted: &Wanted,
         entry: &Entry,
-        share: &Share,
+        grant: &Grant,
     ) -> Result<Option<Payload>, Unmade> {
         // The first bytes are covered already.
         let (mut used, mut charged) = (0_usize, 0_usize);
@@ -190,7 +190,7 @@ impl Reconciler {
         let mut charge = |bytes: usize| {
             used += bytes;
             let more = used.saturating_sub(charged + FIRST);
-            if more > 0 && !share.grow(more) {
+            if more > 0 && !grant.grow(more) {
                 refused = more;
                 return false;
             }
@@ -202,7 +202,7 @@ impl Reconciler {
         let mut payload = match fetched {
             Ok(Fetched::Found(payload)) => Some(payload),
             Ok(Fetched::Absent) => None,
-            Ok(Fetched::NoRoom) => return Err(Unmade::NoRoom(share.used() + refused)),
+            Ok(Fetched::NoRoom) => return Err(Unmade::NoRoom(grant.used() + refused)),
             Err(error) => return Err(Unmade::Problems(vec![of_kubernetes(&error)])),
         };
         let version = payload.as_ref().map(|payload| payload.resource_version.as_str());
@@ -211,10 +211,10 @@ impl Reconciler {
             keep_picked(wanted, &entry.name, payload);
         }
         let keeps = payload.as_ref().map_or(0, weight);
-        if keeps > charged && !share.grow(keeps - charged) {
-            return Err(Unmade::NoRoom(share.used() + keeps - charged));
+        if keeps > charged && !grant.grow(keeps - charged) {
+            return Err(Unmade::NoRoom(grant.used() + keeps - charged));
         }
-        share.shrink(charged.saturating_sub(keeps));
+        grant.shrink(charged.saturating_sub(keeps));
         Ok(payload)
     }
 
@@ -246,9 +246,9 @@ impl Bringing<'_> {
     }
 }
 
-/// Makes sure that the share is as large as this, beside what the first read takes.
-fn need(share: &Share, bytes: usize) -> Result<(), Unmade> {
-    if share.resize(FIRST + bytes) {
+/// Makes sure that the grant is as large as this, beside what the first read takes.
+fn need(grant: &Grant, bytes: usize) -> Result<(), Unmade> {
+    if grant.resize(FIRST + bytes) {
         Ok(())
     } else {
         Err(Unmade::NoRoom(FIRST + bytes))

@@ -15,10 +15,10 @@ use crate::controller::Controller;
 use crate::events::Events;
 use crate::kube::{Kube, limited};
 use crate::lease::{self, Held, Lease, Tenure};
-use crate::ledger::{CommitError, Ledger};
+use crate::ledger_io::{CommitError, Ledger};
 use crate::machine::TimeLeft;
 use crate::mounts::Mounts;
-use crate::reconcile::{Budget, Locks, Notes, Reconciler, Shares};
+use crate::reconcile::{Budget, Locks, Notes, Quotas, Reconciler};
 use domain::index::Index;
 use domain::ledger::State;
 use domain::plan::Identity;
@@ -170,7 +170,7 @@ impl Life<'_> {
             digester: self.controller.digester.clone(),
             metrics: on.metrics.clone(),
             budget: Budget::new(config.runtime.memory_limit),
-            shares: Shares::new(config.max_documents),
+            quotas: Quotas::new(config.max_documents),
             locks: Locks::default(),
             notes: Notes::default(),
             nothing_is_wanted: self.duty == Duty::ClearOut,

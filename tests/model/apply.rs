@@ -1,4 +1,4 @@
-//! The first half of a reconcile: bringing the wanted document to Vault, as `src/reconcile/document.rs`
+//! The first half of a reconcile: bringing the wanted document to Vault, as `src/reconcile/arrival.rs`
 //! does it.
 
 use domain::document::{Cas, KvVersion, Mark as DomainMark, Observed};

@@ -3,8 +3,8 @@
 //! It keeps for each source what a reconcile needs before it has fetched anything, and no more.
 //! Secrets that no source names leave no trace in it.
 
+mod bounds;
 mod rivals;
-mod share;
 mod state;
 
 use std::cell::RefCell;

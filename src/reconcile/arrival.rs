@@ -99,7 +99,7 @@ impl Bringing<'_> {
         let Made {
             assembled,
             versions,
-            share,
+            grant,
         } = on.make(self.source, self.wanted).await?;
         let content = match assembled {
             Assembled::Nothing => return Ok(None),
@@ -114,7 +114,7 @@ impl Bringing<'_> {
         let version = self.carry_out(&seen, step, &content, outcome).await?;
         // What the Secrets held is not needed any more, and the next document wants the room.
         drop(content);
-        drop(share);
+        drop(grant);
         self.note_drift(step, digest, outcome);
         let versions = versions
             .iter()

@@ -1,4 +1,4 @@
-//! The share of a namespace: how many documents its sources may have in Vault. The ledger counts them, and so a
+//! The quota of a namespace: how many documents its sources may have in Vault. The ledger counts them, and so a
 //! restart, a rename and whoever shares a path change nothing.
 
 use std::collections::{HashMap, HashSet};
@@ -14,8 +14,8 @@ use domain::ledger::{LedgerEntry, State};
 use domain::problem::Problem;
 use domain::source::{Source, SourceKey};
 
-/// The shares of all namespaces.
-pub struct Shares {
+/// The quotas of all namespaces.
+pub struct Quotas {
     most: usize,
     namespaces: Mutex<HashMap<Arc<str>, Namespace>>,
 }
@@ -33,12 +33,12 @@ struct Namespace {
 
 /// Documents that were let in. They count until this is dropped: then the ledger has them.
 pub(super) struct Admitted<'a> {
-    shares: &'a Shares,
+    quotas: &'a Quotas,
     namespace: Arc<str>,
     count: usize,
 }
 
-impl Shares {
+impl Quotas {
     /// Each namespace may have so many documents.
     pub fn new(most: usize) -> Self {
         Self {
@@ -68,7 +68,7 @@ impl Shares {
         room.refused.remove(key);
         room.coming += new;
         Some(Admitted {
-            shares: self,
+            quotas: self,
             namespace: key.namespace.clone(),
             count: new,
         })
@@ -97,15 +97,15 @@ impl Shares {
 impl Admitted<'_> {
     /// The ledger has them, or they do not come. Those who may have been refused for nothing.
     pub(super) fn release(self) -> Vec<SourceKey> {
-        let (shares, namespace) = (self.shares, self.namespace.clone());
+        let (quotas, namespace) = (self.quotas, self.namespace.clone());
         drop(self);
         let contended = {
-            let mut namespaces = shares.namespaces.lock();
+            let mut namespaces = quotas.namespaces.lock();
             let room = namespaces.get_mut(&namespace);
             room.is_some_and(|room| std::mem::take(&mut room.contended))
         };
         if contended {
-            shares.waiting(&namespace)
+            quotas.waiting(&namespace)
         } else {
             Vec::new()
         }
@@ -114,7 +114,7 @@ impl Admitted<'_> {
 
 impl Drop for Admitted<'_> {
     fn drop(&mut self) {
-        if let Some(room) = self.shares.namespaces.lock().get_mut(&self.namespace) {
+        if let Some(room) = self.quotas.namespaces.lock().get_mut(&self.namespace) {
             room.coming -= self.count;
         }
     }
@@ -142,7 +142,7 @@ impl Reconciler {
         let new = seen.wanted.iter().filter(is_new).map(|wanted| wanted.id.clone());
         let new: HashSet<DocumentId> = new.collect();
         if new.is_empty() {
-            self.shares.forget(key);
+            self.quotas.forget(key);
             return (None, new);
         }
         // A source that moves has both for a moment. What could not be deleted before counts.
@@ -151,7 +151,7 @@ impl Reconciler {
             |(id, entry): &(DocumentId, LedgerEntry)| entry.state == State::Written && !stays.contains(id);
         let going = self.ledger.of(key).iter().filter(|held| goes(held)).count();
         let there = self.ledger.documents_in(&key.namespace) - going;
-        match self.shares.admit(key, there, new.len()) {
+        match self.quotas.admit(key, there, new.len()) {
             Some(admitted) => (Some(admitted), HashSet::new()),
             None => (None, new),
         }
@@ -180,19 +180,19 @@ mod tests {
 
     #[test]
     fn what_is_coming_counts_until_the_ledger_has_it() {
-        let shares = Shares::new(3);
+        let quotas = Quotas::new(3);
         let (a, b) = (key("a"), key("b"));
-        let first = shares.admit(&a, 0, 2).unwrap();
-        assert!(shares.admit(&b, 0, 2).is_none());
-        assert_eq!(shares.waiting("shop"), std::slice::from_ref(&b));
+        let first = quotas.admit(&a, 0, 2).unwrap();
+        assert!(quotas.admit(&b, 0, 2).is_none());
+        assert_eq!(quotas.waiting("shop"), std::slice::from_ref(&b));
         // The two have not come, after all.
         assert_eq!(first.release(), std::slice::from_ref(&b));
-        let second = shares.admit(&b, 0, 2).unwrap();
-        assert_eq!(shares.waiting("shop"), []);
+        let second = quotas.admit(&b, 0, 2).unwrap();
+        assert_eq!(quotas.waiting("shop"), []);
         assert_eq!(second.release(), []);
-        assert!(shares.admit(&a, 2, 2).is_none());
-        assert!(shares.admit(&a, 2, 1).is_some());
-        shares.forget(&a);
-        assert!(shares.namespaces.lock().is_empty());
+        assert!(quotas.admit(&a, 2, 2).is_none());
+        assert!(quotas.admit(&a, 2, 1).is_some());
+        quotas.forget(&a);
+        assert!(quotas.namespaces.lock().is_empty());
     }
 }
