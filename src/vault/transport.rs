@@ -498,5 +498,4 @@ pub(super) fn json_len(value: &impl Serialize) -> serde_json::Result<usize> {
 }
 
 #[cfg(test)]
-#[path = "transport_tests.rs"]
 mod tests;

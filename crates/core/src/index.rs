@@ -448,5 +448,4 @@ fn add(keys: &mut Vec<SourceKey>, key: &SourceKey) {
 }
 
 #[cfg(test)]
-#[path = "index_tests.rs"]
 mod tests;

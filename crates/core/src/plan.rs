@@ -459,9 +459,7 @@ pub fn leaving<'a>(
 }
 
 #[cfg(test)]
-#[path = "plan_tests.rs"]
 mod tests;
 
 #[cfg(test)]
-#[path = "plan_properties.rs"]
 mod properties;
