@@ -28,7 +28,7 @@ const ROUNDS: usize = 100;
 const LEASE: Duration = Duration::from_secs(15);
 
 fn main() {
-    report("", "operator", "beside", "ratio");
+    report("", &["operator", "beside", "ratio"]);
     outage();
     fairness();
     handover();

@@ -35,9 +35,7 @@ fn main() {
     }
     report(
         &format!("{clusters} clusters, {sources} sources each"),
-        "operators",
-        "beside",
-        "ratio",
+        &["operators", "beside", "ratio"],
     );
 
     let (first, others) = fleet.split_first().expect("a fleet has clusters");
@@ -67,9 +65,7 @@ fn main() {
         .sum();
     report(
         "calls to Vault for each of them",
-        &format!("{:.2}", ratio(requests, others.len() * sources)),
-        "3",
-        "",
+        &[&format!("{:.2}", ratio(requests, others.len() * sources)), "3"],
     );
 
     let mut together: Vec<Duration> = std::thread::scope(|threads| {
@@ -110,10 +106,10 @@ fn main() {
         .zip(before)
         .map(|(cluster, before)| cluster.scene.vault.requests().len() - before)
         .sum();
-    report("calls to Vault in an idle minute, all", &idle.to_string(), "", "");
+    report("calls to Vault in an idle minute, all", &[&idle.to_string()]);
     let memory = |operator: &Operator| operator.metrics().value("process_resident_memory_bytes", &[]);
     let most = operators.iter().filter_map(memory).fold(0.0, f64::max);
-    report("memory, the largest", &format!("{:.1} MB", most / 1e6), "", "");
+    report("memory, the largest", &[&format!("{:.1} MB", most / 1e6)]);
 }
 
 fn number(variable: &str, default: usize) -> usize {

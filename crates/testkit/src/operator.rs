@@ -310,6 +310,11 @@ impl Operator<'_> {
         self.memory("RssAnon:")
     }
 
+    /// All the memory that it has now, in bytes: the pages of the program's file too.
+    pub fn resident_memory(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
     /// <https://www.kernel.org/doc/html/latest/filesystems/proc.html>, `status`.
     fn memory(&self, what: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

@@ -47,6 +47,8 @@ pub struct Testbed {
     /// The programs that can be stopped and started again.
     pub kube_server: Program,
     pub etcd: Program,
+    /// Vault's process, unless it is another testbed's.
+    pub vault_process: Option<u32>,
 }
 
 /// A program of a testbed, and how it was started.
@@ -54,6 +56,13 @@ pub struct Program {
     name: &'static str,
     args: Vec<String>,
     child: Mutex<Child>,
+}
+
+impl Program {
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.lock().unwrap().id()
+    }
 }
 
 impl Testbed {
@@ -251,6 +260,7 @@ impl Starting {
         );
         let mut kube_server = self.apiserver(kube_port, &etcd);
 
+        let vault_process = spawned.as_ref().map(|(process, _)| process.id());
         let Running {
             ports: [vault_port, vault_tls_port, vault_mutual_port],
             root_token,
@@ -286,6 +296,7 @@ impl Starting {
             etcd_url: etcd,
             kube_server,
             etcd: etcd_program,
+            vault_process,
         };
         let manager = self_spawn(
             &bed.janitor,

@@ -1,0 +1,88 @@
+//! What something costs each process, in time of a processor.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use testkit::{Testbed, Used};
+
+use super::table::ms;
+
+/// The time that each has used, and how long it took by the clock.
+#[derive(Clone, Copy, Default)]
+pub struct Cost {
+    pub used: Used,
+    pub operator: Duration,
+    pub wall: Duration,
+}
+
+impl Cost {
+    /// Of the servers, up to now.
+    pub fn so_far(bed: &Testbed) -> Self {
+        Self {
+            used: Used::by(bed),
+            ..Self::default()
+        }
+    }
+
+    /// Of the servers, since then.
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            used: self.used.since(before.used),
+            ..Self::default()
+        }
+    }
+
+    /// Of all servers together.
+    pub fn servers(self) -> Duration {
+        self.used.total()
+    }
+
+    /// The part of one of so many.
+    pub fn for_each(self, count: usize) -> Self {
+        let count = u32::try_from(count).expect("there are not so many");
+        Self {
+            used: Used {
+                etcd: self.used.etcd / count,
+                api_server: self.used.api_server / count,
+                vault: self.used.vault / count,
+            },
+            operator: self.operator / count,
+            wall: self.wall / count,
+        }
+    }
+
+    /// The cells of a row.
+    pub fn words(self) -> [String; 6] {
+        let Used {
+            etcd,
+            api_server,
+            vault,
+        } = self.used;
+        [etcd, api_server, vault, self.servers(), self.operator, self.wall].map(ms)
+    }
+
+    /// In milliseconds.
+    pub fn json(self) -> Value {
+        json!({
+            "etcdMs": json_ms(self.used.etcd), "apiServerMs": json_ms(self.used.api_server), "vaultMs": json_ms(self.used.vault),
+            "serversMs": json_ms(self.servers()), "operatorMs": json_ms(self.operator), "wallMs": json_ms(self.wall),
+        })
+    }
+}
+
+/// Waits until the servers have done what was asked of them before: at most a tenth of a second is used in a second.
+pub fn quiet(bed: &Testbed) {
+    for _ in 0..60 {
+        let before = Used::by(bed);
+        sleep(Duration::from_secs(1));
+        if Used::by(bed).since(before).total() < Duration::from_millis(100) {
+            return;
+        }
+    }
+}
+
+/// A time in milliseconds, to the microsecond.
+pub fn json_ms(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
