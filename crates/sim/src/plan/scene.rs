@@ -13,7 +13,9 @@ type Acts = Vec<(Duration, Act)>;
 
 /// One of them. It sets up what it needs.
 pub(super) fn draw(setup: &mut Setup, rng: &mut Rng) -> Acts {
-    let scenes: [fn(&mut Setup, &mut Rng) -> Acts; 7] = [
+    let scenes: [fn(&mut Setup, &mut Rng) -> Acts; 9] = [
+        a_source_is_renamed,
+        another_tool_marks_a_document,
         an_older_source_comes_late,
         a_document_is_taken_and_given_back,
         what_somebody_deleted_is_used_again,
@@ -65,6 +67,42 @@ fn an_older_source_comes_late(setup: &mut Setup, rng: &mut Rng) -> Acts {
         acts.push((settled(rng), Act::Remove(holder)));
     }
     acts
+}
+
+/// A successor asks for the document of a source that is on its way out.
+fn a_source_is_renamed(setup: &mut Setup, rng: &mut Rng) -> Acts {
+    setup.finalizers = true;
+    let path = few(rng, PATHS.len());
+    let source = own(0, few(rng, NAMESPACES.len()));
+    let successor = Who { name: 3, ..source };
+    vec![
+        (Duration::ZERO, Act::Apply(source, asks(path))),
+        (settled(rng), Act::Remove(source)),
+        (
+            Duration::from_micros(rng.u64(..6_000)),
+            Act::Apply(successor, asks(path)),
+        ),
+    ]
+}
+
+/// A document that another tool has marked is overwritten once at most, by what is remembered.
+fn another_tool_marks_a_document(setup: &mut Setup, rng: &mut Rng) -> Acts {
+    setup.kv = 2;
+    setup.adopt = "never";
+    setup.isolation = "off";
+    let document = Document {
+        path: few(rng, PATHS.len()),
+        secret: None,
+    };
+    let source = own(0, 0);
+    let changed = || Act::Apply(source, asks(document.path));
+    vec![
+        (Duration::ZERO, changed()),
+        (settled(rng), Act::Hand(document, Hand::Mark)),
+        (Duration::from_secs(rng.u64(3..120)), changed()),
+        (settled(rng), changed()),
+        (settled(rng), changed()),
+    ]
 }
 
 /// What a source remembers of its document is not true any more when another has had it meanwhile.
@@ -145,21 +183,24 @@ fn a_mount_is_made_anew_where_somebody_writes(setup: &mut Setup, rng: &mut Rng) 
 
 /// What is created without an answer may stand only after its source has gone.
 fn a_creation_outlives_its_source(setup: &mut Setup, rng: &mut Rng) -> Acts {
-    setup.timeout = [2, 5][rng.usize(..2)];
-    // Longer than anybody waits for an answer, and no longer than for what may still land.
-    let late = Sky {
-        slow: (500, Duration::from_secs(2 * u64::from(setup.timeout) - 1)),
-        ..Sky::late()
-    };
+    setup.kv = 2;
+    setup.claimless = false;
+    setup.deletion = "soft";
+    setup.timeout = 5;
     let user = own(0, few(rng, NAMESPACES.len()));
     let path = few(rng, PATHS.len());
+    // Longer than anybody waits for an answer, and no longer than for what may still land.
+    let late = Sky {
+        slow: (300, Duration::from_secs(9)),
+        ..Sky::default()
+    };
     vec![
         (settled(rng), Act::Weather(Wires::Vault, late)),
         (
             Duration::from_millis(rng.u64(..100)),
             Act::Apply(user, asks(path)),
         ),
-        (Duration::from_millis(rng.u64(..8_000)), Act::Remove(user)),
+        (Duration::from_millis(rng.u64(..3_000)), Act::Remove(user)),
         (
             Duration::from_secs(20),
             Act::Weather(Wires::Vault, Sky::default()),
