@@ -12,16 +12,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::Notify;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::fraction;
 use crate::kube::Kube;
 use crate::metrics::Metrics;
+use crate::places::Places;
 use crate::readiness::Readiness;
 use domain::index::Index;
-use domain::queue::{Depth, Moment, Queue};
+use domain::queue::Depth;
 use domain::source::{Kind, SourceKey};
 use domain::value::Digester;
 
@@ -32,11 +31,8 @@ pub struct Controller {
     kube: Kube,
     /// Who is a source.
     pub index: Arc<Mutex<Index>>,
-    queue: Mutex<Queue>,
-    /// The beginning from which the queue's moments count.
-    born: Instant,
-    /// Something became ready.
-    wake: Notify,
+    /// Whose turn it is.
+    pub places: Arc<Places>,
     /// Makes the fingerprints by which a change is told from a repetition.
     pub digester: Digester,
     metrics: Metrics,
@@ -58,9 +54,7 @@ impl Controller {
         Self {
             kube,
             index: Arc::new(Mutex::new(index)),
-            queue: Mutex::new(Queue::new(concurrency)),
-            born: Instant::now(),
-            wake: Notify::new(),
+            places: Arc::new(Places::new(concurrency)),
             digester: Digester::default(),
             metrics,
             readiness,
@@ -92,41 +86,24 @@ impl Controller {
         }
     }
 
-    fn enqueue(&self, keys: Vec<SourceKey>) {
+    fn enqueue(&self, keys: &[SourceKey]) {
         if keys.is_empty() || !self.works.load(Ordering::SeqCst) {
             return;
         }
-        let mut queue = self.queue();
-        for key in keys {
-            queue.add(&key, Depth::Trusting);
-        }
-        drop(queue);
-        self.wake.notify_one();
+        self.places.add(keys);
     }
 
     /// Brings sources back after an outage, spread over a while that grows with their number.
     fn enqueue_spread(&self, keys: Vec<(SourceKey, Depth)>) {
         let spread = Duration::from_millis(5).saturating_mul(u32::try_from(keys.len()).unwrap_or(u32::MAX));
         let spread = spread.min(Duration::from_secs(5));
-        let now = self.now();
-        let mut queue = self.queue();
-        for (key, depth) in keys {
-            queue.recall(&key, now + spread.mul_f64(fraction()), depth);
-        }
-        drop(queue);
-        self.wake.notify_one();
-    }
-
-    fn now(&self) -> Moment {
-        self.born.elapsed()
+        let keys = keys.into_iter();
+        self.places
+            .recall(keys.map(|(key, depth)| (key, spread.mul_f64(fraction()), depth)));
     }
 
     fn live(&self) -> MutexGuard<'_, HashMap<SourceKey, CancellationToken>> {
         self.live.lock()
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock()
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {

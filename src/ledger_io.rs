@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
@@ -35,6 +36,12 @@ const EPOCH: &str = "vault-sync.io/epoch";
 const TERM: &str = "vault-sync.io/term";
 /// How many of our writes have had no answer: see [`Pending::unanswered`].
 const UNANSWERED: &str = "vault-sync.io/unanswered";
+
+/// How long changes that nobody waits for are gathered: one write of an object stores all of its lines that have changed.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// How many ConfigMaps are written at a time.
+const WRITES: usize = 8;
 
 /// Why a change could not be committed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -62,7 +69,10 @@ pub struct Ledger {
     /// Our place among the leaders; `None`: there is no election.
     term: Option<Term>,
     inner: Mutex<Contents>,
-    wake: Notify,
+    /// Somebody waits for what is pending.
+    urgent: Notify,
+    /// Something is pending for which nobody waits.
+    pending: Notify,
     /// Told after each try to store changes.
     changed: Notify,
     /// What the last operator left in the ledger without saying good-bye.
@@ -113,7 +123,8 @@ impl Ledger {
                 store,
                 waiters: Vec::new(),
             }),
-            wake: Notify::new(),
+            urgent: Notify::new(),
+            pending: Notify::new(),
             changed: Notify::new(),
             unclean,
             unsettled: AtomicBool::new(false),
@@ -180,6 +191,12 @@ impl Ledger {
         self.lock().store.newer()
     }
 
+    /// Whether it says this already, and that is stored.
+    pub fn has(&self, changes: &[(DocumentId, Option<LedgerEntry>)]) -> bool {
+        let store = &self.lock().store;
+        changes.iter().all(|(id, entry)| store.has(id, entry.as_ref()))
+    }
+
     /// Changes entries (`None`: removes one), and returns when that is stored. What could not be
     /// stored is taken back: nobody must act on it.
     pub async fn commit(&self, changes: Vec<(DocumentId, Option<LedgerEntry>)>) -> Result<(), CommitError> {
@@ -200,7 +217,7 @@ impl Ledger {
             inner.waiters.push(send);
             before
         };
-        self.wake.notify_one();
+        self.urgent.notify_one();
         let result = receive.await.unwrap_or(Err(CommitError::Closed));
         if result.is_err() {
             self.commit_later(before);
@@ -216,7 +233,7 @@ impl Ledger {
         let news = inner.store.apply(changes);
         drop(inner);
         if news {
-            self.wake.notify_one();
+            self.pending.notify_one();
         }
     }
 
@@ -231,7 +248,7 @@ impl Ledger {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         loop {
             tokio::select! {
-                () = self.wake.notified() => {}
+                () = self.work_to_do() => {}
                 () = stop.cancelled() => break,
             }
             let flushed = self.flush().await;
@@ -241,7 +258,7 @@ impl Ledger {
                 Err(fenced @ CommitError::Fenced(_)) => return Err(fenced),
                 Err(error) => {
                     warn!(%error, "the ledger could not be written; trying again");
-                    self.wake.notify_one();
+                    self.urgent.notify_one();
                     tokio::select! {
                         () = tokio::time::sleep(backoff.next()) => {}
                         () = stop.cancelled() => break,
@@ -258,6 +275,16 @@ impl Ledger {
             self.take_leave(index).await?;
         }
         Ok(())
+    }
+
+    /// Returns when something is to be stored: at once if somebody waits for it, else with what comes soon after it.
+    async fn work_to_do(&self) {
+        tokio::select! {
+            () = self.urgent.notified() => return,
+            () = self.pending.notified() => {}
+        }
+        // If nobody does in that time, so much the better.
+        let _ = tokio::time::timeout(LINGER, self.urgent.notified()).await;
     }
 
     /// Takes our epoch off a shard, as long as it is ours and as we left it. If somebody has edited or
@@ -287,22 +314,32 @@ impl Ledger {
 
     /// Writes all that is pending, and tells those that wait for it.
     async fn flush(&self) -> Result<(), CommitError> {
-        let (waiters, shards) = {
+        let (waiters, pending) = {
             let mut inner = self.lock();
-            (std::mem::take(&mut inner.waiters), inner.store.shards())
+            (std::mem::take(&mut inner.waiters), inner.store.pending())
         };
-        let mut result = Ok(());
-        for index in 0..shards {
-            if let Err(error) = self.flush_shard(index).await {
-                result = Err(error);
-                break;
-            }
-        }
+        let result = self.flush_shards(pending).await;
         for waiter in waiters {
             // A waiter that has given up needs no answer.
             let _ = waiter.send(result.clone());
         }
         result
+    }
+
+    /// Writes these shards, several at a time. Nothing guards the creation of one, so that the first shard, which is
+    /// written before if there is such a creation, has to come before all others.
+    async fn flush_shards(&self, pending: Vec<usize>) -> Result<(), CommitError> {
+        let (first, others): (Vec<_>, Vec<_>) = pending.into_iter().partition(|index| *index == 0);
+        for index in first {
+            self.flush_shard(index).await?;
+        }
+        // Each to its end, whatever comes of the others: what it has taken is lost else.
+        let written: Vec<_> = futures_util::stream::iter(others)
+            .map(|index| self.flush_shard(index))
+            .buffer_unordered(WRITES)
+            .collect()
+            .await;
+        written.into_iter().collect()
     }
 
     async fn flush_shard(&self, index: usize) -> Result<(), CommitError> {

@@ -15,6 +15,7 @@ pub mod ledger_io;
 pub mod machine;
 pub mod metrics;
 pub mod mounts;
+pub mod places;
 pub mod readiness;
 pub mod reconcile;
 pub mod run;

@@ -39,7 +39,7 @@ const FAILED: &str = "failed";
 #[derive(Clone, Debug)]
 pub struct Metrics {
     sync_attempts: Family<Attempt, Counter>,
-    sync_duration: Family<ByName, Histogram>,
+    sync_duration: Family<ByNamespace, Histogram>,
     auth_attempts: Family<ByResult, Counter>,
     secrets_discovered: Family<ByName, Gauge>,
     vault_errors: Family<ByErrorKind, Counter>,
@@ -149,7 +149,7 @@ impl Metrics {
             })
             .inc();
         self.sync_duration
-            .get_or_create(&ByName::of(source))
+            .get_or_create(&ByNamespace::of(&source.namespace))
             .observe(took.as_secs_f64());
     }
 
@@ -252,6 +252,7 @@ impl Metrics {
             ] {
                 family.remove(&labels);
             }
+            self.sync_duration.remove(&labels);
         }
         for result in [SUCCESS, FAILED] {
             let ByName { namespace, resource } = name.clone();
@@ -261,7 +262,6 @@ impl Metrics {
                 result,
             });
         }
-        self.sync_duration.remove(&name);
         self.secrets_discovered.remove(&name);
         self.ownership_conflicts.remove(&name);
         self.drift_repaired.remove(&name);

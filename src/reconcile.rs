@@ -31,12 +31,15 @@ use tokio::time::Instant;
 use crate::events::Events;
 use crate::kube::Kube;
 use crate::lease::Tenure;
-use crate::ledger_io::Ledger;
+use crate::ledger_io::{CommitError, Ledger};
 use crate::machine::Clock;
 use crate::metrics::Metrics;
 use crate::mounts::Mounts;
+use crate::places::Places;
 use crate::vault::Vault;
+use domain::document::DocumentId;
 use domain::index::Index;
+use domain::ledger::LedgerEntry;
 use domain::path_policy::Policy;
 use domain::plan::Identity;
 use domain::queue::Depth;
@@ -108,6 +111,19 @@ impl Reconciler {
         self.count_claimless(&state.claimless, &BTreeSet::new());
     }
 
+    /// Commits changes of the ledger for a source. All that wait for a commit are stored together, so that the source
+    /// gives its place at work to another meanwhile.
+    async fn commit(
+        &self,
+        key: &SourceKey,
+        changes: Vec<(DocumentId, Option<LedgerEntry>)>,
+    ) -> Result<(), CommitError> {
+        if self.ledger.has(&changes) {
+            return Ok(());
+        }
+        self.places.give_up_while(key, self.ledger.commit(changes)).await
+    }
+
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock()
     }
@@ -141,6 +157,8 @@ pub struct Reconciler {
     pub budget: Budget,
     /// How many documents a namespace may have.
     pub quotas: Quotas,
+    /// Whose turn it is.
+    pub places: Arc<Places>,
     /// One reconcile at a time for each document.
     pub locks: Locks,
     /// What is known of documents and mounts, whichever source they are of.

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Controller, outage};
 use crate::reconcile::{Reconciler, Requeue, Turn};
-use domain::queue::{Appointment, Depth, Next};
+use domain::queue::Depth;
 use domain::source::SourceKey;
 
 /// A reconcile takes milliseconds. One that has taken so long waits for an answer that may not come.
@@ -37,12 +37,15 @@ impl Controller {
         };
         all.append(&mut holders);
         all.sort();
-        self.enqueue(all);
+        self.enqueue(&all);
         let running = TaskTracker::new();
         let prober = self.outage.probe(&self, &reconciler.vault, &reconciler.mounts);
         let dispatch = async {
             loop {
-                let key = self.take().await;
+                let key = self
+                    .places
+                    .next(|waiting| self.metrics.queue_depth(waiting))
+                    .await;
                 let (controller, reconciler) = (Arc::clone(&self), Arc::clone(&reconciler));
                 running.spawn(async move { controller.run(&reconciler, key).await });
             }
@@ -54,27 +57,6 @@ impl Controller {
         }
         running.close();
         running.wait().await;
-    }
-
-    /// The next source whose turn it is, when there is a place for it.
-    async fn take(&self) -> (SourceKey, Depth) {
-        loop {
-            let woken = self.wake.notified();
-            let next = {
-                let mut queue = self.queue();
-                let next = queue.next(self.now());
-                self.metrics.queue_depth(queue.len());
-                next
-            };
-            match next {
-                Next::Run(key, depth) => return (key, depth),
-                Next::Wait(None) => woken.await,
-                Next::Wait(Some(at)) => {
-                    // Whichever comes first; either way, look again.
-                    let _ = tokio::time::timeout_at(self.born + at, woken).await;
-                }
-            }
-        }
     }
 
     /// Reconciles one source. A panic in it ends that reconcile and nothing else.
@@ -129,21 +111,14 @@ impl Controller {
         if outcome.vault_down {
             self.outage.begin();
         }
-        self.enqueue(outcome.wake);
+        self.enqueue(&outcome.wake);
         self.end(&key, outcome.again);
     }
 
     /// A source's turn has ended; when it is to be looked at again by itself.
     fn end(&self, key: &SourceKey, again: Option<Requeue>) {
-        let due = |again: Requeue| Appointment {
-            at: self.now() + again.after,
-            depth: again.depth,
-        };
-        let mut queue = self.queue();
-        queue.schedule(key, again.map(due));
-        queue.done(key);
-        drop(queue);
-        self.wake.notify_one();
+        self.places
+            .done(key, again.map(|again| (again.after, again.depth)));
     }
 
     /// A pass over a source begins; the token ends it when the source is deleted.
@@ -182,8 +157,7 @@ impl Controller {
         if let Ok(outcome) = tokio::time::timeout(STALLED_AFTER, reconcile.as_mut()).await {
             return outcome;
         }
-        self.queue().stall(key);
-        self.wake.notify_one();
+        self.places.stall(key);
         tokio::select! {
             outcome = reconcile.as_mut() => return outcome,
             () = self.find_out_whether_vault_hangs(key, reconciler) => {}

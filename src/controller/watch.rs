@@ -268,7 +268,7 @@ impl Controller {
         if source.deleting.is_some() && !wake.is_empty() {
             self.cut_off(&source.key);
         }
-        self.enqueue(wake);
+        self.enqueue(&wake);
     }
 
     fn source_gone(&self, key: &SourceKey) {
@@ -279,13 +279,13 @@ impl Controller {
         let wake = index.forget(key);
         drop(index);
         self.cut_off(key);
-        self.enqueue(wake);
+        self.enqueue(&wake);
     }
 
     fn secret_seen(&self, seen: SecretSeen<'_>) {
         let users = self
             .index()
             .observe_secret(seen.namespace, seen.name, seen.version);
-        self.enqueue(users);
+        self.enqueue(&users);
     }
 }

@@ -263,7 +263,7 @@ impl Reconciler {
     async fn announce(&self, source: &Source, documents: &[Bringing<'_>]) {
         let fresh = documents.iter().filter_map(Bringing::announcement);
         let fresh = fresh.map(|(id, entry)| (id, Some(entry))).collect();
-        if let Err(error) = self.ledger.commit(fresh).await {
+        if let Err(error) = self.commit(&source.key, fresh).await {
             // Each document that needs it asks again, and reports it.
             tracing::debug!(source = %source.key, %error, "documents could not be announced");
         }

@@ -240,8 +240,7 @@ impl Bringing<'_> {
         let entry = step.entry(wish, self.entry().as_ref());
         let change = vec![(self.id().clone(), Some(entry))];
         self.on
-            .ledger
-            .commit(change)
+            .commit(&self.source.key, change)
             .await
             .map_err(|error| of_ledger(&error))
     }

@@ -292,8 +292,7 @@ impl Leaving<'_> {
         on.notes.claims.lock().forget(id);
         outcome.wake.extend(on.index().sharers(holder, id));
         outcome.wake.extend(on.quotas.waiting(&holder.namespace));
-        on.ledger
-            .commit(vec![(id.clone(), None)])
+        on.commit(holder, vec![(id.clone(), None)])
             .await
             .map_err(|error| of_ledger(&error))
     }

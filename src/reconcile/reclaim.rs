@@ -35,7 +35,7 @@ impl Reconciler {
                 found.push((id.clone(), Some(entry)));
             }
         }
-        if let Err(error) = self.ledger.commit(found).await {
+        if let Err(error) = self.commit(&source.key, found).await {
             tracing::warn!(source = %source.key, %error, "what the ledger has lost could not be given back to it");
         }
     }

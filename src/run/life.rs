@@ -171,6 +171,7 @@ impl Life<'_> {
             metrics: on.metrics.clone(),
             budget: Budget::new(config.runtime.memory_limit),
             quotas: Quotas::new(config.max_documents),
+            places: Arc::clone(&self.controller.places),
             locks: Locks::default(),
             notes: Notes::default(),
             nothing_is_wanted: self.duty == Duty::ClearOut,

@@ -51,11 +51,7 @@ fn every_family_of_the_contract_is_there_with_its_labels_and_no_others() {
     let success = [ns, ("resource", "marker"), ("result", "success")];
     operator.counts(FAMILIES[0], &success, 1.0);
     operator.counts(FAMILIES[0], &[ns, ("resource", "app"), ("result", "failed")], 1.0);
-    operator.counts(
-        "vault_sync_operator_sync_duration_seconds_count",
-        &[ns, ("resource", "marker")],
-        1.0,
-    );
+    operator.counts("vault_sync_operator_sync_duration_seconds_count", &[ns], 1.0);
     operator.counts(
         "vault_sync_operator_auth_attempts_total",
         &[("result", "success")],

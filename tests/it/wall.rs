@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The table of docs/architecture.md: a module, and those of ours that it may use. `run` and `main`,
 /// which wire everything, may use all.
-const MAY_USE: [(&str, &[&str]); 16] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("cli", &["telemetry", "vault"]),
     (
         "controller",
@@ -17,6 +17,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
             "kube",
             "metrics",
             "mounts",
+            "places",
             "readiness",
             "reconcile",
             "vault",
@@ -47,9 +48,11 @@ const MAY_USE: [(&str, &[&str]); 16] = [
             "machine",
             "metrics",
             "mounts",
+            "places",
             "vault",
         ],
     ),
+    ("places", &[]),
     ("mounts", &["vault"]),
     ("ledger_io", &["backoff", "kube"]),
     ("lease", &["kube", "machine"]),

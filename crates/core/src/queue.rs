@@ -67,6 +67,8 @@ pub struct Queue {
     concurrency: usize,
     /// Of all together.
     running: Running,
+    /// How many of the stalled wait for a place at work.
+    returning: usize,
     /// Of those namespaces that have somebody running.
     by_namespace: HashMap<Arc<str>, Running>,
 }
@@ -101,6 +103,8 @@ enum Progress {
     No,
     AtWork,
     Stalled,
+    /// Stalled until a place at work is free.
+    Returning,
 }
 
 /// What to do now.
@@ -123,6 +127,7 @@ impl Queue {
             waiting: 0,
             concurrency,
             running: Running::default(),
+            returning: 0,
             by_namespace: HashMap::new(),
         }
     }
@@ -201,7 +206,9 @@ impl Queue {
 
     /// The first of the namespace whose turn it is, of those that may have a place.
     fn take_turn(&mut self) -> Option<SourceKey> {
-        let at_work_left = self.concurrency.saturating_sub(self.running.at_work);
+        // Those who return come before those who begin.
+        let taken = self.running.at_work + self.returning;
+        let at_work_left = self.concurrency.saturating_sub(taken);
         let places_left = (PLACES * self.concurrency).saturating_sub(self.running.all());
         let has_place = |namespace: &Arc<str>| {
             let own = self.by_namespace.get(namespace).copied().unwrap_or_default();
@@ -234,6 +241,32 @@ impl Queue {
         }
     }
 
+    /// The source has got its answer, and goes on. Whether it has a place at work for that; if not, it asks again
+    /// when another is done or stalls.
+    pub fn resume(&mut self, key: &SourceKey) -> bool {
+        let free = self.running.at_work < self.concurrency;
+        let Some(slot) = self.slots.get_mut(key) else {
+            return true;
+        };
+        match slot.progress {
+            Progress::No | Progress::AtWork => return true,
+            Progress::Stalled if !free => {
+                slot.progress = Progress::Returning;
+                self.returning += 1;
+                return false;
+            }
+            Progress::Returning if !free => return false,
+            Progress::Returning => self.returning -= 1,
+            Progress::Stalled => {}
+        }
+        slot.progress = Progress::AtWork;
+        self.count(&key.namespace, |running| {
+            running.stalled -= 1;
+            running.at_work += 1;
+        });
+        true
+    }
+
     /// The source has been reconciled.
     pub fn done(&mut self, key: &SourceKey) {
         let Some(slot) = self.slots.get_mut(key) else {
@@ -244,6 +277,10 @@ impl Queue {
             Progress::No => {}
             Progress::AtWork => self.count(&key.namespace, |running| running.at_work -= 1),
             Progress::Stalled => self.count(&key.namespace, |running| running.stalled -= 1),
+            Progress::Returning => {
+                self.returning -= 1;
+                self.count(&key.namespace, |running| running.stalled -= 1);
+            }
         }
         if again {
             self.add(key, Depth::Trusting);

@@ -11,8 +11,9 @@ use crate::document::DocumentId;
 use crate::source::SourceKey;
 
 const NAME: &str = "vault-sync-operator-ledger";
-/// etcd takes objects of 1.5 MiB; the promise is 512 KiB, and an object has more than its data.
-const FULL: usize = 384 * 1024;
+/// A shard that has so many bytes gets no more lines. The API server keeps an entry in `managedFields` for each line,
+/// and works through all of them at each write of the object: with 24 KiB, that is about eighty.
+const FULL: usize = 24 * 1024;
 
 /// Lines to write (`None`: to remove), by key.
 pub type Lines = BTreeMap<String, Option<String>>;
@@ -141,6 +142,14 @@ impl Store {
         self.entries.get(id)
     }
 
+    /// Whether it says this of a document, and nothing about that waits to be stored.
+    pub fn has(&self, id: &DocumentId, entry: Option<&LedgerEntry>) -> bool {
+        // Most have nothing that waits, and need no key made.
+        let waits =
+            |shard: &Shard| !shard.pending.is_empty() && shard.pending.contains_key(&(self.key_of)(id));
+        self.get(id) == entry && !self.places.get(id).is_some_and(|&at| waits(&self.shards[at]))
+    }
+
     /// The documents that it gives to a source, in order.
     pub fn of(&self, holder: &SourceKey) -> Vec<(DocumentId, LedgerEntry)> {
         let ids = self.by_holder.get(holder).into_iter().flatten();
@@ -190,6 +199,16 @@ impl Store {
         self.shards.len()
     }
 
+    /// The shards that have something to write, in order.
+    pub fn pending(&self) -> Vec<usize> {
+        let waits = |shard: &Shard| !shard.pending.is_empty() || shard.touch;
+        let shards = self.shards.iter().enumerate();
+        shards
+            .filter(|(_, shard)| waits(shard))
+            .map(|(at, _)| at)
+            .collect()
+    }
+
     /// A shard's name and resourceVersion.
     pub fn shard(&self, at: usize) -> (&str, Option<&str>) {
         let shard = &self.shards[at];
@@ -210,11 +229,7 @@ impl Store {
         for (id, entry) in changes {
             if self.entries.get(&id) == entry.as_ref() {
                 // It may wait to be stored all the same; whoever asks now wants that settled too.
-                // (Most have nothing that waits, and need no key made.)
-                let waits = |shard: &Shard| {
-                    !shard.pending.is_empty() && shard.pending.contains_key(&(self.key_of)(&id))
-                };
-                news |= self.places.get(&id).is_some_and(|&at| waits(&self.shards[at]));
+                news |= !self.has(&id, entry.as_ref());
                 continue;
             }
             news = true;

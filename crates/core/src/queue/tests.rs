@@ -195,3 +195,32 @@ fn whoever_is_recalled_while_it_runs_runs_again() {
     assert_eq!(queue.next(now), Next::Wait(Some(later)));
     assert_eq!(queue.next(later), Next::Run(waits, Depth::Trusting));
 }
+
+#[test]
+fn whoever_returns_to_work_waits_for_a_place_and_comes_before_others() {
+    let mut queue = Queue::new(1);
+    for name in ["a", "b", "c"] {
+        queue.add(&key("shop", name), Depth::Trusting);
+    }
+    let zero = Moment::ZERO;
+    let run = |name: &str| Next::Run(key("shop", name), Depth::Trusting);
+    assert_eq!(queue.next(zero), run("a"));
+    assert!(queue.resume(&key("shop", "a")), "it never left");
+    queue.stall(&key("shop", "a"));
+    assert_eq!(queue.next(zero), run("b"));
+    assert!(!queue.resume(&key("shop", "a")));
+    assert!(!queue.resume(&key("shop", "a")), "asking twice is asking once");
+    queue.stall(&key("shop", "b"));
+    assert_eq!(queue.next(zero), Next::Wait(None), "the place is a's");
+    assert!(queue.resume(&key("shop", "a")));
+    assert!(!queue.resume(&key("shop", "b")));
+    // One that ends while it waits leaves nothing behind.
+    queue.done(&key("shop", "b"));
+    queue.done(&key("shop", "a"));
+    assert_eq!(queue.next(zero), run("c"));
+    queue.done(&key("shop", "c"));
+    assert_eq!(
+        (queue.stalled(), queue.returning, queue.running.at_work),
+        (0, 0, 0)
+    );
+}
