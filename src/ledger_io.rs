@@ -1,9 +1,9 @@
-//! The ledger's ConfigMaps: loading them, and committing changes to them together.
+//! The ledger's ConfigMaps: loads them, and commits changes to them in groups.
 //!
-//! Each document is one key of one ConfigMap; a change is a merge patch of just its keys, guarded by
-//! the resourceVersion that was read. All changes that wait are committed at once. What is stored is
-//! never less than what this process believes: an entry that could not be stored has not been
-//! promised to anybody, and one that could not be removed is removed later.
+//! Each document is one key of one ConfigMap. A change is a merge patch of only its keys, guarded by the
+//! resourceVersion that was read. All waiting changes are committed at once. What is stored is never less
+//! than what this process believes: no caller acts on an entry that could not be stored. An entry that could
+//! not be removed is removed later.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -25,15 +25,15 @@ use domain::election::Term;
 use domain::ledger::{Dropped, Garbage, LedgerEntry, Pending, State, Store};
 use domain::source::SourceKey;
 
-/// The label of its ConfigMaps.
+/// The label of the ledger's ConfigMaps.
 pub const LABEL: &str = "vault-sync.io/ledger";
-/// Who writes the ledger now. It is there while an operator works, and gone when one has ended in
-/// good order: then no write of it can still be under way.
+/// Who writes the ledger now. The annotation is set while an operator works. It is removed at a clean
+/// shutdown, when none of the operator's writes can still be in flight.
 const EPOCH: &str = "vault-sync.io/epoch";
-/// The term of whoever wrote the ledger last. It stays when that one says good-bye, so that no earlier leader
-/// comes back later.
+/// The term of the operator that wrote the ledger last. A clean shutdown leaves it in place, so that no
+/// earlier leader comes back later.
 const TERM: &str = "vault-sync.io/term";
-/// How many of our writes have had no answer: see [`Pending::unanswered`].
+/// How many of our writes had no answer: see [`Pending::unanswered`].
 const UNANSWERED: &str = "vault-sync.io/unanswered";
 
 /// Why a change could not be committed.
@@ -45,12 +45,12 @@ pub enum CommitError {
     /// Another operator writes this ledger now.
     #[error("another operator ({0}) has taken the ledger over")]
     Fenced(String),
-    /// The document's entry is to be kept as it is.
+    /// A newer version wrote the document's entry, which must stay as it is.
     #[error(
         "the ledger's entry of {0} was written by a newer version of this operator; run that version, or delete the entry"
     )]
     Newer(DocumentId),
-    /// The operator ends.
+    /// The operator is shutting down.
     #[error("the operator is shutting down")]
     Closed,
 }
@@ -59,27 +59,27 @@ pub enum CommitError {
 pub struct Ledger {
     api: Api<ConfigMap>,
     epoch: String,
-    /// Our place among the leaders; `None`: there is no election.
+    /// Our leadership term. `None`: there is no leader election.
     term: Option<Term>,
     inner: Mutex<Contents>,
     wake: Notify,
-    /// Told after each try to store changes.
+    /// Notified after each attempt to store changes.
     changed: Notify,
-    /// What the last operator left in the ledger without saying good-bye.
+    /// The documents that an operator without a clean shutdown left in the ledger.
     unclean: HashSet<DocumentId>,
-    /// Whether this operator may not say good-bye either.
+    /// Whether this operator must not shut down cleanly either.
     unsettled: AtomicBool,
 }
 
 struct Contents {
     store: Store,
-    /// Those that wait until what is pending is stored.
+    /// The callers that wait until the pending changes are stored.
     waiters: Vec<oneshot::Sender<Result<(), CommitError>>>,
 }
 
 impl Ledger {
-    /// Reads the ledger and puts our epoch on it, so that the next write of whoever wrote it before
-    /// fails. If a later leader has put its own there, this fails. Garbage in it is reported and taken out.
+    /// Reads the ledger and writes our epoch to it, so that the next write of a previous operator fails. This
+    /// fails if a later leader has written its epoch. Invalid entries are reported and removed.
     pub async fn load(
         client: Client,
         namespace: &str,
@@ -135,37 +135,37 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// What the ledger says of a document.
+    /// The ledger entry of a document.
     pub fn get(&self, id: &DocumentId) -> Option<LedgerEntry> {
         self.lock().store.get(id).cloned()
     }
 
-    /// The documents that it gives to a source.
+    /// The documents that a source holds in the ledger.
     pub fn of(&self, holder: &SourceKey) -> Vec<(DocumentId, LedgerEntry)> {
         self.lock().store.of(holder)
     }
 
-    /// How many documents it gives to the sources of a namespace.
+    /// How many documents the sources of a namespace hold in the ledger.
     pub fn documents_in(&self, namespace: &str) -> usize {
         self.lock().store.documents_in(namespace)
     }
 
-    /// All sources that it gives documents to.
+    /// All sources that hold documents in the ledger.
     pub fn holders(&self) -> Vec<SourceKey> {
         self.lock().store.holders().cloned().collect()
     }
 
-    /// Whether a write by the operator before us may still be under way to this document.
+    /// Whether a write to this document by the previous operator may still be in flight.
     pub fn is_unclean(&self, id: &DocumentId) -> bool {
         self.unclean.contains(id)
     }
 
-    /// Whether the operator before us has ended without saying good-bye.
+    /// Whether the previous operator left documents behind without a clean shutdown.
     pub fn is_unclean_at_all(&self) -> bool {
         !self.unclean.is_empty()
     }
 
-    /// A write may still be under way when this operator ends: it leaves its epoch where it is.
+    /// Leaves our epoch in place when this operator ends, because one of its writes may still be in flight.
     pub fn leave_unclean(&self) {
         self.unsettled.store(true, Ordering::Relaxed);
     }
@@ -180,8 +180,8 @@ impl Ledger {
         self.lock().store.newer()
     }
 
-    /// Changes entries (`None`: removes one), and returns when that is stored. What could not be
-    /// stored is taken back: nobody must act on it.
+    /// Changes entries (`None`: removes one), and returns when the change is stored. If storing fails, the
+    /// change is rolled back, so that no caller acts on it.
     pub async fn commit(&self, changes: Vec<(DocumentId, Option<LedgerEntry>)>) -> Result<(), CommitError> {
         let (send, receive) = oneshot::channel();
         let before: Vec<_> = {
@@ -208,8 +208,8 @@ impl Ledger {
         result
     }
 
-    /// Changes entries, to be stored with the next that wait: for news that a crash may lose, since
-    /// what is stored already errs on the safe side.
+    /// Changes entries without waiting; the next commit stores them. Only for changes that a crash may lose,
+    /// because the stored state is safe without them.
     pub fn commit_later(&self, mut changes: Vec<(DocumentId, Option<LedgerEntry>)>) {
         let mut inner = self.lock();
         changes.retain(|(id, _)| !inner.store.is_newer(id));
@@ -220,13 +220,13 @@ impl Ledger {
         }
     }
 
-    /// Waits for a change since the last call. For one waiter.
+    /// Waits for an attempt to store changes since the last call. Supports one waiter.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// Stores changes until told to stop, then what is left, and takes our epoch off: good-bye.
-    /// Ends with an error when another operator has taken the ledger over.
+    /// Stores changes until `stop`, then stores the rest and removes our epoch: a clean shutdown. Returns an
+    /// error if another operator has taken over the ledger.
     pub async fn keep(&self, stop: CancellationToken) -> Result<(), CommitError> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         loop {
@@ -260,8 +260,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Takes our epoch off a shard, as long as it is ours and as we left it. If somebody has edited or
-    /// deleted it, it is put right before: the next operator knows only what it says.
+    /// Removes our epoch from a shard if the shard is unchanged since our last write. If another client has
+    /// edited or deleted it, it is restored first: the next operator knows only what is stored.
     async fn take_leave(&self, index: usize) -> Result<(), CommitError> {
         loop {
             let (name, version) = {
@@ -285,7 +285,7 @@ impl Ledger {
         }
     }
 
-    /// Writes all that is pending, and tells those that wait for it.
+    /// Writes all pending changes, and notifies the callers that wait for them.
     async fn flush(&self) -> Result<(), CommitError> {
         let (waiters, shards) = {
             let mut inner = self.lock();
@@ -299,7 +299,7 @@ impl Ledger {
             }
         }
         for waiter in waiters {
-            // A waiter that has given up needs no answer.
+            // A waiter that stopped waiting needs no answer.
             let _ = waiter.send(result.clone());
         }
         result
@@ -320,7 +320,8 @@ impl Ledger {
                         Error::Unavailable { .. } => self.lock().store.restore_unanswered(index, lines),
                         _ => self.lock().store.restore(index, lines),
                     }
-                    // One that is gone is created anew; where that is not found, it is the namespace that is missing.
+                    // A missing ConfigMap is created again. If the creation gets "not found", the namespace
+                    // is missing.
                     let again = match error {
                         Error::Conflict(_) => true,
                         Error::NotFound { .. } => version.is_some(),
@@ -346,7 +347,7 @@ impl Ledger {
         let what = format!("write ConfigMap {name}");
         let labels =
             serde_json::json!({ LABEL: "true", "app.kubernetes.io/managed-by": "vault-sync-operator" });
-        // `None` takes an annotation or a line away.
+        // `None` removes an annotation or a line.
         let annotations = BTreeMap::from([
             (EPOCH, Some(self.epoch.clone())),
             (TERM, self.term.as_ref().map(Term::to_text)),
@@ -377,8 +378,8 @@ impl Ledger {
             .resource_version)
     }
 
-    /// A shard is not as we left it. If another operator has put its epoch there, we are done. If
-    /// somebody edited or deleted it, all of it is written anew: this process knows what it holds.
+    /// Rereads a shard that differs from our last write. Fails if another operator has written its epoch. If
+    /// another client edited or deleted it, the whole shard is written again: this process knows its content.
     async fn reread(&self, index: usize, name: &str) -> Result<(), CommitError> {
         let found = call("read the ledger again", self.api.get_opt(name))
             .await
@@ -416,12 +417,12 @@ impl Ledger {
     }
 }
 
-/// What stands in a map whose other entries are to be taken away.
+/// The entries of a map that have a value.
 fn present<K, V>(map: &BTreeMap<K, Option<V>>) -> impl Iterator<Item = (&K, &V)> {
     map.iter().filter_map(|(key, value)| Some((key, value.as_ref()?)))
 }
 
-/// A document's key in its ConfigMap, whose keys know neither slashes nor great length.
+/// A document's key in its ConfigMap. Such a key must have no slashes, and is limited in length.
 /// <https://kubernetes.io/docs/concepts/configuration/configmap/>
 fn data_key(id: &DocumentId) -> String {
     use std::fmt::Write as _;
@@ -435,7 +436,7 @@ fn data_key(id: &DocumentId) -> String {
     })
 }
 
-/// Says which lines of the ledger were not taken over.
+/// Logs which lines of the ledger were dropped.
 fn report(dropped: Vec<Dropped>) {
     for Dropped {
         shard: configmap,
@@ -457,7 +458,7 @@ fn report(dropped: Vec<Dropped>) {
     }
 }
 
-/// Fails if a later leader has written the ledger: ours is over then, whatever our clock says.
+/// Fails if a later leader has written the ledger: our term is over then, whatever our clock says.
 fn refuse_earlier(ours: Option<&Term>, annotations: &BTreeMap<String, String>) -> Result<(), CommitError> {
     let theirs = annotations.get(TERM).and_then(|text| Term::from_text(text));
     match (ours, theirs) {
