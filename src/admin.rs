@@ -1,8 +1,7 @@
-//! What the operator serves to others: `/metrics` on one address; `/healthz`, `/readyz` and
-//! `/livez` on another.
+//! The operator's HTTP endpoints: `/metrics` on one address; `/healthz`, `/readyz` and `/livez` on another.
 //!
-//! Owns the HTTP servers and their bounds. It must not know how Vault is asked ([`Checks`]) nor
-//! what is counted.
+//! Owns the HTTP servers and their limits. It must not know how Vault is checked ([`Checks`]) or what is
+//! counted.
 
 mod gate;
 mod health;
@@ -26,7 +25,7 @@ pub use gate::{Reviewer, Verdict};
 pub use health::{Checks, Unhealthy, answer as probe};
 pub use review::{KubernetesReviewer, ReviewError};
 
-/// Somebody else has the address, or it is none of ours.
+/// The address is in use, or is not a local one.
 #[derive(Debug, thiserror::Error)]
 #[error("{flag}: cannot listen at {address}: {source}")]
 pub struct BindError {
@@ -35,10 +34,11 @@ pub struct BindError {
     source: std::io::Error,
 }
 
-/// Opens a listener at `:8080`, `host:8080` or `[::1]:8080`. `flag`, with its dashes, is for the error alone.
+/// Opens a listener at `:8080`, `host:8080` or `[::1]:8080`. Only the error uses `flag`, which includes its
+/// dashes.
 pub async fn bind(flag: &'static str, address: &str) -> Result<TcpListener, BindError> {
     let bound = if address.starts_with(':') {
-        // Both families where the kernel has both; else the old one.
+        // IPv6 and IPv4 if the kernel supports both; otherwise IPv4.
         match TcpListener::bind(format!("[::]{address}")).await {
             Ok(listener) => Ok(listener),
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(error),
@@ -54,7 +54,7 @@ pub async fn bind(flag: &'static str, address: &str) -> Result<TcpListener, Bind
     })
 }
 
-/// Serves `GET /metrics` until `stop`; with a reviewer, only to those whom it allows.
+/// Serves `GET /metrics` until `stop`; with a reviewer, only to clients that it allows.
 pub async fn serve_metrics<R: Reviewer>(
     listener: TcpListener,
     registry: Arc<Registry>,
@@ -105,7 +105,7 @@ pub async fn serve_health<C: Checks>(listener: TcpListener, checks: Arc<C>, stop
     server::serve(listener, answer, stop).await;
 }
 
-/// What is answered to an HTTP request.
+/// The response to an HTTP request.
 pub type Answer = Response<Full<Bytes>>;
 
 fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {

@@ -1,4 +1,4 @@
-//! Waiting longer and longer, with jitter: the one place that knows the `backoff` crate.
+//! Increasing waits with jitter. The only module that uses the `backoff` crate.
 
 use std::time::Duration;
 
@@ -8,20 +8,20 @@ use backoff::backoff::Backoff as _;
 /// A jittered exponential backoff that never gives up.
 pub struct Backoff(ExponentialBackoff);
 
-/// Each wait is up to a half shorter or longer than its nominal length, so that many who were
-/// refused at the same moment do not come back at the same moment.
+/// Each wait is up to a half shorter or longer than its nominal length, so that callers that fail together do
+/// not retry together.
 const JITTER: f64 = 0.5;
 
 impl Backoff {
     /// The first wait is about `initial`; each is twice the one before, up to `max`, never more.
     pub fn new(initial: Duration, max: Duration) -> Self {
-        // The jitter is taken off before it is put on, so that no wait is longer than `max`.
+        // The maximum is lowered by the jitter, so that no wait is longer than `max`.
         let ceiling = max.div_f64(1.0 + JITTER);
         let initial = initial.min(ceiling);
         Self(ExponentialBackoff {
             current_interval: initial,
             initial_interval: initial,
-            // The jitter is ours: all that happens by chance comes from `fraction`.
+            // We add our own jitter: all randomness comes from `fraction`.
             randomization_factor: 0.0,
             multiplier: 2.0,
             max_interval: ceiling,
@@ -30,18 +30,18 @@ impl Backoff {
         })
     }
 
-    /// How long to wait before the next try.
+    /// How long to wait before the next attempt.
     #[expect(
         clippy::should_implement_trait,
         reason = "it never ends: an iterator would say that it may"
     )]
     pub fn next(&mut self) -> Duration {
-        // It ends only by `max_elapsed_time`, which there is not.
+        // Only `max_elapsed_time` could end it, and that is not set.
         let nominal = self.0.next_backoff().unwrap_or(self.0.max_interval);
         nominal.mul_f64(1.0 - JITTER + 2.0 * JITTER * fraction())
     }
 
-    /// A try succeeded: the next wait is a first one.
+    /// Resets after a success: the next wait is as long as the first.
     pub fn reset(&mut self) {
         self.0.reset();
     }
@@ -57,17 +57,17 @@ pub fn delay(failures: u32) -> Duration {
     wait
 }
 
-/// A period shortened at random by at most a tenth, so that what began together drifts apart.
+/// A period that is randomly shortened by at most a tenth, so that simultaneous periods drift apart.
 pub fn shortened(period: Duration) -> Duration {
     period.mul_f64(1.0 - fraction() / 10.0)
 }
 
-/// A period lengthened at random by at most a tenth: for one that must have passed.
+/// A period that is randomly lengthened by at most a tenth, for a wait that must not be shorter.
 pub fn lengthened(period: Duration) -> Duration {
     period.mul_f64(1.0 + fraction() / 10.0)
 }
 
-/// A random number from 0 to 1. Good for spreading things out, and for nothing else.
+/// A random number from 0 to 1. Use it only to spread things out.
 pub fn fraction() -> f64 {
     use std::hash::{BuildHasher as _, Hasher as _, RandomState};
     let random = RandomState::new().build_hasher().finish();

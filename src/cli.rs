@@ -1,8 +1,8 @@
 //! The command line: flags, their environment variables and defaults become one [`Config`].
 //!
-//! Owns the spelling of every flag and variable, and the words of every complaint about them. It
-//! must not know what the values are used for, and it reads nothing but what [`Surroundings`] hands
-//! it, so that a test needs no process environment.
+//! Owns the names of all flags and variables, and the text of all errors about them. It must not know what
+//! the values are used for. It reads only what [`Surroundings`] provides, so that a test needs no process
+//! environment.
 
 mod args;
 mod environment;
@@ -23,27 +23,27 @@ use domain::source::Kind;
 
 pub use environment::Runtime;
 
-/// Exit code for a command line that cannot be used, as Go's `flag` has it.
+/// Exit code for a command line that is not valid, as in Go's `flag`.
 const USAGE: u8 = 2;
 
-/// Everything that whoever runs the operator can choose.
+/// Everything that users of the operator can configure.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
-    /// How to reach Vault, and as whom.
+    /// How to reach Vault, and the role to log in as.
     pub vault: crate::vault::Access,
-    /// What the pure core decides by.
+    /// The settings that the pure core uses for decisions.
     pub settings: Settings,
-    /// `--path-policy`: a YAML file of rules.
+    /// `--path-policy`: a YAML file with rules.
     pub path_policy: Option<PathBuf>,
-    /// `--discover`: what auto-discovery reads beside env, envFrom and volumes.
+    /// `--discover`: what auto-discovery reads in addition to env, envFrom and volumes.
     pub discover: Discover,
     /// `--max-documents-per-namespace`.
     pub max_documents: usize,
-    /// `--cleanup-timeout`: how long a deleted source is held by its finalizer at most.
+    /// `--cleanup-timeout`: how long the finalizer may delay the deletion of a source.
     pub cleanup_timeout: Duration,
-    /// `--resync-interval`: every source is compared with Vault this often; `None`: never unasked.
+    /// `--resync-interval`: how often each source is compared with Vault. `None`: only on request.
     pub resync_interval: Option<Duration>,
-    /// `--kinds`: which kinds of object can be sources. Each is named once.
+    /// `--kinds`: which kinds of objects can be sources. Each occurs once.
     pub kinds: Vec<Kind>,
     /// `--watch-namespaces`; empty: all.
     pub watch_namespaces: Vec<String>,
@@ -51,11 +51,11 @@ pub struct Config {
     pub concurrency: usize,
     /// `--kubeconfig`.
     pub kubeconfig: Option<PathBuf>,
-    /// `--namespace`: where the operator itself lives, with its Lease and ledger.
+    /// `--namespace`: the operator's own namespace, with its Lease and ledger.
     pub namespace: String,
-    /// What this process calls itself in the Lease and in Events: `POD_NAME`, else the hostname.
+    /// The name of this process in the Lease and in Events: `POD_NAME`, or the hostname.
     pub instance: String,
-    /// The UID of our own pod, if there is one: `POD_UID`.
+    /// The UID of our own pod, if known: `POD_UID`.
     pub pod_uid: Option<String>,
     /// `--leader-elect`.
     pub leader_elect: bool,
@@ -65,9 +65,9 @@ pub struct Config {
     pub enable_metrics_auth: bool,
     /// `--health-probe-bind-address`, such as `:8081`; `None`: off.
     pub health_probe_bind_address: Option<String>,
-    /// `--shutdown-grace`: how long work may drain after a signal.
+    /// `--shutdown-grace`: how long running work may take to finish after a signal.
     pub shutdown_grace: Duration,
-    /// `--repeat-events`, which `--help` does not show: how often the Event of a problem that lasts is repeated.
+    /// `--repeat-events`, which `--help` does not show: how often the Event of a lasting problem is repeated.
     pub repeat_events: Duration,
     /// `--log-format`, `--log-level` and `RUST_LOG`.
     pub logs: Logs,
@@ -75,54 +75,55 @@ pub struct Config {
     pub runtime: Runtime,
 }
 
-/// What the process was asked to do.
+/// The command to run.
 #[derive(Clone, PartialEq, Eq, Debug, Default, clap::Subcommand)]
 pub enum Command {
     /// Run the operator (the default)
     #[default]
     Run,
-    /// Before an uninstall: take our finalizers off, so that nothing waits for an operator that is gone
+    /// Before an uninstall: remove the operator's finalizers, so that no object waits for an operator that is
+    /// gone
     Release(ReleaseArgs),
-    /// Check the login, the rights and, with --probe, a document that is written, read and deleted
+    /// Check the login and the permissions; with --probe, also write, read and delete a document
     Doctor(DoctorArgs),
 }
 
-/// What `release` is told beside the operator's own flags.
+/// The flags of `release`, beside the operator's own.
 #[derive(Clone, PartialEq, Eq, Debug, clap::Args)]
 pub struct ReleaseArgs {
-    /// First scale this Deployment of our namespace to zero, and wait until its pods are gone
+    /// First scale this Deployment in the operator's namespace to zero, and wait until its pods are gone
     #[arg(long, value_name = "DEPLOYMENT")]
     pub scale_down: Option<String>,
-    /// First delete the documents that the ledger names, each as its deletion policy says
+    /// First delete the documents in the ledger, each by its deletion policy
     #[arg(long)]
     pub delete_documents: bool,
-    /// At last delete the ledger
+    /// Finally delete the ledger
     #[arg(long)]
     pub forget: bool,
-    /// How long all of that may take
+    /// Maximum time for all of these steps
     #[arg(long, value_name = "DURATION", default_value = "5m",
           value_parser = |text: &str| values::within(text, Duration::from_secs(1), Duration::from_hours(24)))]
     pub timeout: Duration,
 }
 
-/// What `doctor` is told beside the operator's own flags.
+/// The flags of `doctor`, beside the operator's own.
 #[derive(Clone, PartialEq, Eq, Debug, clap::Args)]
 pub struct DoctorArgs {
-    /// A document that does not exist, as an annotation would name it: it is written, read and deleted
+    /// Path of a document that does not exist, as in an annotation: doctor writes, reads and deletes it
     #[arg(long, value_name = "PATH")]
     pub probe: Option<String>,
 }
 
 /// Where values come from that are not on the command line.
 pub struct Surroundings<'a> {
-    /// Looks an environment variable up.
+    /// Looks up an environment variable.
     pub variable: &'a dyn Fn(&str) -> Option<OsString>,
-    /// Reads a small file; `None` when there is none.
+    /// Reads a small file. `None`: it does not exist.
     pub file: &'a dyn Fn(&str) -> Option<String>,
 }
 
 impl Surroundings<'static> {
-    /// The real ones.
+    /// The process's environment and the real files.
     pub fn of_process() -> Self {
         Self {
             variable: &|name| std::env::var_os(name),
@@ -132,7 +133,8 @@ impl Surroundings<'static> {
 }
 
 impl Surroundings<'_> {
-    /// A variable's text. An empty one counts as unset: charts and shells leave such behind.
+    /// A variable's text. An empty one counts as unset, because charts and shells leave empty variables
+    /// behind.
     fn text(&self, name: &str) -> Result<Option<String>, Exit> {
         let Some(value) = (self.variable)(name).filter(|value| !value.is_empty()) else {
             return Ok(None);
@@ -144,12 +146,12 @@ impl Surroundings<'_> {
     }
 }
 
-/// A command line that ends the process at once: with help, or with a complaint.
+/// A command line that ends the process immediately: with help, or with an error.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Exit {
-    /// What to print, with its last newline.
+    /// What to print, including the last newline.
     pub text: String,
-    /// The exit code: 0 for what was asked for (help, version), 2 for a complaint.
+    /// The exit code: 0 for requested output (help, version), 2 for an error.
     pub code: u8,
 }
 
@@ -161,9 +163,9 @@ impl Exit {
         }
     }
 
-    /// Prints it where it belongs, and hands the exit code over.
+    /// Prints the text to stdout or stderr, and returns the exit code.
     pub fn report(&self) -> u8 {
-        // Nobody is left to tell if even that fails.
+        // If even that fails, there is no other way to report it.
         let _ = match self.code {
             0 => std::io::stdout().write_all(self.text.as_bytes()),
             _ => std::io::stderr().write_all(self.text.as_bytes()),
@@ -172,9 +174,9 @@ impl Exit {
     }
 }
 
-/// Reads a whole command line, the program's name first.
+/// Reads a whole command line, beginning with the program's name.
 ///
-/// A flag wins over its variable, a variable over the default.
+/// A flag takes precedence over its variable, and a variable over the default.
 pub fn parse(
     args: impl IntoIterator<Item = OsString>,
     surroundings: &Surroundings,
@@ -199,7 +201,7 @@ pub fn parse(
             from_environment.push((format!("--{flag}={value}"), flag.to_owned(), variable));
         }
     }
-    // In front of everything else, the command's name too.
+    // Before everything else, including the command's name.
     let at = args.len().min(1);
     args.splice(at..at, from_environment.iter().map(|(arg, ..)| arg.clone()));
 
@@ -215,8 +217,8 @@ pub fn parse(
     Ok((action, cli.into_config(surroundings, origin)?))
 }
 
-/// clap's error in our words where a value is at fault: its own would quote the value, and an
-/// address can hold a password. Whoever set a variable learns its name.
+/// Converts clap's error. If a value is at fault, clap's own text would quote it, and an address can contain
+/// a password. If the value came from a variable, the error names the variable.
 fn complaint<'a>(error: &clap::Error, origin: impl Fn(&str) -> Option<&'a str>) -> Exit {
     let flag = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(usage)) => usage.trim_start_matches('-').split([' ', '=', '[']).next(),
@@ -239,7 +241,8 @@ fn complaint<'a>(error: &clap::Error, origin: impl Fn(&str) -> Option<&'a str>) 
     }
 }
 
-/// A value that cannot be used: the flag, the reason, and the variable if it came from there.
+/// The error for a value that cannot be used: the flag, the reason, and the variable if the value came from
+/// there.
 fn refused(flag: &str, reason: &str, variable: Option<&str>) -> Exit {
     match variable {
         None => Exit::usage(format!("--{flag}: {reason}")),

@@ -1,4 +1,4 @@
-//! The commands beside `run`: each does one thing for a person or a hook, says how it went, and ends.
+//! The commands beside `run`: each does one task for a user or a hook, reports the result, and ends.
 
 mod doctor;
 mod release;

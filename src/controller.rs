@@ -1,5 +1,4 @@
-//! What is to be reconciled, and when: watches fill the index, the index fills the queue, workers
-//! empty it.
+//! What is reconciled, and when: watches fill the index, the index fills the queue, workers empty the queue.
 
 mod dispatch;
 mod outage;
@@ -26,25 +25,26 @@ use domain::value::Digester;
 
 pub use resilient::WatchEnded;
 
-/// Index and queue: what watches, workers and reconciles share.
+/// Index and queue, which watches, workers and reconciles share.
 pub struct Controller {
     kube: Kube,
-    /// Who is a source.
+    /// The sources.
     pub index: Arc<Mutex<Index>>,
-    /// Whose turn it is.
+    /// The queue.
     pub places: Arc<Places>,
-    /// Makes the fingerprints by which a change is told from a repetition.
+    /// Makes the fingerprints that tell a change from a repetition.
     pub digester: Digester,
     metrics: Metrics,
     readiness: Readiness,
     outage: outage::Outage,
-    /// Passes over sources that are not being deleted. A deletion has a deadline and does not wait for them.
+    /// Passes over sources that are not being deleted. A deletion has a deadline, and does not wait for them.
     live: Mutex<HashMap<SourceKey, CancellationToken>>,
-    /// The watches that may show what is old.
+    /// The watches that may show outdated objects.
     behind: Mutex<BTreeSet<String>>,
-    /// Namespaces with more misspelt annotations than are reported.
+    /// Namespaces with more misspelled annotations than are reported.
     unreported: Mutex<HashSet<Arc<str>>>,
-    /// Whether somebody empties the queue. A standby fills none: it would keep whatever came and went meanwhile.
+    /// Whether workers empty the queue. A standby leaves it empty: it would otherwise collect every source
+    /// that ever existed.
     works: AtomicBool,
 }
 
@@ -71,8 +71,8 @@ impl Controller {
         self.index().len()
     }
 
-    /// Watches one kind in one namespace (`None`: all) until the process ends. `listed` is
-    /// dropped when everything that exists has been seen once.
+    /// Watches one kind in one namespace (`None`: in all) until the process ends. Drops `listed` after the
+    /// first complete list.
     pub async fn watch(
         self: Arc<Self>,
         kind: Kind,
@@ -93,7 +93,7 @@ impl Controller {
         self.places.add(keys);
     }
 
-    /// Brings sources back after an outage, spread over a while that grows with their number.
+    /// Requeues sources after an outage, spread over a time that grows with their number.
     fn enqueue_spread(&self, keys: Vec<(SourceKey, Depth)>) {
         let spread = Duration::from_millis(5).saturating_mul(u32::try_from(keys.len()).unwrap_or(u32::MAX));
         let spread = spread.min(Duration::from_secs(5));

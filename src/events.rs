@@ -1,10 +1,10 @@
-//! Kubernetes Events on sources: what people see in `kubectl describe`.
+//! Kubernetes Events on sources: what users see in `kubectl describe`.
 //!
-//! [`Events`] takes notes and never makes anybody wait; [`Writer`] writes them. Limits are per source and never
-//! delay its first note. Must not know what a note is about, and a note must hold nothing secret.
+//! [`Events`] accepts notes and never blocks; [`Writer`] writes them. Limits are per source, and never delay
+//! its first note. Must not know the subject of a note, and a note must contain nothing secret.
 //!
-//! Written plainly, not by kube's `Recorder`: that one joins notes of one reason into a series under
-//! the first one's text, so that a new problem would show the old one's words.
+//! Does not use kube's `Recorder`: it joins notes with one reason into a series with the first note's text. A
+//! new problem would then show the old problem's text.
 
 mod limit;
 
@@ -32,31 +32,31 @@ use limit::Limits;
 pub use limit::REFILL as ONE_MORE_AFTER;
 
 const CONTROLLER: &str = "vault-sync-operator";
-/// Notes that wait for being written.
+/// Most notes that wait to be written.
 const MOST_WAITING: usize = 2048;
-/// Writes at a time.
+/// Concurrent writes.
 const WRITES: usize = 8;
-/// Bytes of a note, as the API allows.
+/// Most bytes of a note that the API allows.
 /// <https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/>
 const LONGEST_NOTE: usize = 1024;
-/// Bytes of a source's name in its Events' names, which have room for 253.
+/// Most bytes of a source's name in the names of its Events, which have room for 253.
 const LONGEST_NAME: usize = 220;
-/// Bytes of `reportingInstance`.
+/// Most bytes of `reportingInstance`.
 const LONGEST_INSTANCE: usize = 128;
 const WRITE_WITHIN: Duration = Duration::from_secs(5);
-/// How often an Event is tried.
+/// How many times writing an Event is attempted.
 const TRIES: u32 = 6;
 
-/// What to tell of a source.
+/// What to report about a source.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Note {
-    /// Why; it decides whether this is a Warning.
+    /// The reason, which decides whether this is a Warning.
     pub reason: Reason,
-    /// In words, for people; nothing secret. It is cut to 1024 bytes.
+    /// The text for users, without secrets. It is cut to 1024 bytes.
     pub text: String,
 }
 
-/// Takes notes. Clones share their limits.
+/// Accepts notes. Clones share their limits.
 #[derive(Clone)]
 pub struct Events {
     waiting: mpsc::Sender<Event>,
@@ -66,7 +66,7 @@ pub struct Events {
     metrics: Metrics,
 }
 
-/// Writes what [`Events`] takes.
+/// Writes the notes that [`Events`] accepts.
 pub struct Writer {
     client: kube::Client,
     waiting: mpsc::Receiver<Event>,
@@ -74,7 +74,7 @@ pub struct Writer {
 }
 
 impl Events {
-    /// `instance` is the pod's name. Whoever calls this runs the writer too.
+    /// `instance` is the pod's name. The caller must also run the writer.
     pub fn new(client: kube::Client, instance: &str, clock: Clock, metrics: Metrics) -> (Self, Writer) {
         let (sender, receiver) = mpsc::channel(MOST_WAITING);
         let events = Self {
@@ -94,13 +94,13 @@ impl Events {
         )
     }
 
-    /// Puts a note on a source, unless there have been too many; those are counted. Never waits. Whether the note
-    /// was taken; if not, there is room for another one after [`ONE_MORE_AFTER`].
+    /// Publishes a note on a source, unless the limits refuse it; refused notes are counted. Never blocks.
+    /// Returns whether the note was accepted. If not, there is room for another one after [`ONE_MORE_AFTER`].
     pub fn publish(&self, source: &SourceKey, uid: &str, note: &Note) -> bool {
         self.about(reference(source, uid), note)
     }
 
-    /// Puts a note on a pod, as on a source.
+    /// Publishes a note on a pod, in the same way.
     pub fn publish_on_pod(&self, namespace: &str, name: &str, uid: &str, note: &Note) {
         self.about(
             ObjectReference {
@@ -135,14 +135,14 @@ impl Events {
 }
 
 impl Writer {
-    /// Writes until every [`Events`] is gone and nothing waits.
+    /// Writes until all clones of [`Events`] are dropped and no note waits.
     pub async fn run(self) {
         let Self {
             client,
             waiting,
             metrics,
         } = self;
-        // Once for a row of failures: what an Event says is in the log anyway.
+        // Warns once per series of failures: the content of an Event is in the log anyway.
         let told = AtomicBool::new(false);
         stream::unfold(waiting, |mut waiting| async {
             Some((waiting.recv().await?, waiting))
@@ -163,7 +163,7 @@ impl Writer {
     }
 }
 
-/// Writes an Event. What may pass is tried again: an API server that restarts, or elects a leader.
+/// Writes an Event. Retries temporary errors, such as an API server that restarts or elects a leader.
 async fn write(client: &kube::Client, event: &Event) -> Result<(), Error> {
     let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
     let api = Api::<Event>::namespaced(client.clone(), namespace);
@@ -174,7 +174,7 @@ async fn write(client: &kube::Client, event: &Event) -> Result<(), Error> {
         tried += 1;
         match call_within(WRITE_WITHIN, "write an Event", api.create(&params, event)).await {
             Ok(_) => return Ok(()),
-            // The first try was without an answer, and has been made all the same.
+            // An earlier attempt without an answer has succeeded.
             Err(Error::Conflict(_)) if tried > 1 => return Ok(()),
             Err(Error::Unavailable { .. }) if tried < TRIES => sleep(backoff.next()).await,
             Err(error) => return Err(error),
@@ -184,7 +184,7 @@ async fn write(client: &kube::Client, event: &Event) -> Result<(), Error> {
 
 /// <https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/>
 fn event(regarding: ObjectReference, note: &Note, instance: &str, now: jiff::Timestamp) -> Event {
-    // A name may be cut behind a sign that must not stand before the dot.
+    // The cut may leave a character at the end that is not allowed before the dot.
     let base = cut(regarding.name.as_deref().unwrap_or_default(), LONGEST_NAME).trim_end_matches(['-', '.']);
     Event {
         metadata: ObjectMeta {
@@ -230,7 +230,7 @@ fn api_version(kind: Kind) -> &'static str {
     }
 }
 
-/// The beginning of a text, at most so many bytes, ending between two characters.
+/// The beginning of a text, up to this many bytes, without splitting a character.
 fn cut(text: &str, bytes: usize) -> &str {
     &text[..text.floor_char_boundary(bytes)]
 }

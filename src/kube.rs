@@ -1,7 +1,7 @@
-//! Kubernetes, as far as the operator needs it: the client, slim object types, and the few calls.
+//! The parts of Kubernetes that the operator needs: the client, slim object types, and the few calls.
 //!
-//! Reads are live, never from a cache. Writes are patches that name nothing but what is ours:
-//! the finalizer, and the predecessor's annotation, which we take away.
+//! Reads are live, never from a cache. Writes are patches that name only our own fields: the finalizer, and
+//! the predecessor's annotation, which we remove.
 
 mod bounded;
 mod connect;
@@ -28,10 +28,10 @@ pub use connect::{ConnectError, client, configure, connect};
 pub use error::{Error, call, call_within};
 pub use object::{Workload, resource, source};
 
-/// How often a change is tried again at once when somebody else has changed the object meanwhile.
+/// How many times a change is attempted if another client keeps changing the object.
 const ATTEMPTS: u32 = 5;
 
-/// A Secret as it is fetched: its data straight into the redacting type.
+/// A Secret as it is fetched: its data is parsed directly into the redacting type.
 #[derive(Deserialize)]
 struct SecretWire {
     metadata: SecretMeta,
@@ -45,17 +45,17 @@ struct SecretMeta {
     resource_version: String,
 }
 
-/// What a Secret is when it is fetched.
+/// The result of fetching a Secret.
 pub enum Fetched {
     /// It does not exist.
     Absent,
     /// Its data.
     Found(Payload),
-    /// There is not enough memory for it now.
+    /// The memory budget has no room for it now.
     NoRoom,
 }
 
-/// The calls.
+/// The calls to Kubernetes.
 #[derive(Clone)]
 pub struct Kube {
     client: Client,
@@ -63,12 +63,12 @@ pub struct Kube {
 }
 
 impl Kube {
-    /// Calls through this client.
+    /// Creates the calls with this client.
     pub fn new(client: Client, discover: Discover) -> Self {
         Self { client, discover }
     }
 
-    /// The client itself, for what has an API of its own.
+    /// The client itself, for code that has its own API.
     pub fn client(&self) -> &Client {
         &self.client
     }
@@ -78,7 +78,7 @@ impl Kube {
         self.discover
     }
 
-    /// UID of the `kube-system` namespace: what makes a cluster the same cluster.
+    /// The UID of the `kube-system` namespace, which identifies the cluster.
     pub async fn cluster_id(&self) -> Result<String, Error> {
         const WHAT: &str = "read the UID of namespace kube-system";
         let api: Api<Namespace> = Api::all(self.client.clone());
@@ -93,7 +93,7 @@ impl Kube {
         Api::namespaced_with(self.client.clone(), &key.namespace, &resource(key.kind))
     }
 
-    /// A source as it is now; `None`: it does not exist.
+    /// A source as it is now. `None`: it does not exist.
     pub async fn source(&self, key: &SourceKey) -> Result<Option<Source>, Error> {
         let what = format!("read {key}");
         let source = if key.kind == Kind::Secret {
@@ -115,8 +115,8 @@ impl Kube {
         }
     }
 
-    /// A Secret's data as they are now. `charge` hears how many bytes of memory are needed more, before they are
-    /// taken; its answer says whether there are so many.
+    /// A Secret's current data. `charge` is called with the number of additional bytes before they are
+    /// allocated. It returns whether the memory budget has room for them.
     pub async fn secret(
         &self,
         namespace: &str,
@@ -137,7 +137,7 @@ impl Kube {
             Err(Error::NotFound { .. }) => return Ok(Fetched::Absent),
             Err(error) => return Err(error),
         };
-        // A parser's words may quote what it could not read.
+        // A parser's error may quote the content that it could not read.
         let wire: SecretWire =
             serde_json::from_slice(&text).map_err(|_| refused("the reply could not be read".into()))?;
         Ok(Fetched::Found(Payload {
@@ -146,14 +146,14 @@ impl Kube {
         }))
     }
 
-    /// The text of a reply; `None`: there is no room for it. It is charged twice, since what is parsed from it
-    /// is held beside it, and for each key and value.
+    /// The text of a reply. `None`: there is no room for it. Its bytes are charged twice, because the parsed
+    /// content exists beside the text; each key and value is charged too.
     async fn text(
         &self,
         request: http::Request<Vec<u8>>,
         charge: &mut (dyn FnMut(usize) -> bool + Send),
     ) -> Result<Option<Zeroizing<Vec<u8>>>, kube::Error> {
-        /// A key and its value, with four quotes between them, take about four times as much.
+        /// A key and its value have four quotes, and take about four times this many bytes.
         const PER_QUOTE: usize = 64;
         let reply = self.client.request_stream(request).await?;
         pin_mut!(reply);
@@ -176,8 +176,8 @@ impl Kube {
         }
     }
 
-    /// Puts our finalizer on a source, and takes the predecessor's annotation away. A strategic merge
-    /// adds to the list whatever else is in it; the UID makes sure that it is the same object.
+    /// Adds our finalizer to a source, and removes the predecessor's annotation. A strategic merge keeps the
+    /// other finalizers. The UID makes sure that it is the same object.
     /// <https://kubernetes.io/docs/tasks/manage-kubernetes-objects/update-api-object-kubectl-patch/>
     pub async fn add_finalizer(&self, source: &Source) -> Result<(), Error> {
         let mut metadata = serde_json::json!({ "uid": source.uid, "finalizers": [FINALIZER] });
@@ -187,14 +187,14 @@ impl Kube {
         self.patch(source, "put the finalizer on", metadata).await
     }
 
-    /// Takes the predecessor's annotation away.
+    /// Removes the predecessor's annotation.
     pub async fn drop_predecessors_annotation(&self, source: &Source) -> Result<(), Error> {
         let metadata = serde_json::json!({ "uid": source.uid, "annotations": predecessors_annotation() });
         self.patch(source, "take the predecessor's annotation off", metadata)
             .await
     }
 
-    /// Takes our finalizer off. An object that is gone meanwhile needs it no more.
+    /// Removes our finalizer. An object that is gone by then does not need it.
     pub async fn remove_finalizer(&self, source: &Source) -> Result<(), Error> {
         let metadata =
             serde_json::json!({ "uid": source.uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER] });
@@ -209,7 +209,7 @@ impl Kube {
                 Ok(()) | Err(Error::NotFound { .. }) => return Ok(()),
                 Err(error) => return Err(error),
             };
-            // The same is said of one that somebody else edits all the time.
+            // The API server also answers "conflict" if another client keeps editing the object.
             match self.source(&source.key).await? {
                 Some(now) if now.uid == source.uid && now.finalizer => {}
                 _ => return Ok(()),
@@ -220,8 +220,8 @@ impl Kube {
         }
     }
 
-    /// Patches the metadata of this very object. One that was made anew under its name is a conflict: the API
-    /// server says of another UID what it says of any field that may not change.
+    /// Patches the metadata of exactly this object. A recreated object with the same name is a conflict. The
+    /// API server reports a different UID like any change to an immutable field.
     async fn patch(&self, source: &Source, what: &str, metadata: serde_json::Value) -> Result<(), Error> {
         let what = format!("{what} {}", source.key);
         let patch = Patch::Strategic(serde_json::json!({ "metadata": metadata }));
@@ -230,7 +230,7 @@ impl Kube {
             ..PatchParams::default()
         };
         let api = self.metadata_api(&source.key);
-        // The reply has only metadata; a workload's whole status is of no use here.
+        // The reply contains only metadata: a workload's whole status is not needed here.
         let patched = call(&what, api.patch_metadata(&source.key.name, &params, &patch)).await;
         match patched {
             Err(refused @ Error::Refused { .. }) => match self.source(&source.key).await? {

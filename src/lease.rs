@@ -1,12 +1,11 @@
-//! The Lease of the leader election: reads it, writes it, holds it. What to do is decided in
-//! [`domain::election`].
+//! The Lease of the leader election: reads it, writes it, holds it. [`domain::election`] makes the decisions.
 //!
-//! Every write carries the resourceVersion that was read, so of two candidates one wins. The hold
-//! ends by our own clock, a good while before another may take the Lease over. Candidates watch the
-//! Lease, so that one which is given up finds its next holder at once.
+//! Every write carries the resourceVersion that was read, so that one of two candidates wins. The hold ends
+//! by our own clock, well before another candidate may take over the Lease. Candidates watch the Lease, so
+//! that a released Lease finds its next holder immediately.
 //!
-//! It is renewed in a thread of its own, from its acquisition on: no work that keeps the other threads busy, or
-//! holds a lock, delays that.
+//! From its acquisition on, a separate thread renews it. Work that keeps the other threads busy, or holds a
+//! lock, therefore does not delay renewals.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::pin::pin;
@@ -29,16 +28,16 @@ use crate::machine::{Aside, Clock};
 pub use domain::election::Timing;
 use domain::election::{self, Decision, Sighting, Term, View};
 
-/// The Lease's name, which is the predecessor's too: the two never write at the same time.
+/// The Lease's name. The predecessor uses the same name, so that the two never write at the same time.
 pub const NAME: &str = "vault-sync-operator.io";
 
-/// No call to the API server is waited for longer; a candidate then tries again.
+/// Timeout of each call to the API server; a candidate then tries again.
 const CALL_WITHIN: Duration = Duration::from_secs(5);
 
-/// The API server ends a watch after so many seconds, so that one on a dead connection is noticed.
+/// The API server ends a watch after this many seconds, so that a dead connection is noticed.
 const WATCH_SECONDS: u32 = 60;
 
-/// The leadership is gone: whoever holds this must stop writing, at once.
+/// The leadership is lost: the holder must stop writing immediately.
 #[derive(Debug, thiserror::Error)]
 pub enum Lost {
     /// The renew deadline passed.
@@ -46,26 +45,26 @@ pub enum Lost {
     Deadline {
         /// The renew deadline.
         after: Duration,
-        /// What the last try met.
+        /// The reason why the last attempt failed.
         reason: String,
     },
-    /// Somebody else has it.
+    /// Another process holds the Lease.
     #[error("the lease was taken by {0:?}")]
     Taken(String),
-    /// Nobody renews it any more.
+    /// The renewing thread has failed.
     #[error("the lease cannot be renewed: {0}")]
     Thread(String),
 }
 
-/// A name for this process that no other has: the pod's (or host's) name and some random digits.
+/// A unique name for this process: the pod's (or host's) name and random digits.
 pub fn identity(instance: &str) -> String {
-    // The standard library's own random keys; two hashes of nothing under different keys.
+    // Uses the standard library's random keys: two empty hashes under different keys.
     let random = || RandomState::new().build_hasher().finish();
     format!("{instance}_{:016x}{:016x}", random(), random())
 }
 
-/// Until when this process may write: what every writer asks before it does. It ends by itself, also
-/// when nobody runs who could say so, as after a process was stopped and went on.
+/// How long this process may write; every writer checks it before a write. It expires without any running
+/// task, for example if the process was stopped and continued.
 #[derive(Clone)]
 pub struct Tenure(Option<Arc<Until>>);
 
@@ -76,7 +75,7 @@ struct Until {
 }
 
 impl Tenure {
-    /// One that never ends: there is no election.
+    /// A tenure that never ends: there is no leader election.
     pub fn forever() -> Self {
         Self(None)
     }
@@ -95,7 +94,7 @@ impl Tenure {
         }
     }
 
-    /// How much longer we may write; zero: not now; `None`: for ever.
+    /// How much longer we may write. Zero: not now. `None`: without end.
     pub fn left(&self) -> Option<Duration> {
         let term = self.0.as_ref()?;
         let until = Duration::from_millis(term.until.load(Ordering::Relaxed));
@@ -108,32 +107,32 @@ impl Tenure {
     }
 }
 
-/// On whose behalf a step is taken.
+/// Who takes a step of the election.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
     Candidate,
     Leader,
 }
 
-/// One candidate.
+/// A candidate for the Lease.
 pub struct Lease {
     api: Api<Object>,
     namespace: String,
     me: String,
     timing: Timing,
     clock: Clock,
-    /// The zero of the times that `election` sees.
+    /// The reference point of the times that `election` gets.
     zero: Instant,
-    /// The object as last read, and since when it has looked like that.
+    /// The object as last read.
     object: Option<Object>,
     seen: Option<Sighting>,
-    /// When the request was sent by which we last renewed.
+    /// When the request of our last successful renewal was sent.
     renewed: Duration,
     tenure: Tenure,
 }
 
 impl Lease {
-    /// A candidate called `identity` (see [`identity`]) for the Lease in `namespace`.
+    /// Creates a candidate named `identity` (see [`identity`]) for the Lease in `namespace`.
     pub fn new(client: kube::Client, namespace: &str, identity: String, clock: Clock) -> Self {
         let zero = Instant::now();
         Self {
@@ -150,13 +149,14 @@ impl Lease {
         }
     }
 
-    /// Waits until the Lease is ours: true; or until `stop`: false. Errors are logged and outwaited.
-    /// `trouble` is told what keeps it from trying, and `None` when that is over.
+    /// Waits until the Lease is ours (returns true) or until `stop` (returns false). Errors are logged and
+    /// retried. `trouble` gets what prevents an attempt, and `None` when that is over.
     pub async fn acquire(&mut self, stop: &CancellationToken, trouble: impl Fn(Option<String>)) -> bool {
         let mut rival = None;
         let mut news = pin!(self.news());
         loop {
-            // A step is not cut off half way: a Lease that was taken unnoticed would lie idle.
+            // A step is never cancelled: otherwise a Lease that was taken unnoticed would have no active
+            // holder.
             let wait = match self.step(Role::Candidate).await {
                 Ok(Decision::Wait(wait)) => {
                     trouble(None);
@@ -172,7 +172,7 @@ impl Lease {
                     tracing::info!(identity = self.me, "acquired the lease");
                     return true;
                 }
-                // Another was faster. What it wrote is seen at the next look.
+                // Another candidate was faster. The next look shows its write.
                 Err(Error::Conflict(_)) => self.timing.retry,
                 Err(error) => {
                     tracing::warn!(%error, hint = error.hint(), "cannot acquire the lease");
@@ -180,7 +180,7 @@ impl Lease {
                     self.timing.retry
                 }
             };
-            // A leader that gives the Lease up need not be waited for.
+            // A released Lease ends the wait early.
             tokio::select! {
                 () = sleep(wait) => {}
                 _ = news.next() => {}
@@ -189,8 +189,8 @@ impl Lease {
         }
     }
 
-    /// Something each time that somebody changes the Lease. Where watching fails, candidates look now and
-    /// then, as they do in any case.
+    /// Yields an item each time the Lease changes. If watching fails, candidates still look at regular
+    /// intervals.
     fn news(&self) -> impl Stream<Item = ()> + use<> {
         let only = watcher::Config::default()
             .fields(&format!("metadata.name={NAME}"))
@@ -204,8 +204,8 @@ impl Lease {
         })
     }
 
-    /// Renews the Lease, which is ours, from now on, `aside` of all other work. `connect` makes the client for
-    /// it there.
+    /// Renews our Lease from now on, in `aside`, where no other work delays it. `connect` creates the client
+    /// there.
     pub fn hold(mut self, connect: Connect, aside: &Aside) -> Held {
         let (ended, ends) = oneshot::channel();
         let (give_up, told) = oneshot::channel();
@@ -217,7 +217,8 @@ impl Lease {
                     tokio::select! {
                         lost = self.renew() => Some(lost),
                         told = told => {
-                            // Nobody asks for it when the process ends with work under way: then it lapses.
+                            // If the process ends with work in flight, nothing requests the release: the
+                            // Lease then expires.
                             if told.is_ok() {
                                 self.release().await;
                             }
@@ -228,7 +229,7 @@ impl Lease {
                 Err(error) => Some(Lost::Thread(error.to_string())),
             };
             if let Some(lost) = lost {
-                // Nobody listens any more when the process ends.
+                // The receiver is gone when the process ends.
                 let _ = ended.send(lost);
             }
         };
@@ -241,7 +242,7 @@ impl Lease {
         }
     }
 
-    /// Our term, as the Lease says it since we took it.
+    /// Our term, according to the Lease since we took it.
     fn term(&self) -> Option<Term> {
         let object = self.object.as_ref()?;
         Some(Term {
@@ -250,7 +251,7 @@ impl Lease {
         })
     }
 
-    /// Renews until that was not possible in time.
+    /// Renews until a renewal did not succeed in time.
     async fn renew(&mut self) -> Lost {
         let mut reason = "no try ended".to_owned();
         loop {
@@ -262,7 +263,7 @@ impl Lease {
             };
             match timeout_at(until, turn).await {
                 Ok(Ok(Decision::Renew)) => {}
-                // Even if it is free again: while it was not ours, another may have acted.
+                // Even if the Lease is free again: another process may have acted while it was not ours.
                 Ok(Ok(_)) => return Lost::Taken(self.holder().unwrap_or_default()),
                 Ok(Err(error)) => {
                     reason = error.to_string();
@@ -286,7 +287,8 @@ impl Lease {
         }
     }
 
-    /// Reads it again first: a renewal without an answer may have landed. False: it is not ours.
+    /// Reads the Lease again first, because a renewal without an answer may have succeeded. Returns false if
+    /// the Lease is not ours.
     async fn give_up(&self) -> Result<bool, Error> {
         let found = self.call("read", self.api.get_opt(NAME)).await?;
         let Some(mut object) = found.filter(|object| holder(object) == Some(&self.me)) else {
@@ -302,7 +304,7 @@ impl Lease {
         Ok(true)
     }
 
-    /// Runs a call about the Lease within its time. `verb`: what it does to the Lease.
+    /// Runs a call about the Lease with a timeout. `verb`: what the call does to the Lease.
     async fn call<T>(
         &self,
         verb: &str,
@@ -316,7 +318,7 @@ impl Lease {
         self.object.as_ref().and_then(holder).map(ToOwned::to_owned)
     }
 
-    /// For people and other programs; nothing here decides by it.
+    /// For users and other programs; no decision here uses it.
     fn now(&self) -> MicroTime {
         MicroTime(self.clock.now())
     }
@@ -325,7 +327,7 @@ impl Lease {
         self.zero.elapsed()
     }
 
-    /// One look, and what follows from it: the decision, carried out. A leader only ever renews.
+    /// One look and its consequence: decides, and carries out the decision. A leader only renews.
     async fn step(&mut self, role: Role) -> Result<Decision, Error> {
         let found = self.call("read", self.api.get_opt(NAME)).await?;
         let now = self.elapsed();
@@ -383,7 +385,7 @@ impl Lease {
     }
 }
 
-/// A Lease that is ours and renewed. Dropped, it lapses by itself.
+/// A Lease that is ours and is renewed. If this is dropped, the Lease expires.
 pub struct Held {
     tenure: Tenure,
     term: Option<Term>,
@@ -392,12 +394,12 @@ pub struct Held {
 }
 
 impl Held {
-    /// Until when we may write, as far as this lease goes.
+    /// How long we may write, according to this lease.
     pub fn tenure(&self) -> Tenure {
         self.tenure.clone()
     }
 
-    /// The order of our leadership among others of this Lease.
+    /// The order of our leadership among all leaderships of this Lease.
     pub fn term(&self) -> Option<Term> {
         self.term.clone()
     }
@@ -408,11 +410,11 @@ impl Held {
         lost.unwrap_or_else(|_| Lost::Thread("its thread has ended".to_owned()))
     }
 
-    /// Gives the Lease up, so that another need not wait for it to lapse. After all work has ended:
-    /// from here on somebody else may write.
+    /// Releases the Lease, so that another process need not wait until it expires. Call it after all work has
+    /// ended: from then on, another process may write.
     pub async fn release(self) {
         if self.give_up.send(()).is_ok() {
-            // It ends when that is done, without a word.
+            // The channel closes without a message when the release is done.
             let _ = self.ends.await;
         }
     }
@@ -424,7 +426,7 @@ fn holder(object: &Object) -> Option<&String> {
 
 fn view(object: &Object) -> View {
     let spec = object.spec.clone().unwrap_or_default();
-    // One without a length was not made by an elector; nobody can be sure to wait too long for it.
+    // A Lease without a duration was not written by an elector; the default duration then applies.
     let seconds = spec
         .lease_duration_seconds
         .and_then(|seconds| u64::try_from(seconds).ok());

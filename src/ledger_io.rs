@@ -1,9 +1,9 @@
-//! The ledger's ConfigMaps: loading them, and committing changes to them together.
+//! The ledger's ConfigMaps: loads them, and commits changes to them in groups.
 //!
-//! Each document is one key of one ConfigMap; a change is a merge patch of just its keys, guarded by
-//! the resourceVersion that was read. All changes that wait are committed at once. What is stored is
-//! never less than what this process believes: an entry that could not be stored has not been
-//! promised to anybody, and one that could not be removed is removed later.
+//! Each document is one key of one ConfigMap. A change is a merge patch of only its keys, guarded by the
+//! resourceVersion that was read. All waiting changes are committed at once. What is stored is never less
+//! than what this process believes: no caller acts on an entry that could not be stored. An entry that could
+//! not be removed is removed later.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -26,18 +26,18 @@ use domain::election::Term;
 use domain::ledger::{Dropped, Garbage, LedgerEntry, Pending, State, Store};
 use domain::source::SourceKey;
 
-/// The label of its ConfigMaps.
+/// The label of the ledger's ConfigMaps.
 pub const LABEL: &str = "vault-sync.io/ledger";
-/// Who writes the ledger now. It is there while an operator works, and gone when one has ended in
-/// good order: then no write of it can still be under way.
+/// Who writes the ledger now. The annotation is set while an operator works. It is removed at a clean
+/// shutdown, when none of the operator's writes can still be in flight.
 const EPOCH: &str = "vault-sync.io/epoch";
-/// The term of whoever wrote the ledger last. It stays when that one says good-bye, so that no earlier leader
-/// comes back later.
+/// The term of the operator that wrote the ledger last. A clean shutdown leaves it in place, so that no
+/// earlier leader comes back later.
 const TERM: &str = "vault-sync.io/term";
-/// How many of our writes have had no answer: see [`Pending::unanswered`].
+/// How many of our writes had no answer: see [`Pending::unanswered`].
 const UNANSWERED: &str = "vault-sync.io/unanswered";
 
-/// How long changes that nobody waits for are gathered: one write of an object stores all of its lines that have changed.
+/// How long changes that no caller waits for are collected. One write stores all changed lines of an object.
 const LINGER: Duration = Duration::from_millis(200);
 
 /// How many ConfigMaps are written at a time.
@@ -52,12 +52,12 @@ pub enum CommitError {
     /// Another operator writes this ledger now.
     #[error("another operator ({0}) has taken the ledger over")]
     Fenced(String),
-    /// The document's entry is to be kept as it is.
+    /// A newer version wrote the document's entry, which must stay as it is.
     #[error(
         "the ledger's entry of {0} was written by a newer version of this operator; run that version, or delete the entry"
     )]
     Newer(DocumentId),
-    /// The operator ends.
+    /// The operator is shutting down.
     #[error("the operator is shutting down")]
     Closed,
 }
@@ -66,30 +66,30 @@ pub enum CommitError {
 pub struct Ledger {
     api: Api<ConfigMap>,
     epoch: String,
-    /// Our place among the leaders; `None`: there is no election.
+    /// Our leadership term. `None`: there is no leader election.
     term: Option<Term>,
     inner: Mutex<Contents>,
-    /// Somebody waits for what is pending.
+    /// Notified when a caller waits for pending changes.
     urgent: Notify,
-    /// Something is pending for which nobody waits.
+    /// Notified when changes are pending that no caller waits for.
     pending: Notify,
-    /// Told after each try to store changes.
+    /// Notified after each attempt to store changes.
     changed: Notify,
-    /// What the last operator left in the ledger without saying good-bye.
+    /// The documents that an operator without a clean shutdown left in the ledger.
     unclean: HashSet<DocumentId>,
-    /// Whether this operator may not say good-bye either.
+    /// Whether this operator must not shut down cleanly either.
     unsettled: AtomicBool,
 }
 
 struct Contents {
     store: Store,
-    /// Those that wait until what is pending is stored.
+    /// The callers that wait until the pending changes are stored.
     waiters: Vec<oneshot::Sender<Result<(), CommitError>>>,
 }
 
 impl Ledger {
-    /// Reads the ledger and puts our epoch on it, so that the next write of whoever wrote it before
-    /// fails. If a later leader has put its own there, this fails. Garbage in it is reported and taken out.
+    /// Reads the ledger and writes our epoch to it, so that the next write of a previous operator fails. This
+    /// fails if a later leader has written its epoch. Invalid entries are reported and removed.
     pub async fn load(
         client: Client,
         namespace: &str,
@@ -146,37 +146,37 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// What the ledger says of a document.
+    /// The ledger entry of a document.
     pub fn get(&self, id: &DocumentId) -> Option<LedgerEntry> {
         self.lock().store.get(id).cloned()
     }
 
-    /// The documents that it gives to a source.
+    /// The documents that a source holds in the ledger.
     pub fn of(&self, holder: &SourceKey) -> Vec<(DocumentId, LedgerEntry)> {
         self.lock().store.of(holder)
     }
 
-    /// How many documents it gives to the sources of a namespace.
+    /// How many documents the sources of a namespace hold in the ledger.
     pub fn documents_in(&self, namespace: &str) -> usize {
         self.lock().store.documents_in(namespace)
     }
 
-    /// All sources that it gives documents to.
+    /// All sources that hold documents in the ledger.
     pub fn holders(&self) -> Vec<SourceKey> {
         self.lock().store.holders().cloned().collect()
     }
 
-    /// Whether a write by the operator before us may still be under way to this document.
+    /// Whether a write to this document by the previous operator may still be in flight.
     pub fn is_unclean(&self, id: &DocumentId) -> bool {
         self.unclean.contains(id)
     }
 
-    /// Whether the operator before us has ended without saying good-bye.
+    /// Whether the previous operator left documents behind without a clean shutdown.
     pub fn is_unclean_at_all(&self) -> bool {
         !self.unclean.is_empty()
     }
 
-    /// A write may still be under way when this operator ends: it leaves its epoch where it is.
+    /// Leaves our epoch in place when this operator ends, because one of its writes may still be in flight.
     pub fn leave_unclean(&self) {
         self.unsettled.store(true, Ordering::Relaxed);
     }
@@ -191,14 +191,14 @@ impl Ledger {
         self.lock().store.newer()
     }
 
-    /// Whether it says this already, and that is stored.
+    /// Whether the ledger contains these entries already, and they are stored.
     pub fn has(&self, changes: &[(DocumentId, Option<LedgerEntry>)]) -> bool {
         let store = &self.lock().store;
         changes.iter().all(|(id, entry)| store.has(id, entry.as_ref()))
     }
 
-    /// Changes entries (`None`: removes one), and returns when that is stored. What could not be
-    /// stored is taken back: nobody must act on it.
+    /// Changes entries (`None`: removes one), and returns when the change is stored. If storing fails, the
+    /// change is rolled back, so that no caller acts on it.
     pub async fn commit(&self, changes: Vec<(DocumentId, Option<LedgerEntry>)>) -> Result<(), CommitError> {
         let (send, receive) = oneshot::channel();
         let before: Vec<_> = {
@@ -225,8 +225,8 @@ impl Ledger {
         result
     }
 
-    /// Changes entries, to be stored with the next that wait: for news that a crash may lose, since
-    /// what is stored already errs on the safe side.
+    /// Changes entries without waiting; the next commit stores them. Only for changes that a crash may lose,
+    /// because the stored state is safe without them.
     pub fn commit_later(&self, mut changes: Vec<(DocumentId, Option<LedgerEntry>)>) {
         let mut inner = self.lock();
         changes.retain(|(id, _)| !inner.store.is_newer(id));
@@ -237,13 +237,13 @@ impl Ledger {
         }
     }
 
-    /// Waits for a change since the last call. For one waiter.
+    /// Waits for an attempt to store changes since the last call. Supports one waiter.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// Stores changes until told to stop, then what is left, and takes our epoch off: good-bye.
-    /// Ends with an error when another operator has taken the ledger over.
+    /// Stores changes until `stop`, then stores the rest and removes our epoch: a clean shutdown. Returns an
+    /// error if another operator has taken over the ledger.
     pub async fn keep(&self, stop: CancellationToken) -> Result<(), CommitError> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         loop {
@@ -277,18 +277,19 @@ impl Ledger {
         Ok(())
     }
 
-    /// Returns when something is to be stored: at once if somebody waits for it, else with what comes soon after it.
+    /// Returns when there is something to store: immediately if a caller waits for it, otherwise after a short
+    /// time in which more changes may arrive.
     async fn work_to_do(&self) {
         tokio::select! {
             () = self.urgent.notified() => return,
             () = self.pending.notified() => {}
         }
-        // If nobody does in that time, so much the better.
+        // A timeout is the usual case here.
         let _ = tokio::time::timeout(LINGER, self.urgent.notified()).await;
     }
 
-    /// Takes our epoch off a shard, as long as it is ours and as we left it. If somebody has edited or
-    /// deleted it, it is put right before: the next operator knows only what it says.
+    /// Removes our epoch from a shard if the shard is unchanged since our last write. If another client has
+    /// edited or deleted it, it is restored first: the next operator knows only what is stored.
     async fn take_leave(&self, index: usize) -> Result<(), CommitError> {
         loop {
             let (name, version) = {
@@ -312,7 +313,7 @@ impl Ledger {
         }
     }
 
-    /// Writes all that is pending, and tells those that wait for it.
+    /// Writes all pending changes, and notifies the callers that wait for them.
     async fn flush(&self) -> Result<(), CommitError> {
         let (waiters, pending) = {
             let mut inner = self.lock();
@@ -320,20 +321,20 @@ impl Ledger {
         };
         let result = self.flush_shards(pending).await;
         for waiter in waiters {
-            // A waiter that has given up needs no answer.
+            // A waiter that stopped waiting needs no answer.
             let _ = waiter.send(result.clone());
         }
         result
     }
 
-    /// Writes these shards, several at a time. Nothing guards the creation of one, so that the first shard, which is
-    /// written before if there is such a creation, has to come before all others.
+    /// Writes these shards, several at a time. The creation of a shard has no guard. So the first shard is always
+    /// written before the others: that write fails if another operator has taken the ledger over.
     async fn flush_shards(&self, pending: Vec<usize>) -> Result<(), CommitError> {
         let (first, others): (Vec<_>, Vec<_>) = pending.into_iter().partition(|index| *index == 0);
         for index in first {
             self.flush_shard(index).await?;
         }
-        // Each to its end, whatever comes of the others: what it has taken is lost else.
+        // Each write must finish, even if another fails: otherwise the lines that it has taken are lost.
         let written: Vec<_> = futures_util::stream::iter(others)
             .map(|index| self.flush_shard(index))
             .buffer_unordered(WRITES)
@@ -357,7 +358,8 @@ impl Ledger {
                         Error::Unavailable { .. } => self.lock().store.restore_unanswered(index, lines),
                         _ => self.lock().store.restore(index, lines),
                     }
-                    // One that is gone is created anew; where that is not found, it is the namespace that is missing.
+                    // A missing ConfigMap is created again. If the creation gets "not found", the namespace
+                    // is missing.
                     let again = match error {
                         Error::Conflict(_) => true,
                         Error::NotFound { .. } => version.is_some(),
@@ -383,7 +385,7 @@ impl Ledger {
         let what = format!("write ConfigMap {name}");
         let labels =
             serde_json::json!({ LABEL: "true", "app.kubernetes.io/managed-by": "vault-sync-operator" });
-        // `None` takes an annotation or a line away.
+        // `None` removes an annotation or a line.
         let annotations = BTreeMap::from([
             (EPOCH, Some(self.epoch.clone())),
             (TERM, self.term.as_ref().map(Term::to_text)),
@@ -414,8 +416,8 @@ impl Ledger {
             .resource_version)
     }
 
-    /// A shard is not as we left it. If another operator has put its epoch there, we are done. If
-    /// somebody edited or deleted it, all of it is written anew: this process knows what it holds.
+    /// Rereads a shard that differs from our last write. Fails if another operator has written its epoch. If
+    /// another client edited or deleted it, the whole shard is written again: this process knows its content.
     async fn reread(&self, index: usize, name: &str) -> Result<(), CommitError> {
         let found = call("read the ledger again", self.api.get_opt(name))
             .await
@@ -453,12 +455,12 @@ impl Ledger {
     }
 }
 
-/// What stands in a map whose other entries are to be taken away.
+/// The entries of a map that have a value.
 fn present<K, V>(map: &BTreeMap<K, Option<V>>) -> impl Iterator<Item = (&K, &V)> {
     map.iter().filter_map(|(key, value)| Some((key, value.as_ref()?)))
 }
 
-/// A document's key in its ConfigMap, whose keys know neither slashes nor great length.
+/// A document's key in its ConfigMap. Such a key must have no slashes, and is limited in length.
 /// <https://kubernetes.io/docs/concepts/configuration/configmap/>
 fn data_key(id: &DocumentId) -> String {
     use std::fmt::Write as _;
@@ -472,7 +474,7 @@ fn data_key(id: &DocumentId) -> String {
     })
 }
 
-/// Says which lines of the ledger were not taken over.
+/// Logs which lines of the ledger were dropped.
 fn report(dropped: Vec<Dropped>) {
     for Dropped {
         shard: configmap,
@@ -494,7 +496,7 @@ fn report(dropped: Vec<Dropped>) {
     }
 }
 
-/// Fails if a later leader has written the ledger: ours is over then, whatever our clock says.
+/// Fails if a later leader has written the ledger: our term is over then, whatever our clock says.
 fn refuse_earlier(ours: Option<&Term>, annotations: &BTreeMap<String, String>) -> Result<(), CommitError> {
     let theirs = annotations.get(TERM).and_then(|text| Term::from_text(text));
     match (ours, theirs) {

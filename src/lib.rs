@@ -1,7 +1,7 @@
-//! vault-sync-operator: keeps the Kubernetes Secrets that workloads use in HashiCorp Vault.
+//! vault-sync-operator: syncs the Kubernetes Secrets that workloads use into HashiCorp Vault.
 //!
-//! A thin imperative shell around a pure core, the crate [`domain`]. `docs/architecture.md` says which module may
-//! know which.
+//! A thin imperative shell around a pure core, the crate [`domain`]. `docs/architecture.md` defines which
+//! module may use which.
 
 pub mod admin;
 pub mod backoff;

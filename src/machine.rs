@@ -1,22 +1,22 @@
-//! The machine that the operator runs on: its clock, and a thread for what no other work may delay. A simulation
-//! has its own.
+//! The machine that the operator runs on: its clock, and a thread for work that must not be delayed. A
+//! simulation provides its own.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-/// A clock on the wall. It may be wrong, and be set: what must not depend on that goes by tokio's.
+/// The wall clock. It may be wrong, or be changed; code that must not depend on that uses tokio's clock.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> jiff::Timestamp + Send + Sync>);
 
 impl Clock {
-    /// The machine's.
+    /// The machine's clock.
     pub fn system() -> Self {
         Self::new(jiff::Timestamp::now)
     }
 
-    /// One that tells this time.
+    /// A clock that returns this time.
     pub fn new(now: impl Fn() -> jiff::Timestamp + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }
@@ -32,15 +32,15 @@ impl Clock {
     }
 }
 
-/// How much longer something may be changed, asked each time anew; `None`: for ever.
+/// How much longer changes may be made; called again each time. `None`: without end.
 pub type TimeLeft = Arc<dyn Fn() -> Option<Duration> + Send + Sync>;
 
-/// Runs what no other work may delay.
+/// Runs work that must not be delayed by other work.
 #[derive(Clone)]
 pub struct Aside(Arc<dyn Fn(&'static str, BoxFuture<'static, ()>) + Send + Sync>);
 
 impl Aside {
-    /// In a thread of its own, with a runtime of its own.
+    /// Runs the work in its own thread, with its own runtime.
     pub fn thread() -> Self {
         Self::new(|name, work| {
             let thread = std::thread::Builder::new().name(name.to_owned());
@@ -51,19 +51,19 @@ impl Aside {
                     Err(error) => tracing::error!(%error, name, "cannot start a runtime"),
                 }
             });
-            // What it was to do is dropped, and whoever waits for it learns that.
+            // The work is dropped, and its waiters notice that.
             if let Err(error) = begun {
                 tracing::error!(%error, name, "cannot start a thread");
             }
         })
     }
 
-    /// In this way. What it is given has a name, and ends by itself.
+    /// Runs the work with this function. Each work has a name, and ends on its own.
     pub fn new(run: impl Fn(&'static str, BoxFuture<'static, ()>) + Send + Sync + 'static) -> Self {
         Self(Arc::new(run))
     }
 
-    /// Runs this.
+    /// Runs the work.
     pub fn run(&self, name: &'static str, work: BoxFuture<'static, ()>) {
         (self.0)(name, work);
     }

@@ -1,4 +1,4 @@
-//! Reads the command line, starts the runtime, runs, and ends with an exit code.
+//! Reads the command line, starts the runtime, runs the command, and ends with an exit code.
 
 use std::process::ExitCode;
 

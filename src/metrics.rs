@@ -1,8 +1,8 @@
 //! Every metric family: its name, its labels, and the one method that changes it.
 //!
-//! Must not know who counts, or why. Labels name sources and namespaces only; never a referenced
-//! Secret, a key, a path or an error's text: those are secret, or without bound. A source's series
-//! go when it goes ([`Metrics::forget`]).
+//! Must not know what is counted, or why. Labels name only sources and namespaces. They never contain a
+//! referenced Secret, a key, a path or an error's text, because those are secret or unbounded. A source's
+//! series are removed when the source is gone ([`Metrics::forget`]).
 
 mod labels;
 mod process;
@@ -22,12 +22,12 @@ use labels::{
     Sources,
 };
 
-/// What [`encode`] gives. <https://prometheus.io/docs/instrumenting/content_negotiation/>
+/// The content type of [`encode`]. <https://prometheus.io/docs/instrumenting/content_negotiation/>
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 const PREFIX: &str = "vault_sync_operator";
 
-/// Upper bounds of `sync_duration_seconds`: from a cached nothing-to-do to a Vault that times out.
+/// Upper bounds of `sync_duration_seconds`: from a pass without any work to a Vault that times out.
 const SYNC_SECONDS: [f64; 12] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
 ];
@@ -35,7 +35,7 @@ const SYNC_SECONDS: [f64; 12] = [
 const SUCCESS: &str = "success";
 const FAILED: &str = "failed";
 
-/// All families. Clones count into the same ones.
+/// All families. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     sync_attempts: Family<Attempt, Counter>,
@@ -65,59 +65,60 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Makes all families and hangs them into the registry, under their prefix.
+    /// Creates all families, and adds them to the registry with their prefix.
     pub fn register(registry: &mut Registry) -> Self {
         process::register(registry);
         let mut registry = Registrar(registry.sub_registry_with_prefix(PREFIX));
         let metrics = Self {
-            sync_attempts: registry.add("sync_attempts", "Reconciles of a source, by their result"),
+            sync_attempts: registry.add("sync_attempts", "Reconciles of a source, by result"),
             sync_duration: registry.register(
                 "sync_duration_seconds",
-                "How long a reconcile of a source took",
+                "Duration of the reconciles of a source, in seconds",
                 Family::new_with_constructor(|| Histogram::new(SYNC_SECONDS)),
             ),
-            auth_attempts: registry.add("auth_attempts", "Logins to Vault, by their result"),
+            auth_attempts: registry.add("auth_attempts", "Logins to Vault, by result"),
             secrets_discovered: registry.add("secrets_discovered", "Secrets that a source uses"),
-            vault_errors: registry.add(
-                "vault_errors",
-                "Calls that Vault did not answer as asked, by their kind",
+            vault_errors: registry.add("vault_errors", "Failed calls to Vault, by kind of error"),
+            vault_write_errors: registry.add(
+                "vault_write_errors",
+                "Vault errors by the Go operator's error type",
             ),
-            vault_write_errors: registry.add("vault_write_errors", "The same, in the predecessor's words"),
             secret_not_found: registry.add("secret_not_found_errors", "Referenced Secrets that do not exist"),
-            secret_key_missing: registry
-                .add("secret_key_missing_errors", "Listed keys that their Secret lacks"),
-            config_parse_errors: registry.add(
-                "config_parse_errors",
-                "Annotations that cannot be used as they are",
+            secret_key_missing: registry.add(
+                "secret_key_missing_errors",
+                "Listed keys that are not in their Secret",
             ),
+            config_parse_errors: registry.add("config_parse_errors", "Annotations that are not valid"),
             drift_repaired: registry.add("drift_repaired", "Documents restored after a change in Vault"),
-            ownership_conflicts: registry
-                .add("ownership_conflicts", "Documents of a source that are another's"),
+            ownership_conflicts: registry.add(
+                "ownership_conflicts",
+                "Documents of a source that belong to another owner",
+            ),
             documents_written: registry.add("documents_written", "Documents written to Vault"),
             documents_deleted: registry.add("documents_deleted", "Documents deleted from Vault"),
-            ledger_documents: registry.add("ledger_documents", "Documents in the ledger, by their state"),
+            ledger_documents: registry.add("ledger_documents", "Documents in the ledger, by state"),
             ledger_pending_deletes: registry.add("ledger_pending_deletes", "Documents still to be deleted"),
             ledger_newer_entries: registry.add(
                 "ledger_newer_entries",
-                "Entries of the ledger that only a newer version understands",
+                "Ledger entries that only a newer version of the operator understands",
             ),
             claims_unavailable: registry
-                .add("claims_unavailable", "Mounts where documents can carry no claim"),
+                .add("claims_unavailable", "Mounts where documents cannot carry claims"),
             events_dropped: registry.add(
                 "events_dropped",
-                "Events that were not written, by limits or errors",
+                "Events that were not written because of limits or errors",
             ),
             vault_up: registry.add("vault_up", "Whether Vault answers (1) or not (0)"),
-            leader: registry.add("leader", "Whether this process is the one writer (1) or not (0)"),
-            queue_depth: registry.add("queue_depth", "Sources waiting for their reconcile"),
+            leader: registry.add("leader", "Whether this process is the leader (1) or not (0)"),
+            queue_depth: registry.add("queue_depth", "Sources that wait for a reconcile"),
             watches_behind: registry.add(
                 "watches_behind",
-                "Watches of Kubernetes that fail or are silent, so that changes arrive late",
+                "Kubernetes watches that fail or receive nothing, so that changes arrive late",
             ),
             runtime_info: registry.add("runtime_info", "Settings of the process"),
             sources: Sources::default(),
         };
-        // Series whose labels are known stand from the start: a rate needs the zero before the one.
+        // Series with known labels exist from the start: a rate needs the zero before the first one.
         for result in [SUCCESS, FAILED] {
             drop(metrics.auth_attempts.get_or_create(&ByResult { result }));
         }
@@ -127,12 +128,12 @@ impl Metrics {
         metrics
     }
 
-    /// A reconcile brought everything about.
+    /// Counts a reconcile that completed everything.
     pub fn sync_succeeded(&self, source: &SourceKey, took: Duration) {
         self.attempt(source, SUCCESS, took);
     }
 
-    /// A reconcile left something undone.
+    /// Counts a reconcile that left something undone.
     pub fn sync_failed(&self, source: &SourceKey, took: Duration) {
         self.attempt(source, FAILED, took);
     }
@@ -153,7 +154,7 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// How many Secrets a source uses now.
+    /// Sets how many Secrets a source uses.
     pub fn secrets_discovered(&self, source: &SourceKey, count: usize) {
         self.numbers(
             source,
@@ -163,7 +164,7 @@ impl Metrics {
         );
     }
 
-    /// How many documents of a source are another's now.
+    /// Sets how many documents of a source belong to another owner.
     pub fn ownership_conflicts(&self, source: &SourceKey, count: usize) {
         self.numbers(
             source,
@@ -190,14 +191,14 @@ impl Metrics {
         family.get_or_create(&ByName::of(source)).set(sum);
     }
 
-    /// A document of the source had been changed or deleted in Vault, and is restored.
+    /// Counts a document of the source that was changed or deleted in Vault, and is restored.
     pub fn drift_repaired(&self, source: &SourceKey) {
         let mut sources = self.sources.lock();
         sources.shared(source);
         self.drift_repaired.get_or_create(&ByName::of(source)).inc();
     }
 
-    /// An annotation of the source cannot be used; `error_type` is `Problem::config_error`.
+    /// Counts an annotation of the source that cannot be used; `error_type` is `Problem::config_error`.
     pub fn config_parse_error(&self, source: &SourceKey, error_type: &'static str) {
         let mut sources = self.sources.lock();
         let shared = sources.shared(source);
@@ -267,35 +268,36 @@ impl Metrics {
         self.drift_repaired.remove(&name);
     }
 
-    /// A referenced Secret does not exist.
+    /// Counts a referenced Secret that does not exist.
     pub fn secret_not_found(&self, namespace: &str) {
         self.secret_not_found
             .get_or_create(&ByNamespace::of(namespace))
             .inc();
     }
 
-    /// A listed key does not exist in its Secret.
+    /// Counts a listed key that does not exist in its Secret.
     pub fn secret_key_missing(&self, namespace: &str) {
         self.secret_key_missing
             .get_or_create(&ByNamespace::of(namespace))
             .inc();
     }
 
-    /// A document was written.
+    /// Counts a document that was written.
     pub fn document_written(&self, namespace: &str) {
         self.documents_written
             .get_or_create(&ByNamespace::of(namespace))
             .inc();
     }
 
-    /// A document was deleted.
+    /// Counts a document that was deleted.
     pub fn document_deleted(&self, namespace: &str) {
         self.documents_deleted
             .get_or_create(&ByNamespace::of(namespace))
             .inc();
     }
 
-    /// The values of `kind` and `error_type` that there can be: their series stand from the start.
+    /// Creates the series of all possible values of `kind` and `error_type`, so that they exist from the
+    /// start.
     pub fn expect_vault_errors(&self, labels: &[(&'static str, &'static str)]) {
         for &(kind, error_type) in labels {
             drop(self.vault_errors.get_or_create(&ByErrorKind { kind }));
@@ -303,7 +305,7 @@ impl Metrics {
         }
     }
 
-    /// Vault did not do what it was asked: the error's kind, and the predecessor's word for it.
+    /// Counts a failed call to Vault: the error's kind, and the predecessor's error type.
     pub fn vault_error(&self, (kind, error_type): (&'static str, &'static str)) {
         self.vault_errors.get_or_create(&ByErrorKind { kind }).inc();
         self.vault_write_errors
@@ -311,13 +313,13 @@ impl Metrics {
             .inc();
     }
 
-    /// A login to Vault ended.
+    /// Counts a finished login to Vault.
     pub fn auth_attempt(&self, succeeded: bool) {
         let result = if succeeded { SUCCESS } else { FAILED };
         self.auth_attempts.get_or_create(&ByResult { result }).inc();
     }
 
-    /// How many documents the ledger has in a state.
+    /// Sets how many documents the ledger has in a state.
     pub fn ledger_documents(&self, state: State, count: usize) {
         self.ledger_documents
             .get_or_create(&ByState {
@@ -326,47 +328,47 @@ impl Metrics {
             .set(whole(count));
     }
 
-    /// How many documents are still to be deleted.
+    /// Sets how many documents are still to be deleted.
     pub fn ledger_pending_deletes(&self, count: usize) {
         self.ledger_pending_deletes.set(whole(count));
     }
 
-    /// How many entries only a newer version understands.
+    /// Sets how many entries only a newer version understands.
     pub fn ledger_newer_entries(&self, count: usize) {
         self.ledger_newer_entries.set(whole(count));
     }
 
-    /// On how many mounts documents can carry no claim (KV v1, or a policy without metadata).
+    /// Sets on how many mounts documents cannot carry claims (KV v1, or a policy without metadata).
     pub fn claims_unavailable(&self, mounts: usize) {
         self.claims_unavailable.set(whole(mounts));
     }
 
-    /// An Event was not written.
+    /// Counts an Event that was not written.
     pub fn event_dropped(&self) {
         self.events_dropped.inc();
     }
 
-    /// Whether Vault answers.
+    /// Sets whether Vault answers.
     pub fn vault_up(&self, up: bool) {
         self.vault_up.set(i64::from(up));
     }
 
-    /// Whether this process is the one writer.
+    /// Sets whether this process is the leader.
     pub fn leader(&self, leads: bool) {
         self.leader.set(i64::from(leads));
     }
 
-    /// How many sources wait.
+    /// Sets how many sources wait.
     pub fn queue_depth(&self, waiting: usize) {
         self.queue_depth.set(whole(waiting));
     }
 
-    /// How many watches fail or are silent.
+    /// Sets how many watches fail or receive nothing.
     pub fn watches_behind(&self, watches: usize) {
         self.watches_behind.set(whole(watches));
     }
 
-    /// The settings of the process, under the names that Go's runtime has for them. Once a process.
+    /// Sets the process's settings, under the names that Go's runtime uses. Once per process.
     pub fn runtime_info(&self, max_procs: usize, memory_limit: Option<u64>) {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let limit = memory_limit.map_or_else(|| "off".to_owned(), |bytes| bytes.to_string());
@@ -387,15 +389,15 @@ fn whole(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// The text of a scrape; [`CONTENT_TYPE`] is its type.
+/// The text of a scrape; its type is [`CONTENT_TYPE`].
 pub fn encode(registry: &Registry) -> String {
     let mut text = String::new();
-    // Writing to a String cannot fail, and no metric of ours refuses.
+    // Writing to a String cannot fail, and none of our metrics returns an error.
     let _ = prometheus_client::encoding::text::encode(&mut text, registry);
     text
 }
 
-/// Shortens the making of families.
+/// Shortens the registration of families.
 struct Registrar<'a>(&'a mut Registry);
 
 impl Registrar<'_> {

@@ -1,4 +1,5 @@
-//! Which mount holds a path: asked from Vault once, remembered, and asked again when in doubt.
+//! Which mount holds a path. Vault is asked once; the answer is remembered, and requested again when in
+//! doubt.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,37 +14,38 @@ use domain::problem::PathFault;
 use domain::queue::Depth;
 use parking_lot::Mutex;
 
-/// A re-check of a thousand sources asks about their mount once, not a thousand times.
+/// A mount that was asked for more recently is not asked for again. A re-check of a thousand sources then
+/// asks for their mount once.
 const FRESH: Duration = Duration::from_mins(1);
 
-/// Mounts that are remembered; what is asked of more is asked again. Mounts that are gone leave this way too.
+/// Most mounts that are remembered; other mounts are asked for again. This also drops mounts that no longer
+/// exist.
 const MOST_REMEMBERED: usize = 1000;
 
-/// Why no mount can be named.
+/// Why the mount is unknown.
 #[derive(Debug)]
 pub enum Fault {
-    /// Vault says that there is none for this path.
+    /// Vault says that no KV mount holds this path.
     Path(PathFault),
-    /// Vault does not say.
+    /// Vault did not answer the question.
     Vault(vault::Error),
 }
 
-/// The mounts that are known. Vault never mounts one engine below another, so that at most one of
-/// them holds a path.
+/// The known mounts. Vault never nests mounts, so that at most one of them holds a path.
 pub struct Mounts {
     vault: Vault,
     stated: Vec<Mount>,
     asked: Mutex<HashMap<Arc<str>, (Mount, Instant)>>,
-    /// When a mount has last proven to be KV v2.
+    /// When a mount was last proven to be KV v2.
     vouched: Mutex<HashMap<Arc<str>, Instant>>,
     eras: Mutex<Eras>,
 }
 
-/// Which of the mounts that follow each other at a path is there, as far as Vault was asked.
+/// Which mount is at a path now, according to Vault: mounts at one path can replace each other.
 #[derive(Default)]
 struct Eras {
     last: u64,
-    /// What Vault calls the mount, and our number for it.
+    /// Vault's accessor of the mount, and our number for it.
     of: HashMap<Arc<str>, (String, u64)>,
 }
 
@@ -53,7 +55,7 @@ impl Eras {
             return;
         }
         if self.of.len() >= MOST_REMEMBERED {
-            // None of these numbers is given a second time.
+            // None of these numbers is used again.
             self.of.clear();
         }
         self.last += 1;
@@ -62,7 +64,7 @@ impl Eras {
 }
 
 impl Mounts {
-    /// Starts with those that `--mount` states.
+    /// Starts with the mounts that `--mount` states.
     pub fn new(vault: Vault, stated: Vec<Mount>) -> Self {
         Self {
             vault,
@@ -73,25 +75,25 @@ impl Mounts {
         }
     }
 
-    /// The mount has given a reply that only its version gives.
+    /// Records a reply that only this KV version gives.
     pub fn vouch(&self, mount: &Mount) {
         if mount.version == KvVersion::V2 {
             self.vouched().insert(mount.path.clone(), Instant::now());
         }
     }
 
-    /// Whether it has done so since then.
+    /// Whether such a reply was recorded since then.
     pub fn is_vouched_for(&self, mount: &Mount, since: Instant) -> bool {
         self.vouched().get(&mount.path).is_some_and(|at| *at >= since)
     }
 
-    /// A number that is another one when the mount at this path was made anew: what was remembered of the
-    /// documents in it before is true no longer. 0: Vault was not asked.
+    /// A number that changes when the mount at this path is recreated: what was remembered of its documents
+    /// is then outdated. 0: Vault was not asked.
     pub fn era(&self, path: &str) -> u64 {
         self.eras.lock().of.get(path).map_or(0, |(_, era)| *era)
     }
 
-    /// The mount as Vault says it is now. One that a flag states is not asked for.
+    /// The mount as Vault reports it now. A mount that a flag states is not asked for.
     pub async fn confirm(&self, mount: &Mount) -> Result<Mount, Fault> {
         if self.stated.contains(mount) {
             return Ok(mount.clone());
@@ -99,14 +101,15 @@ impl Mounts {
         self.ask(&mount.path).await
     }
 
-    /// The mount that holds `query`, if it is known already.
+    /// The mount that holds `query`, if it is already known.
     pub fn known(&self, query: &str) -> Option<Mount> {
         let within = |mount: &&Mount| is_within(query, &mount.path);
         let stated = self.stated.iter().find(within).cloned();
         stated.or_else(|| self.lock().values().map(|(mount, _)| mount).find(within).cloned())
     }
 
-    /// The mount that holds `query`, from Vault if it is not known, or was not asked for lately and the look is a full one.
+    /// The mount that holds `query`. Asks Vault if the mount is unknown, or if the look is full and the
+    /// answer is old.
     pub async fn resolve(&self, query: &str, depth: Depth) -> Result<Mount, Fault> {
         if let Some(mount) = self.known(query)
             && !(depth.is_full() && self.is_stale(&mount.path))
@@ -150,13 +153,13 @@ impl Mounts {
         }
     }
 
-    /// Forgets a mount whose replies no longer fit what is known of it.
+    /// Forgets a mount whose replies no longer fit.
     pub fn doubt(&self, path: &str) {
         self.lock().remove(path);
         self.vouched().remove(path);
     }
 
-    /// Forgets all that Vault has said: it may be another by now.
+    /// Forgets all answers from Vault: it may be a different Vault by now.
     pub fn forget(&self) {
         self.lock().clear();
         self.vouched().clear();

@@ -1,4 +1,4 @@
-//! The queue, for those who fill it, empty it, and give up a place in it for a while.
+//! The queue with its notifications: for the code that fills it, empties it, or gives up a place for a while.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use tokio::time::Instant;
 use domain::queue::{Appointment, Depth, Moment, Next, Queue};
 use domain::source::SourceKey;
 
-/// The queue, and what wakes those who wait for something in it.
+/// The queue, and the notifications for tasks that wait for it.
 pub struct Places {
     queue: Mutex<Queue>,
-    /// The beginning from which the queue's moments count.
+    /// The reference point of the queue's moments.
     born: Instant,
-    /// A source became ready, or a place free.
+    /// Notified when a source becomes ready or a place becomes free.
     ready: Notify,
-    /// A place at work became free.
+    /// Notified when a place at work becomes free.
     freed: Notify,
 }
 
@@ -41,7 +41,7 @@ impl Places {
         self.ready.notify_one();
     }
 
-    /// Makes sources ready that have waited for something, each after a time of its own.
+    /// Makes sources ready that waited for something, each after its own delay.
     pub fn recall(&self, keys: impl Iterator<Item = (SourceKey, Duration, Depth)>) {
         let now = self.now();
         let mut queue = self.queue();
@@ -52,7 +52,7 @@ impl Places {
         self.ready.notify_one();
     }
 
-    /// The next source whose turn it is, when there is a place for it. `count` gets the number of those who wait.
+    /// Returns the next source whose turn it is, when there is a place for it. `count` gets the queue's length.
     pub async fn next(&self, count: impl Fn(usize)) -> (SourceKey, Depth) {
         loop {
             let woken = self.ready.notified();
@@ -66,14 +66,14 @@ impl Places {
                 Next::Run(key, depth) => return (key, depth),
                 Next::Wait(None) => woken.await,
                 Next::Wait(Some(at)) => {
-                    // Whichever comes first; either way, look again.
+                    // Whichever comes first: look again in both cases.
                     let _ = tokio::time::timeout_at(self.born + at, woken).await;
                 }
             }
         }
     }
 
-    /// A source has been reconciled; when it is ready again by itself.
+    /// Ends a source's turn. `again`: when it becomes ready again by itself.
     pub fn done(&self, key: &SourceKey, again: Option<(Duration, Depth)>) {
         let due = |(after, depth)| Appointment {
             at: self.now() + after,
@@ -86,14 +86,14 @@ impl Places {
         self.free();
     }
 
-    /// A source has been waiting for an answer for a while: its place at work goes to another.
+    /// Gives a source's place at work to another, because the source waits for an answer.
     pub fn stall(&self, key: &SourceKey) {
         self.queue().stall(key);
         self.free();
     }
 
-    /// Waits for something that many sources wait for together: the more of them, the better. So none holds a place
-    /// at work meanwhile; afterwards it waits for one.
+    /// Waits for something that many sources can wait for together. The source holds no place at work meanwhile. It
+    /// waits for a place before it continues.
     pub async fn give_up_while<T>(&self, key: &SourceKey, wait: impl Future<Output = T>) -> T {
         self.stall(key);
         let result = wait.await;

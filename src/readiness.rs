@@ -1,7 +1,7 @@
-//! What keeps the operator from being ready, in words for people.
+//! What keeps the operator from being ready, in words for users.
 //!
-//! A part that waits for something holds an [`Obstacle`] for as long as that lasts; the probes read which are held. Must
-//! not know what a part waits for.
+//! A part that waits for something holds an [`Obstacle`] while it waits; the probes read which ones are held.
+//! Must not know what a part waits for.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -9,19 +9,19 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// All that is waited for, and why it is not there yet. Clones share it.
+/// Everything that the operator waits for, and why it is not ready yet. Clones share it.
 #[derive(Clone, Default)]
 pub struct Readiness(Arc<Mutex<Waits>>);
 
 #[derive(Default)]
 struct Waits {
-    /// What is waited for: by which [`Obstacle`], and why.
+    /// What the operator waits for, with the [`Obstacle`]'s number and the reason.
     open: BTreeMap<String, (u64, String)>,
     /// The number of the last [`Obstacle`].
     last: u64,
 }
 
-/// Something is waited for until this is dropped, or another takes its place.
+/// The operator waits for something until this is dropped or replaced.
 #[must_use = "it is waited for only as long as this is held"]
 pub struct Obstacle {
     readiness: Readiness,
@@ -29,13 +29,13 @@ pub struct Obstacle {
     number: u64,
 }
 
-/// Not all is there: what is waited for, and why.
+/// The operator is not ready: what it waits for, and why.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{}", .0.join("; "))]
 pub struct NotReady(Vec<String>);
 
 impl Readiness {
-    /// Something is waited for; `why` takes the place of what was said of it before.
+    /// Records that the operator waits for something; `why` replaces the earlier reason.
     pub fn waits(&self, what: impl Into<String>, why: &impl Display) -> Obstacle {
         let what = what.into();
         let mut waits = self.0.lock();
@@ -49,7 +49,7 @@ impl Readiness {
         }
     }
 
-    /// Whether nothing is waited for.
+    /// Returns an error while the operator waits for something.
     pub fn check(&self) -> Result<(), NotReady> {
         let waits = self.0.lock();
         if waits.open.is_empty() {

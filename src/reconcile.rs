@@ -1,8 +1,8 @@
 //! Reconciling one source: observe, decide, apply, report.
 //!
-//! Vault is read before Kubernetes, so that a check-and-set that succeeds proves that no newer
-//! value was there; one that fails repeats the whole. What is decided of a document is decided in
-//! [`domain::plan`]; this module fetches what that needs and does what it says.
+//! Vault is read before Kubernetes, so that a successful check-and-set proves that Vault held no newer value.
+//! A failed check-and-set repeats the whole pass. [`domain::plan`] makes the decisions about a document; this
+//! module fetches what they need, and carries them out.
 
 mod apply;
 mod arrival;
@@ -56,11 +56,11 @@ use outcome::Moved;
 pub use outcome::{Requeue, Turn};
 pub use quota::Quotas;
 
-/// How often a reconcile starts again at once because something moved under it.
+/// How many times one reconcile starts again immediately because something changed while it ran.
 const ATTEMPTS: u32 = 5;
 
 impl Reconciler {
-    /// Reconciles one source, which need not exist any more. `depth`: whether to trust what is remembered.
+    /// Reconciles one source, which may no longer exist. `depth`: whether to trust what is remembered.
     pub async fn reconcile(&self, key: &SourceKey, depth: Depth) -> Turn {
         let started = Instant::now();
         let mut wake = Vec::new();
@@ -76,7 +76,8 @@ impl Reconciler {
             }
             tracing::debug!(source = %key, attempt, "something moved meanwhile; looking again");
         }
-        // Somebody edits the same object or document in a loop. They will stop, or the retry gets between.
+        // Another client keeps changing the same object or document. The retry waits until those changes
+        // pause.
         Turn {
             again: Some(Requeue::full(self.moved_again(key))),
             wake,
@@ -84,12 +85,13 @@ impl Reconciler {
         }
     }
 
-    /// What was remembered has led to something that had moved: the next attempt looks at all of it.
+    /// Clears what is remembered of the documents, because it is outdated: the next attempt looks at all of
+    /// them.
     fn forget_documents(&self, key: &SourceKey) {
         self.index().state_mut(key).memory.documents.clear();
     }
 
-    /// How long to wait after all attempts have met a change: longer, each time in a row.
+    /// How long to wait after every attempt met a change. The delay grows with each such reconcile in a row.
     fn moved_again(&self, key: &SourceKey) -> Duration {
         let failures = self.index().state_mut(key).count_failure(true);
         if failures > 1 {
@@ -98,12 +100,12 @@ impl Reconciler {
         crate::backoff::delay(failures).max(Duration::from_secs(1))
     }
 
-    /// Whether a source is gone and nothing is left to be done for it, by all that this process knows.
+    /// Whether a source no longer exists and has nothing left to do, as far as this process knows.
     pub fn is_done_with(&self, key: &SourceKey) -> bool {
         self.index().get(key).is_none() && self.ledger.of(key).is_empty()
     }
 
-    /// Forgets all about a source for which nothing is left to be done.
+    /// Forgets everything about a source that has nothing left to do.
     pub fn bury(&self, key: &SourceKey) {
         self.metrics.forget(key);
         self.quotas.forget(key);
@@ -111,8 +113,8 @@ impl Reconciler {
         self.count_claimless(&state.claimless, &BTreeSet::new());
     }
 
-    /// Commits changes of the ledger for a source. All that wait for a commit are stored together, so that the source
-    /// gives its place at work to another meanwhile.
+    /// Commits changes to the ledger for a source. One commit stores the changes of all waiting sources, so the source
+    /// gives its place at work to another source while it waits.
     async fn commit(
         &self,
         key: &SourceKey,
@@ -129,45 +131,46 @@ impl Reconciler {
     }
 }
 
-/// Everything that reconciling needs.
+/// Everything that a reconcile needs.
 pub struct Reconciler {
     /// Kubernetes.
     pub kube: Kube,
     /// Vault.
     pub vault: Vault,
-    /// Which mount holds a path.
+    /// Finds the mount that holds a path.
     pub mounts: Mounts,
-    /// What we may have written.
+    /// The documents that we may have written.
     pub ledger: Arc<Ledger>,
-    /// Who is a source, and what is remembered of each.
+    /// The sources, and what is remembered of each.
     pub index: Arc<Mutex<Index>>,
-    /// The choices of whoever runs the operator.
+    /// The settings of the operator.
     pub settings: Settings,
     /// `--path-policy`.
     pub policy: Policy,
-    /// Who we are in claims.
+    /// How claims identify this operator.
     pub identity: Identity,
-    /// Fingerprints.
+    /// Computes fingerprints.
     pub digester: Digester,
-    /// Numbers.
+    /// The metrics.
     pub metrics: Metrics,
-    /// Events.
+    /// Publishes Events.
     pub events: Events,
     /// Bounds the payload in flight.
     pub budget: Budget,
     /// How many documents a namespace may have.
     pub quotas: Quotas,
-    /// Whose turn it is.
+    /// The queue, where a pass can give its place to another source.
     pub places: Arc<Places>,
-    /// One reconcile at a time for each document.
+    /// Allows one reconcile at a time for each document.
     pub locks: Locks,
-    /// What is known of documents and mounts, whichever source they are of.
+    /// What is known of documents and mounts, regardless of their source.
     pub notes: Notes,
-    /// Whether every source counts as gone, as before an uninstall: what the ledger says of its documents is done.
+    /// Whether every source counts as gone, as before an uninstall. Each pass then applies the deletion
+    /// policies in the ledger.
     pub nothing_is_wanted: bool,
-    /// Until when we may write.
+    /// How long we may still write.
     pub tenure: Tenure,
-    /// For what others wrote a time on.
+    /// The wall clock, to compare with timestamps that other systems wrote.
     pub clock: Clock,
     /// `--cleanup-timeout`.
     pub cleanup_timeout: Duration,
@@ -175,12 +178,12 @@ pub struct Reconciler {
     pub resync: Option<Duration>,
     /// `--repeat-events`.
     pub repeat: Duration,
-    /// How long a write without an answer may still land: two client timeouts.
+    /// How long a write without an answer may still reach Vault: two client timeouts.
     pub late_window: Duration,
 }
 
-/// What this process has learnt of documents and mounts and need not survive it. What it has learnt of a source is
-/// its [`domain::index::SourceState`].
+/// What this process has learned about documents and mounts; a restart may lose it. What it has learned about
+/// a source is in [`domain::index::SourceState`].
 pub struct Notes {
     started: Instant,
     late: Late,

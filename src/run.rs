@@ -1,8 +1,8 @@
-//! The operator as a whole: builds the parts, starts them, watches over them, ends them in order.
+//! The operator as a whole: builds the parts, starts them, supervises them, and ends them in order.
 //!
-//! Every task is supervised: the end of any of them ends the process, with its reason. On a signal
-//! nothing new is begun, what runs is finished, the ledger is stored, the Vault token is revoked, and
-//! the lease is given up last.
+//! Every task is supervised: if any task ends, the process ends with its reason. On a signal, no new work
+//! begins, and running work finishes. Then the ledger is stored, the Vault token is revoked, and the lease is
+//! released last.
 
 mod life;
 mod serve;
@@ -31,50 +31,50 @@ use life::Life;
 
 pub use serve::Probe;
 
-/// Why the operator has ended, other than by a signal. Each says what to do about it.
+/// Why the operator has ended, other than by a signal. Each error says what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Something that was configured cannot be used.
+    /// A configured value cannot be used.
     #[error("{0}")]
     Setup(String),
-    /// There is no client of Kubernetes.
+    /// There is no Kubernetes client.
     #[error(transparent)]
     Connect(#[from] kube::ConnectError),
-    /// A listener could not be had.
+    /// A listener could not be opened.
     #[error(transparent)]
     Bind(#[from] admin::BindError),
-    /// The lease is lost: another may write now.
+    /// The lease is lost: another process may write now.
     #[error("{0}")]
     Lost(#[from] lease::Lost),
-    /// The ledger is another's.
+    /// The ledger could not be used, or another operator has taken it over.
     #[error("{0}")]
     Ledger(#[from] CommitError),
-    /// A task has ended that never should.
+    /// A task has ended that must never end.
     #[error("{0}")]
     Ended(String),
 }
 
-/// What runs beside the work.
+/// The tasks that run beside the work.
 pub type Tasks = JoinSet<Result<(), Error>>;
 
-/// What the operator is there for.
+/// What the operator runs for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Duty {
     /// Vault holds what the sources ask for, until the process is stopped.
     Sync,
-    /// Nothing is wanted any more: all that the ledger names goes, each as its deletion policy says. Ends
+    /// No document is wanted any more: deletes the documents in the ledger, each by its deletion policy. Ends
     /// when that is done.
     ClearOut,
 }
 
-/// What is outside of the operator. A simulation puts a world of its own there; nothing else knows which it is.
+/// Everything outside of the operator. A simulation provides its own; no other code knows the difference.
 #[derive(Clone)]
 pub struct Outside {
-    /// The way to Kubernetes.
+    /// Connects to Kubernetes.
     pub kubernetes: kube::Connect,
-    /// The way to Vault.
+    /// Connects to Vault.
     pub vault: Arc<dyn vault::Wire>,
-    /// The clock on the wall. How long things take is measured by tokio's.
+    /// The wall clock. Tokio's clock measures durations.
     pub clock: Clock,
     /// Where the lease is renewed.
     pub aside: Aside,
@@ -85,7 +85,7 @@ pub async fn run(config: Config, duty: Duty) -> Result<(), Error> {
     let stop = CancellationToken::new();
     let mut tasks = Tasks::new();
     tasks.spawn(signals(stop.clone()));
-    // What is wrong in the policy's file is said also where there is no cluster.
+    // Errors in the policy's file are reported even without a cluster.
     let policy = load_policy(config.path_policy.as_deref())?;
     let outside = outside(&config).await?;
     let mut registry = Registry::default();
@@ -94,7 +94,7 @@ pub async fn run(config: Config, duty: Duty) -> Result<(), Error> {
     operator.run(duty, tasks).await
 }
 
-/// Kubernetes, Vault and this machine, as the flags name them.
+/// Kubernetes, Vault and this machine, according to the flags.
 async fn outside(config: &Config) -> Result<Outside, Error> {
     let cluster = kube::configure(config.kubeconfig.as_deref()).await?;
     Ok(Outside {
@@ -105,7 +105,7 @@ async fn outside(config: &Config) -> Result<Outside, Error> {
     })
 }
 
-/// The operator, built and not begun: the parts that live as long as it does.
+/// The operator, built but not started: the parts that live as long as it does.
 pub struct Operator {
     config: Config,
     policy: Policy,
@@ -118,7 +118,8 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Builds it on what is outside of it, and registers what it counts. It ends in order after `stop`.
+    /// Builds the operator with what is outside of it, and registers its metrics. It ends in order after
+    /// `stop`.
     pub fn new(
         config: Config,
         outside: Outside,
@@ -163,8 +164,8 @@ impl Operator {
         )
     }
 
-    /// Runs it, until it is stopped, or a failure, or the end of its duty. So is the end of any of these tasks,
-    /// which run beside it.
+    /// Runs the operator until it is stopped, fails, or completes its duty. It also ends if any of `tasks`
+    /// ends; these run beside it.
     pub async fn run(self, duty: Duty, mut tasks: Tasks) -> Result<(), Error> {
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -174,13 +175,13 @@ impl Operator {
             cluster = self.config.settings.cluster_name,
             "starting"
         );
-        // The session outlives the work: its token is revoked when nothing needs it any more.
+        // The session ends after the work: its token is revoked when nothing needs it any more.
         let session_stop = CancellationToken::new();
         let mut session = tokio::spawn({
             let (vault, stop) = (self.vault.clone(), session_stop.clone());
             async move { vault.maintain(stop).await }
         });
-        // It heeds `stop` itself, and ends in order.
+        // It watches `stop` itself, and ends in order.
         let result = tokio::select! {
             result = Box::pin(Life::of(&self, duty)) => result,
             error = first_to_end(&mut tasks) => Err(error),
@@ -197,7 +198,7 @@ impl Operator {
     }
 }
 
-/// Stops at the first signal; a second one ends the process where it stands.
+/// Stops at the first signal; a second one ends the process immediately.
 async fn signals(stop: CancellationToken) -> Result<(), Error> {
     let failed = |error: std::io::Error| Error::Setup(format!("cannot listen for signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -222,7 +223,7 @@ fn load_policy(file: Option<&Path>) -> Result<Policy, Error> {
     read_policy(file).map_err(|fault| Error::Setup(format!("--path-policy: {}: {fault}", file.display())))
 }
 
-/// Why a file is no policy.
+/// Why a file is not a policy.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 enum BadPolicy {
@@ -240,14 +241,14 @@ fn read_policy(file: &Path) -> Result<Policy, BadPolicy> {
     Ok(Policy::new(rules)?)
 }
 
-/// The policy's file: a list of rules, by itself or under this name.
+/// The policy's file: a list of rules, either directly or under this name.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PolicyFile {
     rules: Vec<Rule>,
 }
 
-/// The first task that ends, which none should before the operator does.
+/// The error of the first task that ends; no task may end before the operator does.
 async fn first_to_end(tasks: &mut Tasks) -> Error {
     match tasks.join_next().await {
         None => std::future::pending().await,

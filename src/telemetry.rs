@@ -1,7 +1,7 @@
-//! Logs: where they go, how they look, and which of them there are.
+//! Logs: where they go, what they look like, and which ones exist.
 //!
-//! Must not know what is logged. Two rules keep secrets out of the log whatever anybody sets: other
-//! crates are capped at `warn`, and a panic's own words are never printed.
+//! Must not know what is logged. Two rules keep secrets out of the log whatever the settings are: other
+//! crates are capped at `warn`, and a panic's message is never printed.
 
 use std::io::{self, IsTerminal as _, Write};
 
@@ -14,19 +14,19 @@ use tracing_subscriber::{Layer as _, Registry};
 
 use domain::words;
 
-/// Our own target, and the beginning of all our modules'.
+/// Our own target, and the prefix of all our modules' targets.
 const OURS: &str = "vault_sync_operator";
 
-/// kube, hyper, rustls, reqwest and rustify print headers and bodies at debug and trace: tokens and
-/// secret values. No setting lets them.
+/// kube, hyper, rustls, reqwest and rustify print headers and bodies at debug and trace: tokens and secret
+/// values. No setting allows that.
 const OTHERS_AT_MOST: LevelFilter = LevelFilter::WARN;
 
 words! {
     /// `--log-format`.
     pub enum Format {
-        /// One JSON object a line.
+        /// One JSON object per line.
         Json = "json",
-        /// For eyes.
+        /// Text for people.
         Text = "text",
     }
 }
@@ -34,9 +34,9 @@ words! {
 words! {
     /// `--log-level`.
     pub enum Level {
-        /// What stays broken until somebody acts.
+        /// Problems that last until a user acts.
         Error = "error",
-        /// What somebody should look at.
+        /// Problems that a user should check.
         Warn = "warn",
         /// Changes of state.
         Info = "info",
@@ -47,7 +47,7 @@ words! {
     }
 }
 
-/// What is logged, and how.
+/// What is logged, and in which format.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Logs {
     format: Format,
@@ -55,11 +55,10 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// `rust_log` (the variable's text) wins over `level` where it says something of this program:
-    /// a bare level, or `vault_sync_operator::module=level`. For other crates it can only ask for
-    /// less than `warn`.
+    /// `rust_log` (the variable's text) takes precedence over `level` for this program: as a bare level, or
+    /// as `vault_sync_operator::module=level`. For other crates it can only lower the level below `warn`.
     pub fn new(format: Format, level: Level, rust_log: Option<&str>) -> Result<Self, BadFilter> {
-        // The parser takes an empty text for "everything".
+        // The parser treats an empty text as "everything".
         let asked = match rust_log.map(str::trim) {
             None | Some("") => Targets::new(),
             Some(text) => text.parse().map_err(|_| BadFilter)?,
@@ -67,9 +66,9 @@ impl Logs {
         let ours = asked.default_level().unwrap_or(level.filter());
         let mut filter = Targets::new()
             .with_default(ours.min(OTHERS_AT_MOST))
-            // It warns of each failure of a watch, however many; we say it once, with what to do.
+            // It warns about every failure of a watch; we report it once, with what to do.
             .with_target("kube_runtime", ours.min(LevelFilter::ERROR))
-            // It tells of each request that fails, however often it is tried; whoever asked tells it.
+            // It logs every failed request, including retries; the caller reports the failure.
             .with_target("kube_client::client", LevelFilter::OFF)
             .with_target(OURS, ours);
         for (target, level) in &asked {
@@ -82,11 +81,11 @@ impl Logs {
         Ok(Self { format, filter })
     }
 
-    /// Starts logging to stderr, and takes over what a panic prints. Once a process.
+    /// Starts logging to stderr, and replaces the output of panics. Once per process.
     pub fn install(self) {
         std::panic::set_hook(Box::new(|panic| {
-            // Not the payload: a failed `expect` or index may have put a value in it. No backtrace
-            // either: it says nothing that the location does not, on many lines.
+            // Without the payload: a failed `expect` or index may have put a value into it. Without a
+            // backtrace too: it adds only many lines to the location.
             let location = panic.location().map_or_else(String::new, ToString::to_string);
             let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
             tracing::error!(target: OURS, location, thread, "panic");
@@ -124,11 +123,11 @@ where
         .with_writer(writer)
 }
 
-/// Keeps a fact on its line: JSON escapes line breaks by itself, text does not.
+/// Keeps each record on one line: JSON escapes line breaks, text does not.
 struct OneLine<W>(W);
 
 impl<W: Write> Write for OneLine<W> {
-    /// The subscriber hands over one whole line at a time.
+    /// The subscriber passes one whole line at a time.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let body = line.strip_suffix(b"\n").unwrap_or(line);
         if !body.contains(&b'\n') && !body.contains(&b'\r') {

@@ -12,34 +12,34 @@ use tokio::sync::Semaphore;
 
 use domain::value::{Digest, Digester};
 
-/// How long an allowed token stays allowed without being asked for again.
+/// How long an allowed token stays allowed without another review.
 const REMEMBERED: Duration = Duration::from_secs(10);
-/// Tokens that are remembered.
+/// Most tokens that are remembered.
 const MOST_REMEMBERED: usize = 256;
-/// Reviews at a time: whoever sends bad tokens must not keep the API server busy through us.
+/// Concurrent reviews: clients with bad tokens must not load the API server through us.
 const MOST_REVIEWS: usize = 4;
 
-/// What the cluster says of a token.
+/// The cluster's verdict on a token.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// Its owner may read `/metrics`.
     Allowed,
-    /// It is nobody's.
+    /// It is not a valid token.
     Unauthenticated,
-    /// Its owner may not.
+    /// Its owner may not read `/metrics`.
     Forbidden,
 }
 
 /// Asks the cluster about a token. The error must not hold the token.
 pub trait Reviewer: Send + Sync + 'static {
-    /// Why the cluster did not say it.
+    /// Why the review failed.
     type Error: Display;
 
-    /// Whose the token is, and whether they may read `/metrics`.
+    /// Who owns the token, and whether they may read `/metrics`.
     fn review(&self, token: &str) -> impl Future<Output = Result<Verdict, Self::Error>> + Send;
 }
 
-/// What a request may do.
+/// The result for a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Admission {
     Open,
@@ -50,7 +50,7 @@ pub(super) enum Admission {
 
 pub(super) struct Gate<R> {
     reviewer: R,
-    /// The tokens themselves are not kept, only keyed hashes of them.
+    /// Stores only keyed hashes of the tokens.
     digester: Digester,
     allowed: Mutex<Allowed>,
     reviews: Semaphore,
@@ -80,7 +80,7 @@ impl<R: Reviewer> Gate<R> {
         let asked = Instant::now();
         match self.reviewer.review(token).await {
             Ok(Verdict::Allowed) => {
-                // From when it was asked, not answered: the promise is about what was true.
+                // Counted from the request, not from the answer: the verdict may have changed in between.
                 self.allowed(|allowed| allowed.remember(digest, asked));
                 Admission::Open
             }
@@ -104,7 +104,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     Some(token.trim()).filter(|token| scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
 }
 
-/// Tokens that were allowed, and when. Time is an argument.
+/// The allowed tokens, and when they were allowed. Time is an argument.
 #[derive(Default)]
 struct Allowed(HashMap<Digest, Instant>);
 

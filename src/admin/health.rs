@@ -1,4 +1,4 @@
-//! The health endpoints, in the words of Kubernetes' own.
+//! The health endpoints, in the format of Kubernetes' own.
 //! <https://kubernetes.io/docs/reference/using-api/health-checks/>
 
 use std::fmt::{Display, Write as _};
@@ -10,30 +10,30 @@ use tokio::time::timeout;
 
 use super::{Answer, plain};
 
-/// A check that takes longer has failed: a probe's own timeout would only hide which one it was.
+/// A check that takes longer has failed. If the probe itself timed out, it would not show which check failed.
 const CHECK_WITHIN: Duration = Duration::from_secs(5);
 
-/// Why a check failed. It must hold nothing secret: anybody may read it.
+/// Why a check failed. It must contain nothing secret, because anyone may read it.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Unhealthy(String);
 
 impl Unhealthy {
-    /// For this reason, in words for people.
+    /// Creates the failure with this reason, in words for users.
     pub fn new(reason: impl Display) -> Self {
         Self(reason.to_string())
     }
 }
 
-/// What can be asked of the rest of the process.
+/// What the endpoints check in the rest of the process.
 pub trait Checks: Send + Sync + 'static {
     /// Whether Vault answers `sys/health`.
     fn vault(&self) -> impl Future<Output = Result<(), Unhealthy>> + Send;
-    /// Whether our token is good (`auth/token/lookup-self`).
+    /// Whether our token is valid (`auth/token/lookup-self`).
     fn token(&self) -> impl Future<Output = Result<(), Unhealthy>> + Send;
-    /// Whether Kubernetes gives us what we need of it.
+    /// Whether Kubernetes provides what the operator needs.
     fn kubernetes(&self) -> Result<(), Unhealthy>;
-    /// Is told how a look at readiness came out; the reason, if it is not given.
+    /// Called with the result of each readiness check: ready, or the reason why not.
     fn told(&self, _ready: Result<(), Unhealthy>) {}
 }
 
@@ -58,7 +58,7 @@ pub async fn answer(uri: &Uri, checks: &impl Checks) -> Answer {
                 ("token", token),
                 ("kubernetes", checks.kubernetes()),
             ];
-            // Without a Vault there is no token: one reason is enough.
+            // Without Vault there is no token, so the first reason is enough.
             let ready = checked.iter().try_for_each(|(name, result)| {
                 let failed = |reason| Unhealthy::new(format_args!("{name}: {reason}"));
                 result.as_ref().map_err(failed).copied()
@@ -76,7 +76,7 @@ async fn within_time(check: impl Future<Output = Result<(), Unhealthy>>) -> Resu
         .unwrap_or_else(|_| Err(Unhealthy::new("no answer within 5s")))
 }
 
-/// A failure always lists the checks, a success only when it is asked to.
+/// A failure always lists the checks, a success only with `verbose`.
 fn report(endpoint: &str, verbose: bool, checks: &[(&str, Result<(), Unhealthy>)]) -> Answer {
     let good = checks.iter().all(|(_, result)| result.is_ok());
     if good && !verbose {

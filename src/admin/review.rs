@@ -1,4 +1,4 @@
-//! Asks Kubernetes whose a token is, and what they may do.
+//! Asks Kubernetes who owns a token, and what they may do.
 //! <https://kubernetes.io/docs/reference/access-authn-authz/authentication/#webhook-token-authentication>
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
@@ -9,23 +9,23 @@ use kube::api::{Api, PostParams};
 
 use super::gate::{Reviewer, Verdict};
 
-/// A [`Reviewer`] that asks by TokenReview, then by SubjectAccessReview.
+/// A [`Reviewer`] that uses TokenReview, then SubjectAccessReview.
 pub struct KubernetesReviewer(kube::Client);
 
 impl KubernetesReviewer {
-    /// Asks with this client.
+    /// Uses this client for reviews.
     pub fn new(client: kube::Client) -> Self {
         Self(client)
     }
 }
 
-/// A review that did not come about.
+/// A failed review.
 #[derive(Debug, thiserror::Error)]
 pub enum ReviewError {
-    /// Whose the token is.
+    /// The review of the token's owner failed.
     #[error("TokenReview: {0}")]
     Token(kube::Error),
-    /// What they may do.
+    /// The review of the owner's permissions failed.
     #[error("SubjectAccessReview: {0}")]
     Access(kube::Error),
 }

@@ -1,5 +1,5 @@
-//! A small HTTP/1 server whose every resource is bounded: connections, headers, time. When there is no room for a
-//! new connection, an idle one ends: clients that connect and send nothing cannot keep a probe out.
+//! A small HTTP/1 server with limits on all resources: connections, headers, time. If a new connection finds
+//! no room, an idle one ends. Clients that connect and send nothing therefore cannot block a probe.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -22,23 +22,23 @@ use tokio_util::task::TaskTracker;
 
 use super::{Answer, plain};
 
-/// Connections at a time: a few probes and scrapers, with room.
+/// Most connections at a time: enough for several probes and scrapers.
 pub(super) const MOST_CONNECTIONS: usize = 64;
-/// Connections that have lost their places and are about to close.
+/// Connections that have lost their seats and are about to close.
 const CLOSING: usize = 8;
-/// Connections of one address at a time.
+/// Most connections of one address at a time.
 pub(super) const MOST_OF_ONE_PEER: usize = 16;
 const HEADERS_WITHIN: Duration = Duration::from_secs(5);
 const MOST_HEADERS: usize = 64;
-/// Bytes of a request line and its headers.
+/// Most bytes of a request line and its headers.
 const LARGEST_HEAD: usize = 16 * 1024;
 const REQUEST_WITHIN: Duration = Duration::from_secs(10);
-/// No connection lives longer, idle or not: one that nobody uses frees its place.
+/// Longest life of a connection, idle or not, so that unused ones free their seats.
 const CONNECTION_WITHIN: Duration = Duration::from_mins(2);
-/// How long a connection may take to end its last request.
+/// How long a connection may take to finish its last request.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Answers GET requests until `stop`, then lets those under way end.
+/// Answers GET requests until `stop`, then waits for those in flight.
 pub(super) async fn serve<A, F>(listener: TcpListener, answer: A, stop: CancellationToken)
 where
     A: Fn(Request<()>) -> F + Clone + Send + Sync + 'static,
@@ -49,7 +49,7 @@ where
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, peer)) => {
-                // Those that have lost their places close their sockets first.
+                // Connections that have lost their seats close their sockets first.
                 while connections.len() >= MOST_CONNECTIONS + CLOSING {
                     sleep(Duration::from_millis(1)).await;
                 }
@@ -58,13 +58,13 @@ where
                 connections.spawn(async move {
                     tokio::select! {
                         () = connection(stream, &place, answer, stop) => {}
-                        // A newer connection has its place: the socket closes here.
+                        // A newer connection took this seat: the socket closes here.
                         () = place.leave.cancelled() => {}
                     }
                 });
             }
             Err(error) => {
-                // Out of file descriptors, most likely: others have to close some first.
+                // Most likely there are no file descriptors left: other connections have to close first.
                 tracing::warn!(%error, "cannot accept a connection");
                 sleep(Duration::from_millis(100)).await;
             }
@@ -74,20 +74,20 @@ where
     connections.wait().await;
 }
 
-/// Who is connected.
+/// The current connections.
 #[derive(Clone, Default)]
 struct Seats(Arc<Mutex<Table>>);
 
-/// One connection's place, until it is dropped.
+/// One connection's seat, until it is dropped.
 struct Guest {
     seats: Seats,
     number: u64,
-    /// Another connection takes this place.
+    /// Cancelled when another connection takes this seat.
     leave: CancellationToken,
 }
 
 impl Seats {
-    /// A place for one more connection of a peer.
+    /// Takes a seat for a new connection of a peer.
     fn take(&self, peer: IpAddr) -> Guest {
         let mut table = self.lock();
         let leave = CancellationToken::new();
@@ -109,7 +109,7 @@ impl Seats {
 }
 
 impl Guest {
-    /// Notes that the connection has a whole request to answer, until the result is dropped.
+    /// Marks the connection as busy with a complete request, until the result is dropped.
     fn busy(&self) -> Busy<'_> {
         self.seats.lock().set_busy(self.number, true);
         Busy(self)
@@ -130,27 +130,28 @@ impl Drop for Busy<'_> {
     }
 }
 
-/// The connections in the order in which they came, `E` being the means to end one.
+/// The connections in the order of their arrival. `E` is the means to end one.
 #[derive(Default)]
 struct Table<E = CancellationToken> {
     seats: BTreeMap<u64, Seat<E>>,
-    /// The number of the next one. None is given twice: who leaves takes away what has its number.
+    /// The number of the next connection. Numbers are never reused, because a closing connection removes its
+    /// number.
     next: u64,
 }
 
 struct Seat<E> {
     peer: IpAddr,
-    /// It has a whole request to answer. One that has not is idle, or its request is incomplete.
+    /// Whether it is busy with a complete request. Otherwise it is idle, or its request is incomplete.
     busy: bool,
     end: E,
 }
 
 impl<E> Table<E> {
-    /// Adds a connection, and returns its number and the connection that has to end for it. An idle
-    /// one ends, the oldest first: a probe sends its request at once, so it is among the youngest. A peer
-    /// with too many connections loses one of its own. While all are busy, a peer that has the most
-    /// connections gives way to one that has fewer. Nobody is turned away: whoever is new may be the kubelet, whose
-    /// question is answered at once, and what has been busy for longest waits for Vault.
+    /// Adds a connection, and returns its number and the connection that has to end for it. The oldest idle
+    /// one ends: a probe sends its request at once, so its connection is among the youngest. A peer with too
+    /// many connections loses one of its own. If all are busy, a peer with fewer connections replaces one of
+    /// a peer with more. If none has more, the oldest ends. No client is refused: the new one may be the
+    /// kubelet, which gets a quick answer. The connection that has been busy longest waits for Vault.
     fn take(&mut self, peer: IpAddr, end: E) -> (u64, Option<E>) {
         let of_peer = self.count(peer);
         let evicted = if of_peer >= MOST_OF_ONE_PEER {
@@ -209,7 +210,7 @@ where
         .max_buf_size(LARGEST_HEAD)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
-    // What goes wrong on a connection concerns its other end alone.
+    // Errors on a connection matter only to its client.
     tokio::select! {
         _ = connection.as_mut() => return,
         () = stop.cancelled() => {}
@@ -231,7 +232,7 @@ where
             .insert(header::ALLOW, http::HeaderValue::from_static("GET"));
         return response;
     }
-    // A body says nothing to us; it is not read.
+    // The body is not needed, and is not read.
     let answer = answer(request.map(|_| ()));
     timeout(REQUEST_WITHIN, answer)
         .await

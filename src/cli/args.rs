@@ -1,6 +1,6 @@
 //! The flags as clap sees them, and how they become a [`Config`].
 //!
-//! Flags are global: they may stand before or after the command's name.
+//! Flags are global: they may come before or after the command's name.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -17,11 +17,11 @@ use domain::settings::{Adopt, DeletionPolicy, Discover, NamespaceIsolation, Pref
 use domain::source::Kind;
 
 const DEFAULT_PREFIX: &str = "clusters/{cluster}";
-/// Where the kubelet puts what a pod may know of its service account.
+/// The file where the kubelet stores the pod's namespace.
 const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 const HOSTNAME: &str = "/proc/sys/kernel/hostname";
 
-/// Keeps the Kubernetes Secrets that workloads use in HashiCorp Vault
+/// Syncs the Kubernetes Secrets that workloads use into HashiCorp Vault
 #[derive(Parser)]
 #[command(
     name = "vault-sync-operator",
@@ -76,10 +76,11 @@ struct VaultGroup {
         value_parser = values::some
     )]
     vault_token_file: String,
-    /// Requests to Vault a second; 0: no limit
+    /// Maximum number of requests to Vault per second; 0: no limit
     #[arg(long, value_name = "N", default_value = "0", value_parser = |text: &str| values::whole(text, 0, 1_000_000))]
     vault_max_rps: u32,
-    /// KV mounts that need not be asked for: PATH=1 or PATH=2 [repeatable, comma list]
+    /// KV mounts with their version, so that Vault is not asked for it: PATH=1 or PATH=2 [repeatable, comma
+    /// list]
     #[arg(long, value_name = "PATH=1|2", action = ArgAction::Append, value_parser = values::mounts)]
     mount: Vec<List<Mount>>,
 }
@@ -87,45 +88,47 @@ struct VaultGroup {
 #[derive(Args)]
 #[expect(clippy::struct_field_names, reason = "the fields are named as the flags are")]
 struct ClusterGroup {
-    /// Name of this cluster: it marks claims, and is put in front of paths
+    /// Name of this cluster; claims and the default prefix of paths contain it
     #[arg(long, value_name = "NAME", value_parser = values::cluster_name)]
     cluster_name: Option<String>,
-    /// What is put in front of paths when the cluster has a name; empty: nothing
+    /// Prefix of paths, with {cluster} for the cluster's name; the default applies only with a name; empty:
+    /// no prefix
     #[arg(long, value_name = "TEMPLATE", default_value = DEFAULT_PREFIX, value_parser = values::cluster_prefix)]
     cluster_prefix: String,
-    /// Where that goes: inside-mount or before-mount
+    /// Where the prefix goes in a path: inside-mount or before-mount
     #[arg(long, value_name = "STYLE", default_value_t = PrefixStyle::InsideMount)]
     cluster_prefix_style: PrefixStyle,
 }
 
 #[derive(Args)]
 struct OwnershipGroup {
-    /// How namespaces are kept apart: off, enforce or prefix
+    /// How namespaces are isolated: off, enforce or prefix
     #[arg(long, value_name = "HOW", default_value_t = NamespaceIsolation::Off)]
     namespace_isolation: NamespaceIsolation,
-    /// YAML file of rules: which namespace may write where
+    /// YAML file with rules: which namespaces may write to which paths
     #[arg(long, value_name = "FILE", value_parser = str::parse::<String>)]
     path_policy: Option<String>,
     /// Which existing documents may be taken over: never, equal, annotated or all
     #[arg(long, value_name = "WHICH", default_value_t = Adopt::Never)]
     adopt: Adopt,
-    /// UIDs of clusters whose claims count as our own [repeatable, comma list]
+    /// UIDs of the kube-system namespaces of clusters whose claims count as this cluster's own [repeatable,
+    /// comma list]
     #[arg(long, value_name = "UID", action = ArgAction::Append, value_parser = values::cluster_ids)]
     adopt_cluster_id: Vec<List<String>>,
-    /// Largest document, such as 512KiB; 0: what Vault takes
+    /// Maximum size of a document, such as 512KiB; 0: Vault's own limit
     #[arg(long, value_name = "SIZE", default_value = "0", value_parser = values::size)]
     max_document_size: u64,
-    /// Most documents of all sources in a namespace, 1 to 1000000
+    /// Maximum number of documents of all sources in a namespace, 1 to 1000000
     #[arg(long, value_name = "N", default_value = "5000", value_parser = |text: &str| values::whole(text, 1, 1_000_000))]
     max_documents_per_namespace: u32,
 }
 
 #[derive(Args)]
 struct DeletionGroup {
-    /// What happens to documents that nobody asks for any more: soft, purge or retain
+    /// What happens to documents that no source asks for any more: soft, purge or retain
     #[arg(long, value_name = "HOW", default_value_t = DeletionPolicy::Soft)]
     deletion_policy: DeletionPolicy,
-    /// How long a deleted source waits for its documents' deletion at most
+    /// Maximum time that a deleted source waits for the deletion of its documents
     #[arg(long, value_name = "DURATION", default_value = "30s",
           value_parser = |text: &str| values::within(text, Duration::ZERO, Duration::from_hours(24)))]
     cleanup_timeout: Duration,
@@ -137,23 +140,24 @@ struct DeletionGroup {
 
 #[derive(Args)]
 struct KubernetesGroup {
-    /// Kubeconfig file; else KUBECONFIG, the pod's service account, ~/.kube/config
+    /// Kubeconfig file; without it: KUBECONFIG, the pod's service account, or ~/.kube/config
     #[arg(long, value_name = "FILE", value_parser = str::parse::<String>)]
     kubeconfig: Option<String>,
-    /// Our own namespace, with the Lease and the ledger [default: POD_NAMESPACE, the service account's, or default]
+    /// The operator's own namespace, with the Lease and the ledger [default: POD_NAMESPACE, the service
+    /// account's, or default]
     #[arg(long, value_name = "NAME", value_parser = values::namespace)]
     namespace: Option<String>,
     /// Namespaces to watch [repeatable, comma list] [default: all]
     #[arg(long, value_name = "NAMES", action = ArgAction::Append, value_parser = values::namespaces)]
     watch_namespaces: Vec<List<String>>,
-    /// Kinds of source: Deployment, Secret, StatefulSet, DaemonSet, CronJob [repeatable, comma list]
+    /// Kinds of sources: Deployment, Secret, StatefulSet, DaemonSet, CronJob [repeatable, comma list]
     #[arg(long, value_name = "KINDS", action = ArgAction::Append, default_value = "Deployment,Secret",
           value_parser = values::kinds)]
     kinds: Vec<List<Kind>>,
-    /// What auto-discovery reads besides: image-pull-secrets, csi [repeatable, comma list]
+    /// What else auto-discovery reads: image-pull-secrets, csi [repeatable, comma list]
     #[arg(long, value_name = "WHAT", action = ArgAction::Append, value_parser = values::extras)]
     discover: Vec<List<Extra>>,
-    /// Let replicas elect one leader
+    /// Elect one leader among the replicas
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "false",
           default_missing_value = "true", action = ArgAction::Set, value_parser = go::boolean)]
     leader_elect: bool,
@@ -161,13 +165,13 @@ struct KubernetesGroup {
 
 #[derive(Args)]
 struct EndpointGroup {
-    /// Where /metrics is served; 0: nowhere
+    /// Address that serves /metrics; 0: disabled
     #[arg(long, value_name = "ADDRESS", default_value = ":8080", value_parser = values::bind)]
     metrics_bind_address: Bind,
-    /// Where /healthz, /readyz and /livez are served; 0: nowhere
+    /// Address that serves /healthz, /readyz and /livez; 0: disabled
     #[arg(long, value_name = "ADDRESS", default_value = ":8081", value_parser = values::bind)]
     health_probe_bind_address: Bind,
-    /// Ask Kubernetes who may read /metrics
+    /// Require a token that Kubernetes authorizes to read /metrics
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "true",
           default_missing_value = "true", action = ArgAction::Set, value_parser = go::boolean)]
     enable_metrics_auth: bool,
@@ -178,14 +182,14 @@ struct TuningGroup {
     /// Sources reconciled at a time, 1 to 512
     #[arg(long, value_name = "N", default_value = "16", value_parser = |text: &str| values::whole(text, 1, 512))]
     concurrency: u32,
-    /// Every source is compared with Vault this often; 0 or off: never unasked
+    /// How often each source is compared with Vault; 0 or off: only on request
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = values::period)]
     resync_interval: Period,
-    /// How long work may drain after a signal
+    /// How long running work may take to finish after a signal
     #[arg(long, value_name = "DURATION", default_value = "20s",
           value_parser = |text: &str| values::within(text, Duration::ZERO, Duration::from_hours(24)))]
     shutdown_grace: Duration,
-    /// How often the Event of a problem that lasts is repeated: before Kubernetes drops it, after an hour. For tests
+    /// How often the Event of a lasting problem is repeated. Kubernetes drops Events after an hour. For tests
     #[arg(long, value_name = "DURATION", default_value = "50m", hide = true,
           value_parser = |text: &str| values::within(text, Duration::from_secs(1), Duration::from_hours(24)))]
     repeat_events: Duration,
@@ -193,15 +197,15 @@ struct TuningGroup {
 
 #[derive(Args)]
 struct LogGroup {
-    /// Form of the log: json or text
+    /// Log format: json or text
     #[arg(long, value_name = "FORMAT", default_value_t = Format::Json, value_parser = values::format)]
     log_format: Format,
-    /// Least level that is logged: error, warn, info, debug or trace; RUST_LOG wins
+    /// Lowest log level: error, warn, info, debug or trace; RUST_LOG takes precedence
     #[arg(long, value_name = "LEVEL", default_value_t = Level::Info, value_parser = values::level)]
     log_level: Level,
 }
 
-/// The variable that stands in for a flag.
+/// The environment variable of a flag.
 pub(super) fn variable(flag: &str) -> String {
     match flag {
         "vault-addr" => "VAULT_ADDR".to_owned(),
@@ -209,8 +213,8 @@ pub(super) fn variable(flag: &str) -> String {
     }
 }
 
-/// Names each flag's variable in its help. clap's own `env` reads the process's environment as soon
-/// as the flags are described, and takes an empty variable for a value; so it is not used.
+/// Adds each flag's variable to its help. clap's own `env` is not used. It reads the process's environment as
+/// soon as the flags are described, and treats an empty variable as a value.
 pub(super) fn with_variables(command: clap::Command) -> clap::Command {
     command.mut_args(|arg| {
         let Some(variable) = arg.get_long().map(variable) else {
@@ -220,13 +224,13 @@ pub(super) fn with_variables(command: clap::Command) -> clap::Command {
             "{} [env: {variable}]",
             arg.get_help().cloned().unwrap_or_default()
         );
-        // `VALUE` may begin with a dash: it is refused by its own type, with better words.
+        // `VALUE` may begin with a dash: its own type then refuses it with a better error.
         let hyphens = arg.get_action().takes_values();
         arg.help(help).global(true).allow_hyphen_values(hyphens)
     })
 }
 
-/// Whether a flag takes the next word for its value, as all but booleans do.
+/// Whether a flag takes the next word as its value, as all except booleans do.
 pub(super) fn takes_value(command: &clap::Command, flag: &str) -> bool {
     let mut args = command.get_arguments();
     args.any(|arg| {
@@ -235,7 +239,7 @@ pub(super) fn takes_value(command: &clap::Command, flag: &str) -> bool {
 }
 
 impl Cli {
-    /// The plain data. What no single flag's type can see is checked here.
+    /// Converts to plain data. Checks what no single flag's type can check.
     pub(super) fn into_config<'a>(
         self,
         from: &Surroundings,
@@ -248,7 +252,7 @@ impl Cli {
             (false, _) => template.replace("{cluster}", &cluster_name),
             (true, false) => template,
             (true, true) if template == DEFAULT_PREFIX => String::new(),
-            // Silently leaving the fence away that somebody asked for would be worse than not starting.
+            // Not starting is better than silently omitting the prefix that a user asked for.
             (true, true) => {
                 return refuse(
                     "cluster-prefix",
@@ -334,7 +338,7 @@ impl Cli {
     }
 }
 
-/// A file's name; an empty one is what charts write for none.
+/// A file's name. Charts write an empty name for none.
 fn file(name: Option<String>) -> Option<PathBuf> {
     name.filter(|name| !name.is_empty()).map(PathBuf::from)
 }

@@ -1,4 +1,4 @@
-//! What is set by environment variables alone: Vault's own, and those of Go's runtime.
+//! Settings that only environment variables set: Vault's own, and those of Go's runtime.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use super::{Exit, Surroundings, go};
 use crate::vault::Access;
 use domain::text::excerpt;
 
-/// What the flags say of Vault.
+/// The flags about Vault.
 pub(super) struct VaultFlags {
     pub(super) address: String,
     pub(super) role: String,
@@ -19,7 +19,7 @@ pub(super) struct VaultFlags {
 }
 
 impl VaultFlags {
-    /// With what Vault's own variables say, as the Vault CLI knows them.
+    /// Adds Vault's own variables, with the meaning that the Vault CLI gives them.
     /// <https://developer.hashicorp.com/vault/docs/commands#environment-variables>
     pub(super) fn with_variables(self, from: &Surroundings) -> Result<Access, Exit> {
         let path = |name| from.text(name).map(|text| text.map(PathBuf::from));
@@ -56,12 +56,12 @@ impl VaultFlags {
     }
 }
 
-/// What the predecessor's charts tell Go's runtime.
+/// The variables of Go's runtime that the predecessor's charts set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Runtime {
-    /// `GOMAXPROCS`: worker threads; by default what the machine, or the cgroup, has.
+    /// `GOMAXPROCS`: worker threads. By default, as many as the machine or the cgroup has processors.
     pub max_procs: usize,
-    /// `GOMEMLIMIT` in bytes; `None`: off, as by default.
+    /// `GOMEMLIMIT` in bytes. `None`: off, the default.
     pub memory_limit: Option<u64>,
 }
 
@@ -82,7 +82,7 @@ impl Runtime {
     }
 }
 
-/// A variable's value, or a complaint that names it.
+/// A variable's value, or an error that names the variable.
 fn read<T>(
     from: &Surroundings,
     name: &str,
@@ -94,8 +94,8 @@ fn read<T>(
         .transpose()
 }
 
-/// Bare numbers are seconds, as for Vault's own clients. A call that is cut off may land up to two timeouts later,
-/// and its document waits for that: so an hour is long enough.
+/// A bare number is in seconds, as for Vault's own clients. A call that is cut off may take effect up to two
+/// timeouts later, and its document waits for that. The limit is therefore an hour.
 fn timeout(text: &str) -> Result<Duration, BadValue> {
     let is_number = !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
     let stated = if is_number {
@@ -113,7 +113,7 @@ fn timeout(text: &str) -> Result<Duration, BadValue> {
     })
 }
 
-/// The complaint does not quote it: it may hold a password.
+/// The error does not quote the value, which may contain a password.
 fn proxy(text: &str) -> Result<String, BadValue> {
     let uri = text.parse::<http::Uri>().ok();
     match uri

@@ -1,14 +1,14 @@
-//! Go's flag syntax, for those who come from the predecessor: what it accepts and clap does not.
+//! Go's flag syntax, for users of the predecessor: the forms that it accepts and clap does not.
 //! <https://pkg.go.dev/flag#hdr-Command_line_flag_syntax>
 
 use domain::text::excerpt;
 
 use super::values::BadValue;
 
-/// Rewrites a command line into the one form that clap sees: `--flag=value`, or `--flag` alone.
+/// Rewrites a command line into the one form that clap sees: `--flag=value`, or only `--flag`.
 ///
-/// One dash counts as two. A flag that takes a value takes the next word, whatever it begins with;
-/// a boolean never does, and neither does a flag that is not known. All after `--` stays.
+/// One dash counts as two. A flag with a value takes the next word, whatever it begins with. Booleans and
+/// unknown flags never take it. Everything after `--` stays.
 pub(super) fn normalise(args: Vec<String>, takes_value: impl Fn(&str) -> bool) -> Vec<String> {
     let mut args = args.into_iter();
     let mut normal: Vec<String> = args.next().into_iter().collect();
@@ -31,7 +31,7 @@ pub(super) fn normalise(args: Vec<String>, takes_value: impl Fn(&str) -> bool) -
     normal
 }
 
-/// Whether a normalised command line gives the flag.
+/// Whether a normalized command line contains the flag.
 pub(super) fn names(args: &[String], flag: &str) -> bool {
     args.iter()
         .take_while(|arg| *arg != "--")
@@ -39,7 +39,7 @@ pub(super) fn names(args: &[String], flag: &str) -> bool {
         .any(|rest| rest.is_empty() || rest.starts_with('='))
 }
 
-/// Go's words for a boolean. <https://pkg.go.dev/strconv#ParseBool>
+/// Go's names for boolean values. <https://pkg.go.dev/strconv#ParseBool>
 pub(super) fn boolean(text: &str) -> Result<bool, BadValue> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),

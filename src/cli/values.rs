@@ -1,4 +1,4 @@
-//! The types of flags' values: each says what it allows.
+//! The types of flag values: each defines what is allowed.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use domain::{duration, words};
 
 use crate::telemetry::{Format, Level};
 
-/// Why a value is refused, and what is allowed. What may hold a password is not quoted.
+/// Why a value is refused, and what is allowed. A value that may contain a password is not quoted.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(super) enum BadValue {
     #[error("{0:?} is not allowed; use image-pull-secrets, csi, both with a comma, or nothing")]
@@ -61,7 +61,7 @@ pub(super) enum BadValue {
     Size(String),
     #[error("{value:?} is not allowed; use a whole number from {least} to {most}")]
     Whole { value: String, least: u32, most: u32 },
-    /// Of a value that can also be turned off.
+    /// For a value that can also be turned off.
     #[error("{0}; or off")]
     OrOff(Box<Self>),
 }
@@ -72,11 +72,11 @@ impl BadValue {
     }
 }
 
-/// Values of a flag that takes a comma list and may be repeated: one word's worth.
+/// Values of a flag that accepts a comma list and may be repeated: the values of one word.
 #[derive(Clone, Debug)]
 pub(super) struct List<T>(Vec<T>);
 
-/// Reads a comma list; blanks around its items do not count, an empty list is one.
+/// Parses a comma list. Spaces around items are ignored, and an empty list is allowed.
 pub(super) fn list<T>(text: &str, item: impl Fn(&str) -> Result<T, BadValue>) -> Result<List<T>, BadValue> {
     if text.trim().is_empty() {
         return Ok(List(Vec::new()));
@@ -87,7 +87,7 @@ pub(super) fn list<T>(text: &str, item: impl Fn(&str) -> Result<T, BadValue>) ->
         .map(List)
 }
 
-/// All words of a repeated flag together, each item once, in the order of their first use.
+/// All words of a repeated flag, with each item once, in the order of first use.
 pub(super) fn flatten<T: PartialEq>(lists: Vec<List<T>>) -> Vec<T> {
     let mut all = Vec::new();
     for item in lists.into_iter().flat_map(|list| list.0) {
@@ -146,7 +146,8 @@ pub(super) fn mounts(text: &str) -> Result<List<Mount>, BadValue> {
     })
 }
 
-/// Names of Kubernetes namespaces. <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-label-names>
+/// Names of Kubernetes namespaces.
+/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-label-names>
 pub(super) fn namespaces(text: &str) -> Result<List<String>, BadValue> {
     list(text, namespace)
 }
@@ -176,10 +177,10 @@ pub(super) fn cluster_ids(text: &str) -> Result<List<String>, BadValue> {
     })
 }
 
-/// Longest `--cluster-prefix`, in bytes: a document's path has to have room behind it.
+/// Longest `--cluster-prefix`, in bytes: a document's path needs room after it.
 const LONGEST_PREFIX: usize = 256;
 
-/// `--cluster-prefix`, without slashes at the ends.
+/// `--cluster-prefix`, without leading and trailing slashes.
 pub(super) fn cluster_prefix(text: &str) -> Result<String, BadValue> {
     let prefix = text.trim_matches('/');
     let good = |segment: &str| {
@@ -195,7 +196,7 @@ pub(super) fn cluster_prefix(text: &str) -> Result<String, BadValue> {
     Err(BadValue::ClusterPrefix(excerpt(text)))
 }
 
-/// `--vault-addr`. The complaint does not quote it: it may hold a password.
+/// `--vault-addr`. The error does not quote the value, which may contain a password.
 pub(super) fn vault_address(text: &str) -> Result<String, BadValue> {
     let refuse = |why| Err(BadValue::Address(why));
     let Ok(uri) = text.parse::<http::Uri>() else {
@@ -215,10 +216,10 @@ pub(super) fn vault_address(text: &str) -> Result<String, BadValue> {
     }
 }
 
-/// Whether an address names a port that there can be, or none.
+/// Whether an address has a valid port, or none.
 pub(super) fn has_usable_port(authority: &http::uri::Authority) -> bool {
     let (_, port) = match authority.as_str().rsplit_once(':') {
-        // A colon inside of brackets belongs to an IPv6 address.
+        // A colon inside brackets belongs to an IPv6 address.
         Some((_, port)) if port.ends_with(']') => return true,
         Some(split) => split,
         None => return true,
@@ -226,7 +227,7 @@ pub(super) fn has_usable_port(authority: &http::uri::Authority) -> bool {
     port.bytes().all(|c| c.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
-/// Where the auth method is mounted, without slashes at the ends (`kubernetes`, `clusters/a`).
+/// Where the auth method is mounted, without leading and trailing slashes (`kubernetes`, `clusters/a`).
 pub(super) fn auth_path(text: &str) -> Result<String, BadValue> {
     let path = text.trim_matches('/');
     let path = path.strip_prefix("auth/").unwrap_or(path);
@@ -242,7 +243,7 @@ pub(super) fn auth_path(text: &str) -> Result<String, BadValue> {
     Err(BadValue::AuthPath(excerpt(text)))
 }
 
-/// Text that may not be empty.
+/// Text that must not be empty.
 pub(super) fn some(text: &str) -> Result<String, BadValue> {
     if text.trim().is_empty() {
         return Err(BadValue::Empty);
@@ -250,7 +251,7 @@ pub(super) fn some(text: &str) -> Result<String, BadValue> {
     Ok(text.to_owned())
 }
 
-/// An address to listen at; `None`: off.
+/// An address to listen on. `None`: disabled.
 #[derive(Clone, Debug)]
 pub(super) struct Bind(pub(super) Option<String>);
 
@@ -278,7 +279,7 @@ pub(super) fn a_duration(text: &str) -> Result<Duration, BadValue> {
     duration::parse(text).map_err(|fault| BadValue::Duration(excerpt(text), fault))
 }
 
-/// A duration in a range, with words for what is outside.
+/// A duration in a range, with an error for values outside.
 pub(super) fn within(text: &str, least: Duration, most: Duration) -> Result<Duration, BadValue> {
     let duration = a_duration(text)?;
     if (least..=most).contains(&duration) {
@@ -295,7 +296,7 @@ pub(super) fn within(text: &str, least: Duration, most: Duration) -> Result<Dura
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Period(pub(super) Option<Duration>);
 
-/// More often than each second would be a storm; more seldom than each year is off.
+/// Under a second, Vault would get a storm of requests. Instead of a period over a year, use off.
 pub(super) fn period(text: &str) -> Result<Period, BadValue> {
     if text == "off" || a_duration(text).is_ok_and(|period| period.is_zero()) {
         return Ok(Period(None));
@@ -305,7 +306,7 @@ pub(super) fn period(text: &str) -> Result<Period, BadValue> {
         .map_err(BadValue::or_off)
 }
 
-/// A size in bytes, as Go's runtime takes it. <https://pkg.go.dev/runtime#hdr-Environment_Variables>
+/// A size in bytes, in the format of Go's runtime. <https://pkg.go.dev/runtime#hdr-Environment_Variables>
 pub(super) fn size(text: &str) -> Result<u64, BadValue> {
     const UNITS: [(&str, u32); 5] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40), ("B", 0)];
     let (number, shift) = UNITS
@@ -320,7 +321,7 @@ pub(super) fn size(text: &str) -> Result<u64, BadValue> {
         .ok_or_else(|| BadValue::Size(excerpt(text)))
 }
 
-/// A whole number in a range, with words for what is outside.
+/// A whole number in a range, with an error for values outside.
 pub(super) fn whole(text: &str, least: u32, most: u32) -> Result<u32, BadValue> {
     Some(text)
         .filter(|text| text.bytes().all(|c| c.is_ascii_digit()))

@@ -1,7 +1,7 @@
-//! `doctor`: whether an operator with these flags, here, could do its work; one line for each thing that is tried.
+//! `doctor`: checks whether an operator with these flags could work here, and prints one line per check.
 //!
-//! It logs in as the operator does, and writes, reads and deletes a document of its own. It touches no other:
-//! what a person has at that path, deleted or not, stays as it is.
+//! It logs in as the operator does, and writes, reads and deletes its own document. It touches no other
+//! document: a user's document at that path stays as it is, deleted or not.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -27,13 +27,13 @@ use domain::queue::Depth;
 use domain::source::{Kind, SourceKey};
 use domain::value::{Content, Found, Value, same};
 
-/// No answer takes longer that is worth waiting for.
+/// Longest wait for an answer.
 const WITHIN: Duration = Duration::from_secs(20);
 
-/// The key and the value of a document that only `doctor` writes.
+/// The key and the value that only `doctor` writes.
 const MARK: (&str, &str) = ("written-by", "vault-sync-operator doctor");
 
-/// Tries everything, and fails if anything does.
+/// Runs all checks, and fails if one of them fails.
 pub async fn doctor(config: Config, what: &DoctorArgs) -> Result<(), Error> {
     let mut findings = Diagnosis::default();
     let client = match connect(config.kubeconfig.as_deref()).await {
@@ -65,13 +65,13 @@ pub async fn doctor(config: Config, what: &DoctorArgs) -> Result<(), Error> {
     {
         findings.bad(&fault.0, fault.1);
     }
-    // The token is revoked.
+    // Stopping the session revokes the token.
     stop.cancel();
     let _ = session.await;
     findings.end()
 }
 
-/// What was tried, and what came of it.
+/// The number of successful and failed checks.
 #[derive(Default)]
 struct Diagnosis {
     good: usize,
@@ -89,7 +89,7 @@ impl Diagnosis {
         say(&format!("FAIL  {what}: {why}"));
     }
 
-    /// The operator works without it, in a way that somebody should know.
+    /// The operator works without it, but users should know the effect.
     fn warn(&mut self, what: &str, why: impl Display) {
         self.good += 1;
         say(&format!("WARN  {what}: {why}"));
@@ -106,7 +106,7 @@ impl Diagnosis {
     }
 }
 
-/// One that stops reading us need not be told.
+/// If the reader has closed the output, the error does not matter.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
@@ -118,7 +118,7 @@ impl Observer for Unobserved {
     fn up(&self, _up: bool) {}
 }
 
-/// Looks whether each call that the operator makes is allowed; returns the cluster's id.
+/// Checks whether each call that the operator makes is allowed. Returns the cluster's ID.
 async fn in_kubernetes(config: &Config, client: &kube::Client, findings: &mut Diagnosis) -> Option<String> {
     let cluster = Kube::new(client.clone(), config.discover).cluster_id().await;
     match &cluster {
@@ -245,7 +245,7 @@ async fn log_in(config: &Config, vault: &Vault, findings: &mut Diagnosis) -> boo
         "login as role {:?} of auth/{}",
         config.vault.role, config.vault.auth_path
     );
-    // A session that cannot log in goes on trying; here the first answer decides.
+    // A session that cannot log in keeps retrying; here the first answer decides.
     match timeout(WITHIN, vault.first_login()).await {
         Ok(Ok(())) => {
             findings.good(&login);
@@ -266,10 +266,10 @@ fn in_hints(error: &vault::Error) -> String {
     format!("{error} — {}", error.kind.hint())
 }
 
-/// What was tried, and why it failed.
+/// What was attempted, and why it failed.
 struct Failure(String, String);
 
-/// Finds the document that the path names, and tries everything with it.
+/// Finds the document that the path names, and runs all checks with it.
 async fn probe(
     config: &Config,
     vault: &Vault,
@@ -310,10 +310,11 @@ async fn probe(
 
 /// A document that only `doctor` writes.
 ///
-/// On KV v2 it deletes only versions that hold the mark, by their number, and writes only with check-and-set, at a
-/// path that is free or its own. It never purges: somebody could write there just before. So a deleted version
-/// stays in the history, and the next run must recognize it as its own. The claim names that version; without
-/// permissions on `metadata/`, the version before it holds the mark and is not deleted.
+/// On KV v2, it deletes only versions that hold the mark, by number. It writes only with check-and-set, at a
+/// path that is free or its own. It never purges, because another client could write there just before. A
+/// deleted version therefore stays in the history, and the next run must recognize it as its own. The claim
+/// names that version. Without permissions on `metadata/`, the version before it holds the mark and is not
+/// deleted.
 struct Trial<'a> {
     vault: &'a Vault,
     mount: &'a Mount,
@@ -323,7 +324,7 @@ struct Trial<'a> {
     cluster_id: String,
 }
 
-/// What the first write builds on.
+/// What the first write is based on.
 struct Start {
     cas: Cas,
     /// A version of an earlier run that is not deleted.
@@ -331,13 +332,13 @@ struct Start {
 }
 
 impl Trial<'_> {
-    /// Writes, claims, reads and deletes it.
+    /// Writes, claims, reads and deletes the document.
     async fn run(&self, findings: &mut Diagnosis) -> Result<(), Failure> {
         let Start { cas, mut older } = self.start().await?;
         let mut version = self.write(cas).await?;
         findings.good("write");
         if self.mount.version == KvVersion::V2 && !self.mark(version, findings).await {
-            // Without a claim, the version before the one that is deleted says whose it was.
+            // Without a claim, the version before the deleted one shows who owned it.
             if older != version.checked_sub(1) {
                 match self.write(Cas::Version(version)).await {
                     Ok(next) => version = next,
@@ -353,13 +354,13 @@ impl Trial<'_> {
         self.delete(version).await?;
         findings.good("delete");
         if let Some(older) = older {
-            // If this is not allowed, the version stays behind a deleted one, where nobody reads it.
+            // If this is denied, the version stays below a deleted one, where no client reads it.
             let _ = self.vault.delete_version(self.id, older).await;
         }
         Ok(())
     }
 
-    /// Puts the claim on it, and says whether it is there.
+    /// Puts the claim on the document, and returns whether that succeeded.
     async fn mark(&self, version: u64, findings: &mut Diagnosis) -> bool {
         let claimed = self
             .vault
@@ -376,7 +377,7 @@ impl Trial<'_> {
         claimed.is_ok()
     }
 
-    /// Whether the path is free, or what is there is our own.
+    /// Makes sure that the path is free, or that its content is our own.
     async fn start(&self) -> Result<Start, Failure> {
         let left = || {
             say(&format!(
@@ -419,7 +420,7 @@ impl Trial<'_> {
         }
     }
 
-    /// The claim of a run, which says which version it deletes.
+    /// The claim of a run, which names the version that the run deletes.
     fn claim(&self, version: u64) -> Claim {
         Claim {
             cluster: Some(self.config.settings.cluster_name.clone()).filter(|name| !name.is_empty()),
@@ -433,7 +434,7 @@ impl Trial<'_> {
         }
     }
 
-    /// Whether the claim of a run of `doctor`'s, in whatever cluster, names this version.
+    /// Whether a claim by a run of `doctor`, in any cluster, names this version.
     fn names(mark: &Mark, version: u64) -> bool {
         matches!(mark, Mark::Claimed(claim) if claim.holder.kind == Kind::Secret && *claim.holder.name == *holder(version))
     }
@@ -460,8 +461,8 @@ impl Trial<'_> {
             .map_err(|error| self.failed("write", &error))
     }
 
-    /// Deletes the version that this run wrote. Where the policy does not allow that by number, it does what the
-    /// operator does there: it deletes the latest version right after it has seen that it is this one.
+    /// Deletes the version that this run wrote. If the policy denies a delete by number, it does what the
+    /// operator does then: it reads the latest version, and deletes it immediately if it is this one.
     async fn delete(&self, version: u64) -> Result<(), Failure> {
         if self.mount.version == KvVersion::V2 {
             match self.vault.delete_version(self.id, version).await {
@@ -485,7 +486,7 @@ impl Trial<'_> {
     }
 }
 
-/// The name in a claim. It carries the version that the run deletes.
+/// The name in a claim. It contains the version that the run deletes.
 fn holder(version: u64) -> String {
     format!("vault-sync-operator-doctor.{version}")
 }

@@ -1,8 +1,8 @@
-//! `release`: before an uninstall, what would wait for the operator is let go.
+//! `release`: before an uninstall, removes everything that would wait for the operator.
 //!
-//! The operator is stopped, its documents go if that is wished, then its finalizers, then its Lease, and the
-//! ledger if that is wished. The order keeps what is lost at a failure recoverable: while finalizers and
-//! ledger are there, an operator that comes back goes on where the last one was.
+//! The steps: stop the operator, delete its documents if requested, remove its finalizers, delete the ledger
+//! if requested, and delete the Lease. The order keeps a failure recoverable: while finalizers and ledger
+//! exist, a restarted operator continues where the last one stopped.
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -28,12 +28,12 @@ use crate::machine::{Aside, Clock};
 use crate::run::{self, Duty, Error};
 use domain::source::{Kind, Source};
 
-/// Objects in one page of a list.
+/// Objects per page of a list.
 const PAGE: u32 = 500;
-/// Finalizers taken off at a time.
+/// Finalizers that are removed concurrently.
 const AT_A_TIME: usize = 8;
 
-/// Lets everything go that would wait for the operator.
+/// Removes everything that would wait for the operator.
 pub async fn release(config: Config, what: &ReleaseArgs) -> Result<(), Error> {
     let within = what.timeout;
     let all = tokio::time::timeout(within, Box::pin(let_go(config, what)));
@@ -53,7 +53,7 @@ async fn let_go(mut config: Config, what: &ReleaseArgs) -> Result<(), Error> {
         scale_down(&client, &config.namespace, name).await?;
     }
     if what.delete_documents {
-        // Nobody scrapes or probes this process.
+        // No client scrapes or probes this process.
         config.metrics_bind_address = None;
         config.health_probe_bind_address = None;
         run::run(config.clone(), Duty::ClearOut).await?;
@@ -80,7 +80,7 @@ fn setup(error: impl std::fmt::Display) -> Error {
     Error::Setup(error.to_string())
 }
 
-/// Of a Deployment, what says which pods are its own. The whole type would bring all that a pod can have with it.
+/// The part of a Deployment that selects its pods. The whole type would include the complete pod type.
 #[derive(Deserialize)]
 struct Scaled {
     spec: ScaledSpec,
@@ -91,7 +91,7 @@ struct ScaledSpec {
     selector: LabelSelector,
 }
 
-/// Scales a Deployment to zero, and waits until none of its pods is there any more.
+/// Scales a Deployment to zero, and waits until all of its pods are gone.
 async fn scale_down(client: &kube::Client, namespace: &str, name: &str) -> Result<(), Error> {
     let at = format!("/apis/apps/v1/namespaces/{namespace}/deployments/{name}");
     let what = format!("read Deployment {namespace}/{name}");
@@ -158,7 +158,7 @@ async fn scale_down(client: &kube::Client, namespace: &str, name: &str) -> Resul
     ))
 }
 
-/// Waits until no other writes. `None`: there is no election to win.
+/// Waits until no other process writes. `None`: leader election is off.
 async fn lead(client: &kube::Client, connect: Connect, config: &Config) -> Option<Held> {
     if !config.leader_elect {
         return None;
@@ -215,7 +215,7 @@ async fn take_finalizers_off(client: &kube::Client, config: &Config) -> Result<(
     Ok(())
 }
 
-/// Each namespace that is watched; `None`: all.
+/// Each watched namespace. `None`: all.
 fn namespaces(config: &Config) -> Vec<Option<&str>> {
     match config.watch_namespaces.as_slice() {
         [] => vec![None],

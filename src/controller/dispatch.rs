@@ -1,7 +1,7 @@
-//! The workers: each source whose turn it is is reconciled, and what came of that says when its next turn is.
+//! The workers reconcile each source when its turn comes. The result says when its next turn is.
 //!
-//! A pass over a source that is not being deleted is cut off by the source's deletion; one that takes long gives its
-//! place to others; a panic ends that pass and nothing else.
+//! If a source is deleted, a pass that began before is cut off. A pass that takes long gives its place to
+//! others. A panic ends only its own pass.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -19,16 +19,16 @@ use crate::reconcile::{Reconciler, Requeue, Turn};
 use domain::queue::Depth;
 use domain::source::SourceKey;
 
-/// A reconcile takes milliseconds. One that has taken so long waits for an answer that may not come.
+/// A reconcile takes milliseconds. A longer one waits for an answer that may never come.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 
 impl Controller {
-    /// Reconciles what the queue holds until told to stop; then waits for what runs.
+    /// Reconciles what is in the queue until `stop`; then waits for running passes.
     pub async fn work(self: Arc<Self>, reconciler: Arc<Reconciler>, stop: CancellationToken) {
-        // What is watched no longer is left as it is: nothing would tell us what it wants.
+        // Sources that are no longer watched are left as they are: nothing shows what they want.
         let mut holders = reconciler.ledger.holders();
         holders.retain(|holder| self.index().watches(holder));
-        // Before the index is asked who is there: what it learns later is queued as it comes.
+        // Set before the index is read: the index queues what it learns afterwards.
         self.works.store(true, Ordering::SeqCst);
         let mut all: Vec<SourceKey> = {
             let mut index = self.index();
@@ -59,13 +59,14 @@ impl Controller {
         running.wait().await;
     }
 
-    /// Reconciles one source. A panic in it ends that reconcile and nothing else.
+    /// Reconciles one source. A panic ends only that reconcile.
     async fn run(&self, reconciler: &Reconciler, (key, depth): (SourceKey, Depth)) {
         let cut_off = self.begin_live(&key);
         let (deleting, departing) = self.departs(&key);
-        // One that is being deleted has a deadline to keep; when Vault is back it is seen to with the others.
+        // A source that is being deleted has a deadline, so it does not wait for Vault. It is also requeued
+        // with the others when Vault is back.
         if let Some(wait) = self.outage.park(&key, depth).filter(|_| !deleting) {
-            // However long Vault is away, sources come and go.
+            // Sources come and go however long Vault is unavailable.
             let again = if reconciler.is_done_with(&key) {
                 self.outage.forget(&key);
                 reconciler.bury(&key);
@@ -115,13 +116,13 @@ impl Controller {
         self.end(&key, outcome.again);
     }
 
-    /// A source's turn has ended; when it is to be looked at again by itself.
+    /// Ends a source's turn, and schedules the next look.
     fn end(&self, key: &SourceKey, again: Option<Requeue>) {
         self.places
             .done(key, again.map(|again| (again.after, again.depth)));
     }
 
-    /// A pass over a source begins; the token ends it when the source is deleted.
+    /// Begins a pass over a source. The token cancels the pass when the source is deleted.
     fn begin_live(&self, key: &SourceKey) -> CancellationToken {
         let cut_off = CancellationToken::new();
         self.live().insert(key.clone(), cut_off.clone());
@@ -132,21 +133,21 @@ impl Controller {
         self.live().remove(key);
     }
 
-    /// A source's deletion has begun, or it is gone: a pass that began before must not hold that up.
+    /// Cuts off a pass that began before the source was deleted, so that it does not delay the deletion.
     pub(super) fn cut_off(&self, key: &SourceKey) {
         if let Some(pass) = self.live().get(key) {
             pass.cancel();
         }
     }
 
-    /// Whether a source is being deleted; and whether it is that, or gone.
+    /// Returns whether a source is being deleted, and whether it is being deleted or gone.
     fn departs(&self, key: &SourceKey) -> (bool, bool) {
         let index = self.index();
         let deleting = index.get(key).map(|tracked| tracked.deleting.is_some());
         (deleting == Some(true), deleting != Some(false))
     }
 
-    /// Waits for a reconcile; one that takes long holds up nobody else.
+    /// Waits for a reconcile. A slow one gives up its place, so that it does not delay others.
     async fn watch_over<T>(
         &self,
         key: &SourceKey,
@@ -165,8 +166,8 @@ impl Controller {
         reconcile.await
     }
 
-    /// A Vault that takes requests and answers none would be noticed only when they time out, and until then nobody
-    /// would be told.
+    /// Detects a Vault that accepts requests but never answers. Otherwise nothing would be reported until the
+    /// requests time out.
     async fn find_out_whether_vault_hangs(&self, key: &SourceKey, reconciler: &Reconciler) {
         if let Err(error) = reconciler.vault.health(Instant::now()).await {
             self.outage.begin();
@@ -175,8 +176,8 @@ impl Controller {
     }
 }
 
-/// Waits for the deletion of a source, and then as long as a pass that does not hang may take: what it cuts off has an
-/// unknown outcome, which is to be looked after for two client timeouts.
+/// Waits for the deletion of a source, and then for as long as a normal pass may take. A call that is cut off
+/// has an unknown outcome, which must be checked again for two client timeouts.
 async fn cut_off_after(deletion: &CancellationToken, cleanup_timeout: Duration) {
     deletion.cancelled().await;
     tokio::time::sleep(STALLED_AFTER.min(cleanup_timeout / 4)).await;

@@ -1,4 +1,4 @@
-//! While Vault is away one prober asks for it, and all sources wait for that one.
+//! While Vault is unavailable, one prober asks for it, and all sources wait for the prober.
 
 use std::collections::HashMap;
 
@@ -14,15 +14,15 @@ use crate::vault::Vault;
 use domain::queue::Depth;
 use domain::source::SourceKey;
 
-/// How long a source waits before an Event says what it waits for: a login takes a moment at each start.
+/// How long a source waits before an Event reports the reason: a login takes a moment at each start.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Whether Vault is away, and who waits for it.
+/// Whether Vault is unavailable, and which sources wait for it.
 pub(super) struct Outage {
-    /// `None`: Vault is there. It counts as away until the first login has succeeded.
+    /// `None`: Vault is available. It counts as unavailable until the first login has succeeded.
     parked: Mutex<Option<HashMap<SourceKey, Parked>>>,
     began: Notify,
-    /// What keeps Vault from being used, in words for people.
+    /// Why Vault cannot be used, in words for users.
     why: Mutex<String>,
 }
 
@@ -32,10 +32,10 @@ struct Parked {
     since: Instant,
 }
 
-/// What a source that waits has to do next.
+/// What a waiting source does next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Advice {
-    /// Come again after this time, if Vault is still away then.
+    /// Come back after this time, if Vault is still unavailable then.
     Patiently(Duration),
     /// Report it in an Event.
     Tell,
@@ -52,7 +52,7 @@ impl Default for Outage {
 }
 
 impl Outage {
-    /// Lets a source wait, if Vault is away; `None`: it is there.
+    /// Lets a source wait if Vault is unavailable. `None`: Vault is available.
     pub(super) fn park(&self, key: &SourceKey, depth: Depth) -> Option<Advice> {
         let mut parked = self.parked();
         let fresh = || Parked {
@@ -69,21 +69,21 @@ impl Outage {
         })
     }
 
-    /// What keeps Vault from being used.
+    /// Why Vault cannot be used.
     pub(super) fn why(&self) -> String {
         self.words().clone()
     }
 
-    /// A source that is gone waits no more.
+    /// Stops the wait of a source that is gone.
     pub(super) fn forget(&self, key: &SourceKey) {
         if let Some(parked) = &mut *self.parked() {
             parked.remove(key);
         }
     }
 
-    /// A source has found Vault away: nobody tries any more until the prober has found it there. The
-    /// source itself tries again after its own backoff, so that an answer which only it gets keeps
-    /// nobody else waiting, and cannot go round and round.
+    /// Begins an outage that a source has found: no source tries again until the prober has reached Vault.
+    /// The source itself retries after its own backoff. If only that source gets such answers, it does not
+    /// hold up the others or restart the outage endlessly.
     pub(super) fn begin(&self) {
         let mut parked = self.parked();
         if parked.is_none() {
@@ -93,9 +93,9 @@ impl Outage {
         }
     }
 
-    /// Asks for Vault while it is away, and brings everybody back when it is there.
+    /// Probes Vault during an outage, and requeues all sources when it is back.
     pub(super) async fn probe(&self, controller: &Controller, vault: &Vault, mounts: &Mounts) {
-        // The session's own task logs in, and logs what keeps it from that.
+        // The session's own task logs in, and logs what prevents a login.
         tokio::select! {
             () = vault.ready() => {}
             () = self.note_failed_logins(vault) => {}
@@ -119,7 +119,7 @@ impl Outage {
         }
     }
 
-    /// Keeps in mind why there is no token yet. Asks nothing of Vault.
+    /// Records why there is no token yet. Sends no request to Vault.
     async fn note_failed_logins(&self, vault: &Vault) {
         loop {
             if let Err(error) = vault.first_login().await {

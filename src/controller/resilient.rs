@@ -1,7 +1,7 @@
-//! A watch that goes on: through its errors, over new lists, and across API servers that know no streaming lists
-//! (before 1.32 they are off by default). What keeps it from that is told once.
+//! A watch that continues after errors, over new lists, and with API servers without streaming lists (before
+//! 1.32, these are off by default). Each problem is reported once.
 //!
-//! Must not know what its objects mean.
+//! Must not know the meaning of its objects.
 
 use std::time::Duration;
 
@@ -15,38 +15,38 @@ use crate::kube::{Error, LastHeard, WATCH_SECONDS};
 use crate::readiness::Obstacle;
 use domain::source::Kind;
 
-/// A watch that has ended, which none ever should.
+/// A watch that has ended, which must never happen.
 #[derive(Debug, thiserror::Error)]
 #[error("the watch of {0} has ended")]
 pub struct WatchEnded(&'static str);
 
-/// Objects of 1 MiB each come in pages of this many where the API server knows no streaming lists.
+/// Page size for an API server without streaming lists, for objects of up to 1 MiB each.
 const PAGE: u32 = 20;
 
-/// A watch of which nothing was heard for so long is behind. The server ends each one before that.
+/// A watch that received nothing for this long is behind. The server ends each watch earlier.
 const BEHIND: Duration = Duration::from_secs(75);
-/// How often it is looked whether anything was heard.
+/// How often to check whether anything was received.
 const LOOK: Duration = Duration::from_secs(1);
-/// A streaming list that begins again after so long has been cut off by its server.
+/// A streaming list that starts again after this long was cut off by its server.
 const TOO_LONG_A_LIST: Duration = Duration::from_secs(WATCH_SECONDS as u64 - 5);
 
 /// What a watch shows.
 pub(super) enum Seen<K> {
-    /// A list begins. What it has not shown when it is whole does not exist.
+    /// A list begins. Objects that it has not shown when it is complete do not exist.
     ListBegins,
-    /// An object, in a list.
+    /// An object in a list.
     Listed(K),
-    /// The list is whole.
+    /// The list is complete.
     ListIsWhole,
-    /// An object, created or changed.
+    /// An object that was created or changed.
     Changed(K),
-    /// An object that is gone, as it was last.
+    /// A deleted object, in its last state.
     Deleted(K),
     /// We may not list or watch here.
     Denied,
 }
 
-/// A watch that is behind, as it was told.
+/// A watch that was reported as behind.
 struct Behind {
     why: Trouble,
     _waits: Obstacle,
@@ -57,29 +57,29 @@ struct Behind {
 enum Trouble {
     /// It fails with errors of this variant.
     Failure(std::mem::Discriminant<Error>),
-    /// Nothing is heard.
+    /// Nothing is received.
     Silence,
 }
 
-/// The watch of one kind, in a namespace or in all.
+/// The watch of one kind, in one namespace or in all.
 pub(super) struct Resilient<'a> {
     controller: &'a Controller,
     kind: Kind,
     namespace: Option<String>,
-    /// What is heard of the API server on this watch.
+    /// When this watch last received something from the API server.
     heard: LastHeard,
     config: watcher::Config,
     backoff: Backoff,
-    /// Since when a list has been read that is not whole yet.
+    /// When the current, incomplete list began.
     listing: Option<Instant>,
-    /// What keeps it back, since that was told.
+    /// What was reported as holding it back.
     behind: Option<Behind>,
-    /// When it failed last.
+    /// When it last failed.
     failed: Instant,
 }
 
 impl<'a> Resilient<'a> {
-    /// One that is opened by [`Resilient::follow`].
+    /// A watch that [`Resilient::follow`] opens.
     pub(super) fn new(
         controller: &'a Controller,
         kind: Kind,
@@ -101,7 +101,7 @@ impl<'a> Resilient<'a> {
         }
     }
 
-    /// Opens it, and opens it again, for ever; `each` gets what it shows, in order.
+    /// Opens the watch again and again, forever; `each` gets what it shows, in order.
     pub(super) async fn follow<K, S>(
         mut self,
         open: impl Fn(watcher::Config) -> S,
@@ -129,7 +129,7 @@ impl<'a> Resilient<'a> {
                         self.config = pages();
                         break;
                     }
-                    // The server ends a streaming list that takes too long, and it begins again.
+                    // The server ends a streaming list that takes too long; the list then starts again.
                     Ok(Some(Event::Init)) if self.streams_lists() && self.lists_too_long() => {
                         tracing::info!(kind = %self.kind, "a streaming list takes too long; reading it in small pages");
                         self.config = pages();
@@ -158,7 +158,7 @@ impl<'a> Resilient<'a> {
     }
 
     fn seen<K>(&mut self, event: Event<K>) -> Seen<K> {
-        // A list that begins may still fail.
+        // A list that has begun may still fail.
         if !matches!(event, Event::Init) {
             self.backoff.reset();
             if self.behind.take().is_some() {
@@ -180,7 +180,7 @@ impl<'a> Resilient<'a> {
         }
     }
 
-    /// Tells of an error, unless it is like the one before.
+    /// Reports an error, unless it is of the same kind as the one before.
     fn tell_of(&mut self, error: watcher::Error) {
         if is_outdated(&error) {
             tracing::info!(kind = %self.kind, "the API server has forgotten where the watch was; listing again");
@@ -196,8 +196,8 @@ impl<'a> Resilient<'a> {
         }
     }
 
-    /// Looks whether anything was heard: of a watch that is opened again, its stream says nothing before the
-    /// next event, and of one that hangs, nothing at all.
+    /// Checks whether anything was received. A reopened watch yields nothing before its next event, and a
+    /// hung watch yields nothing at all.
     fn listen(&mut self) {
         let last = self.heard.last();
         if self.behind.is_some() && last > self.failed {
@@ -217,7 +217,7 @@ impl<'a> Resilient<'a> {
         }
     }
 
-    /// What this watch shows may be old.
+    /// Records that this watch may show outdated objects.
     fn is_behind(&self, why: Trouble, words: &impl std::fmt::Display) -> Behind {
         let name = self.name();
         let waits = self.controller.readiness.waits(name.clone(), words);
@@ -248,7 +248,7 @@ impl Controller {
     }
 }
 
-/// Whether the API server has refused a streaming list as such.
+/// Whether the API server refuses streaming lists.
 fn needs_pages(error: &watcher::Error) -> bool {
     let code = match error {
         watcher::Error::WatchStartFailed(kube::Error::Api(status)) | watcher::Error::WatchError(status) => {
@@ -259,7 +259,7 @@ fn needs_pages(error: &watcher::Error) -> bool {
     matches!(code, 400 | 422)
 }
 
-/// Whether the history from which a watch would go on is no more: etcd keeps some minutes of it.
+/// Whether the history that the watch would continue from is gone: etcd keeps only some minutes of it.
 fn is_outdated(error: &watcher::Error) -> bool {
     match error {
         watcher::Error::WatchStartFailed(kube::Error::Api(status)) | watcher::Error::WatchError(status) => {

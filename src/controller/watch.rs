@@ -1,6 +1,7 @@
-//! The watches: workloads by their slim type, Secrets by their metadata alone; and what each event means for the index.
+//! The watches: workloads as their slim type, Secrets as metadata only; and what each event means for the
+//! index.
 //!
-//! What a watch brings is reduced to what deciding needs as it arrives; nothing else of it is kept.
+//! A watched object is reduced on arrival to what decisions need; nothing else of it is kept.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -20,7 +21,7 @@ use crate::reconcile::fingerprint;
 use domain::annotations;
 use domain::source::{Kind, Source, SourceKey};
 
-/// Dropped by each watch, when everything that exists has been seen.
+/// Each watch drops it when it has seen everything that exists.
 pub type Listed = mpsc::Sender<Infallible>;
 
 /// Watches workloads of one kind.
@@ -54,7 +55,7 @@ pub(super) async fn workloads(
         .await
 }
 
-/// Watches Secrets: as sources, and as what sources are made of.
+/// Watches Secrets, as sources and as input of sources.
 pub(super) async fn secrets(
     controller: &Controller,
     namespace: Option<String>,
@@ -83,7 +84,7 @@ pub(super) async fn secrets(
         .await
 }
 
-/// What was seen of a Secret: its namespace and name, and its resourceVersion unless it is gone.
+/// A Secret in the watch: its namespace and name, and its resourceVersion unless it is gone.
 #[derive(Clone, Copy)]
 struct SecretSeen<'a> {
     namespace: &'a str,
@@ -91,7 +92,7 @@ struct SecretSeen<'a> {
     version: Option<&'a str>,
 }
 
-/// One watch: a kind, in a namespace or in all.
+/// One watch: a kind, in one namespace or in all.
 struct Watch<'a> {
     controller: &'a Controller,
     kind: Kind,
@@ -99,7 +100,7 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    /// Follows a watch for ever, and tells the index what it shows.
+    /// Follows a watch forever, and updates the index with what it shows.
     async fn follow<K, S>(
         &self,
         heard: LastHeard,
@@ -113,7 +114,7 @@ impl Watch<'_> {
         S: Stream<Item = Result<Event<K>, watcher::Error>>,
     {
         let mut listed = Some(listed);
-        // What was known and has not been seen (again) in the list that is being read.
+        // Known objects that the current list has not shown yet.
         let mut unseen = Unseen::default();
         let resilient = Resilient::new(self.controller, self.kind, self.namespace.clone(), heard);
         let each = |seen: Seen<K>| match seen {
@@ -129,8 +130,8 @@ impl Watch<'_> {
                 self.gone(&std::mem::take(&mut unseen), &noted);
                 drop(listed.take());
             }
-            // The rest need not wait for a right that may never come; what we cannot see here counts as wanted by
-            // whoever holds it.
+            // The other watches need not wait for a permission that may never be granted. Documents of
+            // holders that cannot be seen here count as wanted.
             Seen::Denied => {
                 if listed.take().is_some() {
                     self.see(false);
@@ -140,14 +141,14 @@ impl Watch<'_> {
         resilient.follow(open, each).await
     }
 
-    /// Whether all that is in this watch's scope is seen.
+    /// Records whether this watch sees everything in its scope.
     fn see(&self, whole: bool) {
         self.controller
             .index()
             .see(self.kind, self.namespace.as_deref(), whole);
     }
 
-    /// The watch shows an object: as it is, or as it was last (`gone`).
+    /// The watch shows an object: its current state, or its last state (`gone`).
     fn shown<K: Resource>(
         &self,
         object: &K,
@@ -165,7 +166,7 @@ impl Watch<'_> {
             });
         }
         let Some(source) = reduce(object) else { return };
-        // It may have been changed and deleted within one breath: its last word counts.
+        // It may have been changed and deleted almost at once: its last settings count.
         self.controller.source_seen(&source);
         if gone {
             self.controller.source_gone(&source.key);
@@ -189,7 +190,7 @@ impl Watch<'_> {
         Unseen { sources, secrets }
     }
 
-    /// What a whole list has not shown is gone.
+    /// Handles known objects that a complete list has not shown: they are gone.
     fn gone(&self, unseen: &Unseen, noted: impl Fn(SecretSeen<'_>)) {
         for (namespace, name) in &unseen.secrets {
             noted(SecretSeen {
@@ -229,7 +230,7 @@ impl Unseen {
 }
 
 impl Controller {
-    /// Logs once for each namespace that more objects than are kept have annotations which are not understood.
+    /// Logs once per namespace that more objects than are reported have annotations that are not understood.
     fn tell_of_unreported(&self, key: &SourceKey) {
         const MOST: usize = 1000;
         let mut told = self.unreported.lock();
@@ -242,11 +243,11 @@ impl Controller {
         }
     }
 
-    /// A watch shows an object. Those that never were sources are not even noted, but for a bounded number
-    /// whose annotations look as if they were meant to be.
+    /// Handles an object that a watch shows. Objects that never were sources are not recorded, except a
+    /// limited number whose annotations look like misspelled ones of ours.
     fn source_seen(&self, source: &Source) {
         let mut index = self.index();
-        // Secrets are watched in any case, for what sources are made of.
+        // Secrets are watched in any case, as input of sources.
         if !index.is_in_scope(&source.key) {
             return;
         }

@@ -5,20 +5,20 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Events that a source may have at once.
+/// Most Events that a source may have at once.
 const BURST: u32 = 10;
-/// After those, one in so long.
+/// After those, a source may have one Event per this time.
 pub const REFILL: Duration = Duration::from_secs(30);
-/// Events of all sources together, a second; so many may come at once.
+/// Events of all sources together, per second; this many may come at once.
 const ALL_A_SECOND: u32 = 50;
-/// Sources that are remembered.
+/// Most sources that are remembered.
 const MOST_SOURCES: usize = 10_000;
 
-/// A bucket of tokens: so many at most, one more in each `refill`.
+/// A token bucket: a maximum number of tokens, and one more per `refill`.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     tokens: u32,
-    /// Up to when tokens have been put in.
+    /// The time up to which tokens were added.
     filled: Instant,
 }
 
@@ -30,7 +30,7 @@ impl Bucket {
         }
     }
 
-    /// Puts in what has come since.
+    /// Adds the tokens that were earned since the last call.
     fn fill(&mut self, most: u32, refill: Duration, now: Instant) {
         let elapsed = now.saturating_duration_since(self.filled);
         let earned = u32::try_from(elapsed.as_nanos() / refill.as_nanos()).unwrap_or(u32::MAX);
@@ -38,7 +38,7 @@ impl Bucket {
             *self = Self::full(most, now);
         } else {
             self.tokens += earned;
-            // What is left of the time counts for the next token.
+            // The rest of the time counts toward the next token.
             self.filled += refill * earned;
         }
     }
@@ -50,7 +50,7 @@ impl Bucket {
     }
 }
 
-/// The buckets of all sources, and the one of all together.
+/// The buckets of all sources, and a common one.
 pub(super) struct Limits {
     all: Bucket,
     sources: HashMap<String, Bucket>,
@@ -64,7 +64,8 @@ impl Limits {
         }
     }
 
-    /// Whether the source with this UID may have one more Event now. `last`: nobody would ever tell it again.
+    /// Whether the source with this UID may have one more Event now. `last`: the fact would never be reported
+    /// again.
     pub(super) fn allow(&mut self, uid: &str, last: bool, now: Instant) -> bool {
         if !self.sources.contains_key(uid) {
             self.make_room(now);
@@ -76,8 +77,8 @@ impl Limits {
         bucket.fill(BURST, REFILL, now);
         self.all
             .fill(ALL_A_SECOND, Duration::from_secs(1) / ALL_A_SECOND, now);
-        // A source that has had none is never refused: a thousand sources may break in one second,
-        // and each has to say so. It counts all the same, at the expense of those that talk much.
+        // A source without Events is never refused: a thousand sources may break in one second, and each has
+        // to report it. The Event still counts, at the expense of sources with many Events.
         let first = bucket.tokens == BURST;
         let room = self.all.tokens > 0 || first;
         last || room && bucket.take() && {
@@ -86,8 +87,8 @@ impl Limits {
         }
     }
 
-    /// A full bucket says the same as none. If there still is no room, anyone's is forgotten: that
-    /// source may then have a few Events more, which `all` bounds.
+    /// Drops full buckets, which have the same effect as none. If there is still no room, drops any one. Its
+    /// source may then have a few Events more, which `all` limits.
     fn make_room(&mut self, now: Instant) {
         if self.sources.len() < MOST_SOURCES {
             return;

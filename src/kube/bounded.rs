@@ -1,10 +1,10 @@
-//! The wire to Kubernetes: every wait on it ends, every call is logged at level debug.
+//! The wire to Kubernetes: every wait has a limit, and every call is logged at debug level.
 //!
-//! A connection whose other side is silently gone looks like a slow one. So a reply must begin within a time,
-//! and a reply that has begun must go on within a time. When one does not, the whole pool of
-//! connections is replaced: the others were opened on the same way, and the next call would meet one of them.
+//! If a connection's peer disappears silently, the connection looks slow. A reply must therefore begin within
+//! a time limit, and then continue within another. If it does not, the whole pool of connections is replaced.
+//! The other connections use the same network path, and the next call would use one of them.
 //!
-//! Must not know what is asked. Of a request nothing is logged but method and path.
+//! Must not know what is requested. The log contains only a request's method and path.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,28 +23,29 @@ use tower::{BoxError, Service};
 
 use crate::machine::TimeLeft;
 
-/// The server ends a watch after so many seconds, and the watch is opened again: so a silent one is known to be
-/// dead soon after.
+/// The server ends a watch after this many seconds, and the watch is opened again. A silent watch is
+/// therefore soon known to be dead.
 pub const WATCH_SECONDS: u32 = 60;
-/// A reply goes on within this time: a watch's server says something at its end at the latest.
+/// Longest pause within a reply: a watch's server sends something at its end at the latest.
 const SILENCE: Duration = Duration::from_secs(63);
-/// A reply begins within this time. Less than any caller of [`super::call`] waits.
+/// A reply begins within this time. Shorter than any caller of [`super::call`] waits.
 const BEGINS_WITHIN: Duration = Duration::from_secs(15);
-/// A caller that has given up after this time has met a connection that may be dead.
+/// If a caller gives up after this time, its connection may be dead.
 const SUSPECT_AFTER: Duration = Duration::from_secs(3);
-/// A connection is there within this time, TLS included.
+/// Timeout of a connect, including TLS.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
-/// Makes a client with connections of its own, on the current runtime. A test's may lead to a server of its own.
+/// Creates a client with its own connections, on the current runtime. A test's client may connect to its own
+/// server.
 pub type Connect = Arc<dyn Fn() -> Result<Client, kube::Error> + Send + Sync>;
 
-/// Connects by HTTP to the cluster of this configuration.
+/// Connects over HTTP to the cluster of this configuration.
 pub fn http(mut config: Config) -> Connect {
     config.connect_timeout = Some(CONNECT_WITHIN);
     Arc::new(move || Client::try_from(config.clone()))
 }
 
-/// A client whose waits end.
+/// A client whose waits all have limits.
 pub(super) fn client(connect: Connect) -> Result<Client, kube::Error> {
     let pool = connect()?;
     let namespace = pool.default_namespace().to_owned();
@@ -58,7 +59,7 @@ pub(super) fn client(connect: Connect) -> Result<Client, kube::Error> {
 /// The connections in use.
 struct Pool {
     connect: Connect,
-    /// Counts the pools, so that many who find one dead replace it once.
+    /// The number of the current pool, so that many callers with a dead one replace it once.
     now: Mutex<(u64, Client)>,
 }
 
@@ -67,7 +68,7 @@ impl Pool {
         self.now.lock()
     }
 
-    /// Replaces the pool, if it is still this one. Calls under way stay on their connections.
+    /// Replaces the pool if it still has this number. Calls in flight stay on their connections.
     fn replace(&self, number: u64) {
         let mut now = self.now();
         if now.0 != number {
@@ -135,7 +136,7 @@ fn asks_for_a_watch(request: &Request<Body>) -> bool {
     query.split('&').any(|pair| pair == "watch=true")
 }
 
-/// A call without an answer. Many callers have less patience than the wire, and just drop it.
+/// A call without an answer. Many callers stop waiting before the wire does, and drop it.
 struct Unanswered<'a> {
     pool: &'a Pool,
     number: u64,
@@ -151,7 +152,7 @@ impl Drop for Unanswered<'_> {
     }
 }
 
-/// A reply's body, which goes on within [`SILENCE`] or ends with an error.
+/// A reply's body, which continues within [`SILENCE`] or ends with an error.
 struct Going {
     body: Body,
     silence: Pin<Box<Sleep>>,
@@ -204,7 +205,7 @@ impl HttpBody for Going {
     }
 }
 
-/// When something was heard last on a watch: a reply that began well, or more of one.
+/// When a watch last received something: the start of a successful reply, or more of its body.
 #[derive(Clone)]
 pub struct LastHeard(Arc<Mutex<Instant>>);
 
@@ -215,7 +216,7 @@ impl Default for LastHeard {
 }
 
 impl LastHeard {
-    /// When something was heard last; at first, when this was made.
+    /// When something was last received; initially, when this was created.
     pub fn last(&self) -> Instant {
         *self.0.lock()
     }
@@ -225,7 +226,7 @@ impl LastHeard {
     }
 }
 
-/// A client on the same wire that notes when something is heard.
+/// A client on the same wire that records when something is received.
 pub fn listening(client: &Client, heard: LastHeard) -> Client {
     let namespace = client.default_namespace().to_owned();
     let tap = Tap {
@@ -236,8 +237,8 @@ pub fn listening(client: &Client, heard: LastHeard) -> Client {
     Client::new(tap, namespace)
 }
 
-/// A client on the same wire that changes something only as long as it may, and waits for no answer longer than
-/// that. Asked right before the request leaves.
+/// A client on the same wire that sends changes only while `left` has time, and waits no longer for answers.
+/// `left` is called immediately before the request is sent.
 pub fn limited(client: &Client, left: TimeLeft) -> Client {
     let namespace = client.default_namespace().to_owned();
     let tap = Tap {
@@ -248,7 +249,7 @@ pub fn limited(client: &Client, left: TimeLeft) -> Client {
     Client::new(tap, namespace)
 }
 
-/// What one part of the program wants of its calls.
+/// What one part of the program needs from its calls.
 struct Tap {
     client: Client,
     heard: Option<LastHeard>,
@@ -287,7 +288,7 @@ impl Service<Request<Body>> for Tap {
     }
 }
 
-/// A reply's body that is listened to.
+/// A reply's body that records received data.
 struct Heard {
     body: Body,
     heard: Option<LastHeard>,

@@ -1,4 +1,4 @@
-//! Where the cluster is, and a client for it.
+//! Finds the cluster, and builds a client for it.
 
 use std::path::{Path, PathBuf};
 
@@ -6,10 +6,10 @@ use kube::Client;
 
 use super::bounded::{self, Connect, http};
 
-/// Why there is no client of Kubernetes.
+/// Why there is no Kubernetes client.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The kubeconfig that was named cannot be read.
+    /// The given kubeconfig cannot be read.
     #[error("--kubeconfig: cannot read {}: {error}", file.display())]
     Unreadable {
         /// The file.
@@ -17,7 +17,7 @@ pub enum ConnectError {
         /// What is wrong with it.
         error: kube::config::KubeconfigError,
     },
-    /// It names no cluster that can be used.
+    /// The kubeconfig names no usable cluster.
     #[error("--kubeconfig: {}: {error}", file.display())]
     Unusable {
         /// The file.
@@ -28,10 +28,10 @@ pub enum ConnectError {
     /// The pod's service account cannot be used.
     #[error(transparent)]
     InCluster(#[from] kube::config::InClusterError),
-    /// Nothing says where the cluster is.
+    /// No configuration of a cluster was found.
     #[error("no cluster found: neither KUBECONFIG, nor a pod's service account, nor ~/.kube/config: {0}")]
     NoCluster(#[from] kube::config::InferConfigError),
-    /// What was found makes no client.
+    /// The configuration cannot be used for a client.
     #[error("cannot build a Kubernetes client: {0}")]
     Client(#[from] kube::Error),
 }
@@ -41,7 +41,7 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> 
     client(http(configure(kubeconfig).await?))
 }
 
-/// A client on the current runtime. Each of its waits on the wire ends.
+/// A client on the current runtime. All of its waits on the wire have limits.
 pub fn client(connect: Connect) -> Result<Client, ConnectError> {
     Ok(bounded::client(connect)?)
 }

@@ -1,46 +1,46 @@
-//! What can go wrong with a call to Kubernetes, in our words.
+//! Errors of calls to Kubernetes, in our words.
 
 use std::time::Duration;
 
 use domain::problem::Retry;
 
-/// Longer than any call should take, shorter than anybody's patience.
+/// Longer than any call should take, and shorter than any caller waits.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A call to Kubernetes that did not do what it should.
+/// A failed call to Kubernetes.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The object does not have the shape any more in which it was read.
+    /// The object has changed since it was read.
     #[error("{0}: the object has changed meanwhile")]
     Conflict(String),
-    /// The object does not exist, or the namespace that it should be in.
+    /// The object does not exist, or its namespace does not exist.
     #[error("{what}: it does not exist: {message}")]
     NotFound {
-        /// What was tried.
+        /// What was attempted.
         what: String,
-        /// The API server's words, which name what is missing.
+        /// The API server's message, which names what is missing.
         message: String,
     },
-    /// We may not do that.
+    /// We are not allowed to do that.
     #[error("{what}: Kubernetes denied it: {message}")]
     Denied {
-        /// What was tried.
+        /// What was attempted.
         what: String,
-        /// The API server's words.
+        /// The API server's message.
         message: String,
     },
-    /// The API server refused it, or gave an answer that fits nothing.
+    /// The API server refused it, or its answer does not fit.
     #[error("{what}: Kubernetes refused it: {message}")]
     Refused {
-        /// What was tried.
+        /// What was attempted.
         what: String,
-        /// The API server's words.
+        /// The API server's message.
         message: String,
     },
-    /// No answer, or one that says to come back later.
+    /// No answer, or an answer that asks to retry later.
     #[error("{what}: Kubernetes does not answer: {message}")]
     Unavailable {
-        /// What was tried.
+        /// What was attempted.
         what: String,
         /// What happened instead.
         message: String,
@@ -48,7 +48,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Names what was tried, and sorts out whether trying again may help.
+    /// Names what was attempted, and classifies whether a retry may help.
     pub fn of(what: impl Into<String>, error: kube::Error) -> Self {
         let what = what.into();
         match error {
@@ -62,7 +62,7 @@ impl Error {
                     _ => Self::Refused { what, message },
                 }
             }
-            // A parser's words may quote what it could not read.
+            // A parser's error may quote the content that it could not read.
             kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => Self::Refused {
                 what,
                 message: "the reply could not be read".into(),
@@ -74,8 +74,8 @@ impl Error {
         }
     }
 
-    /// When the call is tried again. A right that is missing counts with what passes by itself: nothing tells us
-    /// when it is given, and an API server that has just started denies everything.
+    /// When the call is retried. A missing permission counts as temporary: we get no notice when it is
+    /// granted, and an API server that has just started denies everything.
     pub fn retry(&self) -> Retry {
         match self {
             Self::Conflict(_) | Self::NotFound { .. } | Self::Unavailable { .. } | Self::Denied { .. } => {
@@ -85,7 +85,7 @@ impl Error {
         }
     }
 
-    /// What to do about it.
+    /// What a user can do about it.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Conflict(_) | Self::Unavailable { .. } => "it is tried again",
@@ -96,12 +96,12 @@ impl Error {
     }
 }
 
-/// Runs a call within its time.
+/// Runs a call with the default timeout.
 pub async fn call<T>(what: &str, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Error> {
     call_within(CALL_TIMEOUT, what, call).await
 }
 
-/// Runs a call within so long.
+/// Runs a call with this timeout.
 pub async fn call_within<T>(
     limit: Duration,
     what: &str,
@@ -116,7 +116,7 @@ pub async fn call_within<T>(
     }
 }
 
-/// The last of an error's causes, which says most. Two of them only a TLS library understands.
+/// The last of an error's causes, which is the most specific one. An unclear TLS error is explained.
 fn in_words(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {

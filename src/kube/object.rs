@@ -1,4 +1,4 @@
-//! Slim object types: of what Kubernetes sends, only what the operator reads.
+//! Slim object types: only those fields from Kubernetes that the operator reads.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -11,7 +11,7 @@ use domain::discovery::{PodSpec, references};
 use domain::settings::Discover;
 use domain::source::{Kind, Source, SourceKey};
 
-/// A workload, reduced while it is parsed to metadata and what refers to Secrets.
+/// A workload, reduced during parsing to metadata and references to Secrets.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Workload {
     /// The object's metadata.
@@ -25,7 +25,7 @@ pub struct Workload {
 #[serde(rename_all = "camelCase", default)]
 struct WorkloadSpec {
     template: Option<Template>,
-    /// A CronJob has its template one storey deeper.
+    /// A CronJob has its template one level deeper.
     job_template: Option<JobTemplate>,
 }
 
@@ -49,7 +49,7 @@ struct Template {
     spec: Option<PodSpec>,
 }
 
-/// Of a template's metadata only whether annotations of ours are there, which belong to the object itself.
+/// A template's metadata, reduced to whether it has annotations of ours. They belong on the object itself.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct TemplateMeta {
@@ -65,7 +65,7 @@ impl Workload {
         }
     }
 
-    /// The annotations of ours on its pod template, or on a CronJob's template of Jobs.
+    /// Our annotations on its pod template, or on a CronJob's job template.
     fn misplaced(&self) -> OnTemplate {
         let of = |meta: Option<&TemplateMeta>| meta.and_then(|meta| meta.annotations.clone());
         let pods = of(self.template().and_then(|template| template.metadata.as_ref()));
@@ -74,7 +74,7 @@ impl Workload {
         pods.unwrap_or_default().and(jobs.unwrap_or_default())
     }
 
-    /// The source that it is; `None` when Kubernetes left out what every object has.
+    /// The source that this object is. `None`: Kubernetes left out a field that every object has.
     pub fn source(&self, kind: Kind, discover: Discover) -> Option<Source> {
         let found = self
             .template()
@@ -114,7 +114,7 @@ impl Resource for Workload {
     }
 }
 
-/// What the API calls a kind.
+/// The API resource of a kind.
 pub fn resource(kind: Kind) -> ApiResource {
     let (group, version, plural) = match kind {
         Kind::Deployment => ("apps", "v1", "deployments"),
@@ -127,8 +127,8 @@ pub fn resource(kind: Kind) -> ApiResource {
     ApiResource::from_gvk_with_plural(&gvk, plural)
 }
 
-/// Reduces an object's metadata to a source. Everything else, an annotation that carries the whole
-/// object among it, ends here.
+/// Reduces an object's metadata to a source. Everything else is dropped, including an annotation that
+/// contains the whole object.
 pub fn source(kind: Kind, meta: &ObjectMeta, references: Vec<domain::source::Reference>) -> Option<Source> {
     let seconds = |time: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Time| time.0.as_second();
     Some(Source {

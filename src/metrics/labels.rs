@@ -1,4 +1,4 @@
-//! The label sets, and who still has series.
+//! The label sets, and which sources have series.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 
 use domain::source::{Kind, SourceKey};
 
-/// Labels of what is counted per source; `resource` is its own name, whatever its kind.
+/// Labels of per-source metrics. `resource` is the source's name, whatever its kind.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 pub(super) struct ByName {
     pub(super) namespace: String,
@@ -60,12 +60,12 @@ pub(super) struct Setting {
     pub(super) value: String,
 }
 
-/// Sources that have series. A Deployment and a Secret of one name share theirs, as the contract's
-/// labels have it: gauges then show the sum, and the series go with the last of the two.
+/// Sources that have series. A Deployment and a Secret with the same name share theirs, as the specified
+/// labels require. Gauges then show the sum, and the series are removed with the last of the two.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Sources(pub(super) Arc<Mutex<ByNames>>);
 
-/// Namespaces without sources whose series are kept: the last numbers of each should still be scraped.
+/// How many namespaces without sources keep their series, so that their last numbers can still be scraped.
 pub(super) const MOST_EMPTY: usize = 100;
 
 #[derive(Default, Debug)]
@@ -73,12 +73,12 @@ pub(super) struct ByNames {
     pub(super) sources: HashMap<ByName, Shared>,
     /// How many names each namespace has.
     counts: HashMap<String, usize>,
-    /// Namespaces whose last name has gone, in that order.
+    /// Namespaces without names, in the order in which they became empty.
     empty: VecDeque<String>,
 }
 
 impl ByNames {
-    /// What the source shares, with itself in it.
+    /// What the sources of this name share; adds the source to it.
     pub(super) fn shared(&mut self, source: &SourceKey) -> &mut Shared {
         let name = ByName::of(source);
         if !self.sources.contains_key(&name) {
@@ -93,7 +93,7 @@ impl ByNames {
         shared
     }
 
-    /// Takes a name out. The namespace whose series go now, if there is one.
+    /// Removes a name. Returns the namespace whose series are removed now, if there is one.
     pub(super) fn remove(&mut self, name: &ByName) -> Option<String> {
         self.sources.remove(name)?;
         let count = self.counts.get_mut(&name.namespace)?;
@@ -125,7 +125,7 @@ pub(super) struct Numbers {
 
 impl Sources {
     pub(super) fn lock(&self) -> MutexGuard<'_, ByNames> {
-        // Numbers are whole after every statement, so a panic elsewhere leaves nothing half done.
+        // Each statement leaves the numbers consistent, so a panic elsewhere leaves no partial change.
         self.0.lock()
     }
 }

@@ -1,4 +1,4 @@
-//! The process's own numbers, under the names that every Prometheus client gives them.
+//! The process's own metrics, under the standard names of Prometheus clients.
 //! <https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>
 
 use prometheus_client::collector::Collector;
@@ -7,7 +7,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-/// The kernel reports times in ticks; 100 a second on every architecture that Linux runs Kubernetes on.
+/// The kernel reports times in ticks: 100 per second on every architecture where Linux runs Kubernetes.
 /// <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>
 const TICKS_A_SECOND: f64 = 100.0;
 
@@ -19,7 +19,7 @@ pub(super) fn register(registry: &mut Registry) {
 }
 
 impl Collector for Process {
-    /// What cannot be read is left out: there may be no /proc.
+    /// Leaves out values that cannot be read: there may be no /proc.
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
         if let Some(bytes) = std::fs::read_to_string("/proc/self/status")
             .ok()
@@ -62,7 +62,7 @@ fn resident(status: &str) -> Option<i64> {
         .checked_mul(1024)
 }
 
-/// Fields 14 and 15. The second field, the name, may hold blanks and parentheses.
+/// Fields 14 and 15. The second field, the name, may contain spaces and parentheses.
 fn cpu(stat: &str) -> Option<f64> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let user: u32 = fields.next()?.parse().ok()?;

@@ -1,4 +1,4 @@
-//! What a pass does for a source as a whole: bring what it asks for, and take away what it does not.
+//! What a pass does for a source as a whole: write the documents that it asks for, and remove the others.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -21,23 +21,23 @@ use domain::problem::Problem;
 use domain::settings::DeletionPolicy;
 use domain::source::{Source, SourceKey};
 
-/// After what time is looked again at documents that another source has at work.
+/// How long to wait before looking again at documents that another source has locked.
 const HELD_UP: Duration = Duration::from_secs(1);
 
 /// What a pass is for.
 #[derive(Clone, Copy)]
 pub(super) enum Aim<'o> {
-    /// Nothing is known of the source now.
+    /// The current state of the source is unknown.
     Nothing,
-    /// It is paused, or something is wrong with it as a whole: what Vault holds for it stays.
+    /// It is paused, or has a problem as a whole: its documents in Vault stay as they are.
     Keep(&'o Source),
-    /// It is there, and asks for something.
+    /// It exists, and asks for something.
     Sync(&'o Source),
-    /// It is gone, is going, or has no path any more.
+    /// It is gone, is being deleted, or no longer has a path.
     Leave(Option<&'o Source>),
 }
 
-/// What the pass is for, by what was seen of the source.
+/// Chooses what the pass is for, from the observed source.
 pub(super) fn choose_aim<'o>(seen: &'o Observation<'_>) -> Aim<'o> {
     match &seen.source {
         _ if seen.unread => Aim::Nothing,
@@ -48,7 +48,7 @@ pub(super) fn choose_aim<'o>(seen: &'o Observation<'_>) -> Aim<'o> {
 }
 
 impl Reconciler {
-    /// Does it, as far as it can be done.
+    /// Carries out the aim, as far as possible.
     pub(super) async fn apply(
         &self,
         seen: &Observation<'_>,
@@ -78,7 +78,8 @@ impl Reconciler {
         result.map(|()| findings)
     }
 
-    /// A source that is there and asks for something. New documents stand before old ones go.
+    /// Syncs a source that exists and asks for something. New documents are written before old ones are
+    /// deleted.
     async fn sync(
         &self,
         seen: &Observation<'_>,
@@ -132,14 +133,15 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Takes away what a source no longer asks for, if what it asks for now stands.
+    /// Removes what a source no longer asks for, once the documents that it asks for are in Vault.
     async fn part(&self, seen: &Observation<'_>, findings: &mut Findings) {
         let outcomes = findings.outcomes.iter();
         let standings = outcomes.filter_map(|outcome| Some((outcome.id.clone()?, outcome.standing?)));
         let (desired, standings): (HashSet<_>, Vec<_>) = standings.unzip();
         let entries = self.ledger.of(&seen.key);
         for (id, entry) in leaving(&entries, |id| desired.contains(id), may_clean(standings)) {
-            // The wish that was last said while it was wanted, or a stronger one now.
+            // The policy from when the document was last wanted. If that is not `retain`, the current one
+            // applies.
             let deletion = match entry.deletion {
                 DeletionPolicy::Retain => DeletionPolicy::Retain,
                 _ => self.deletion(&seen.ask),
@@ -158,27 +160,28 @@ impl Reconciler {
         }
     }
 
-    /// A source that is gone, is going, or has no path any more.
+    /// Clears the documents of a source that is gone, is being deleted, or no longer has a path.
     async fn leave(&self, seen: &Observation<'_>, source: Option<&Source>, findings: &mut Findings) {
         findings.memory.documents.clear();
         if seen.held_up {
             self.remove_finalizer(source, findings).await;
-            // Its documents go when the other source has done with them.
+            // The documents are deleted when the other source has released its locks.
             findings.look_again(Requeue::trusting(HELD_UP));
             return;
         }
         let left = self.deadline(source);
         let overdue = left == Some(Duration::ZERO);
         if overdue {
-            // The deletes are tried all the same; they hold nobody up any more.
+            // The deletes are still tried, but the object's deletion no longer waits for them.
             self.remove_finalizer(source, findings).await;
         }
         if let (Some(source), Some(left)) = (source, left) {
-            // Within the time that its deletion has; after that it goes, ledger or no ledger.
+            // Limited by the source's deletion deadline. After that the source is deleted, whether or not the
+            // ledger is recovered.
             let _ = within(Some(left), self.reclaim(seen, source)).await;
         }
         let entries = self.last_wishes(seen);
-        // The source takes its last word with it, and what follows may not come to its end.
+        // The object may be gone before this pass ends, so its last settings are stored first.
         let last_words = entries
             .iter()
             .map(|(id, entry)| (id.clone(), Some(entry.clone())));
@@ -193,7 +196,7 @@ impl Reconciler {
         }
     }
 
-    /// Takes all documents away. Whether nothing is left to wait for.
+    /// Removes all documents. Returns whether nothing is left to wait for.
     async fn clear(
         &self,
         seen: &Observation<'_>,
@@ -217,8 +220,8 @@ impl Reconciler {
         done
     }
 
-    /// The documents of a source that leaves all of them, each with what shall happen to it: as the source says now,
-    /// or said last as far as the watch has shown it; else the ledger remembers.
+    /// The documents of a source that gives up all of them, each with its deletion policy. The source's
+    /// current settings decide, or the last ones that the watch has shown, or else the ledger.
     fn last_wishes(&self, seen: &Observation<'_>) -> Vec<(DocumentId, LedgerEntry)> {
         let ask = &seen.ask;
         let word = match &seen.source {
@@ -242,13 +245,13 @@ impl Reconciler {
         self.ledger.of(&seen.key).into_iter().map(wish).collect()
     }
 
-    /// How long an object's deletion may still wait for Vault; `None`: it is not being deleted.
+    /// How long an object's deletion may still wait for Vault. `None`: it is not being deleted.
     fn deadline(&self, source: Option<&Source>) -> Option<Duration> {
         let source = source?;
         Some(self.time_left(&source.key, &source.uid, source.deleting?))
     }
 
-    /// Takes the finalizer off, where it is.
+    /// Removes the finalizer if it is there.
     async fn remove_finalizer(&self, source: Option<&Source>, findings: &mut Findings) {
         let Some(source) = source.filter(|_| findings.has_finalizer) else {
             return;
@@ -259,7 +262,7 @@ impl Reconciler {
         }
     }
 
-    /// Notes all documents that are about to be created, in one commit for all of them.
+    /// Records all documents that are about to be created, in one commit.
     async fn announce(&self, source: &Source, documents: &[Bringing<'_>]) {
         let fresh = documents.iter().filter_map(Bringing::announcement);
         let fresh = fresh.map(|(id, entry)| (id, Some(entry))).collect();
@@ -269,7 +272,7 @@ impl Reconciler {
         }
     }
 
-    /// Notes with all documents of the source whether it is paused: should it go meanwhile, they stay.
+    /// Records on all documents of the source whether it is paused: if it is deleted meanwhile, they stay.
     fn note_pause(&self, source: &Source, paused: bool) {
         let entries = self.ledger.of(&source.key).into_iter();
         let changes = entries.map(|(id, entry)| (id, Some(LedgerEntry { paused, ..entry })));
@@ -285,8 +288,8 @@ impl Reconciler {
         }
     }
 
-    /// After an error that may be one document's or all's: asks once more, and gives the pass up if
-    /// there is no answer. Each of the other documents would wait as long as this one has.
+    /// After an error that may affect one document or all of them, checks Vault's health. Without an answer,
+    /// the pass ends early, because each further document would wait just as long.
     async fn look_whether_vault_is_down(&self, findings: &mut Findings) {
         let is_doubt = |problem: &Problem| matches!(problem, Problem::Vault { down: true, .. });
         let doubts = findings
@@ -304,7 +307,7 @@ impl Reconciler {
         ask.deletion.unwrap_or(self.settings.deletion)
     }
 
-    /// How a document that could not be brought to Vault now counts for those that are to go.
+    /// How a document that could not be written now affects the documents that are to be deleted.
     pub(super) fn standing_of_failed(&self, key: &SourceKey, id: &DocumentId) -> Standing {
         let stood = self.ledger.get(id).is_some_and(|entry| entry.stands_for(key));
         if stood { Standing::Stale } else { Standing::Missing }

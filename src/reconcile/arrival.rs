@@ -1,4 +1,4 @@
-//! Bringing one wanted document to Vault: ledger, finalizer, write, claim; in this order.
+//! Writes one wanted document to Vault, in this order: ledger, finalizer, write, claim.
 
 use super::Reconciler;
 use super::observe::Observation;
@@ -30,7 +30,7 @@ pub(super) struct Bringing<'a> {
     pub wanted: &'a Wanted,
 }
 
-/// Who wants the document, and what the ledger says of it.
+/// The sources that want the document, and its ledger entry.
 struct Claimants {
     me: Contender,
     rivals: Vec<Contender>,
@@ -38,14 +38,14 @@ struct Claimants {
 }
 
 impl Bringing<'_> {
-    /// What has come of it when nothing was tried.
+    /// The outcome when the document was not tried.
     pub(super) fn untouched(&self) -> Outcome {
         let known = self.pass.memory.documents.get(self.id()).copied();
         Outcome::untouched(self.id(), self.standing_of_failed(), known)
     }
 
-    /// The ledger's entry for a document that is about to be created: but for one whose Secret is known to be
-    /// missing, which will not be.
+    /// The ledger entry for a document that is about to be created. `None` for a document with a Secret that
+    /// is known not to exist: the document will not be created.
     pub(super) fn announcement(&self) -> Option<(DocumentId, LedgerEntry)> {
         let looked = self.pass.seen.get(self.id())?.as_ref().ok();
         let seen = looked.filter(|seen| seen.is_vacant() && !self.on.is_missing(self.source, self.wanted))?;
@@ -55,7 +55,7 @@ impl Bringing<'_> {
         Some((self.id().clone(), entry))
     }
 
-    /// Brings it to Vault, and notes what has come of that.
+    /// Writes the document to Vault, and records the outcome.
     pub(super) async fn bring(&self, outcome: &mut Outcome) -> Result<(), Moved> {
         match self.try_to_bring(outcome).await {
             Ok(Some(known)) => {
@@ -78,10 +78,11 @@ impl Bringing<'_> {
         Ok(())
     }
 
-    /// What Vault holds then; `None`: it is not wanted now, its optional Secret being absent.
+    /// Returns what Vault holds afterwards. `None`: the document is not wanted now, because its optional
+    /// Secret does not exist.
     async fn try_to_bring(&self, outcome: &mut Outcome) -> Result<Option<Remembered>, Stop> {
         let (on, pass) = (self.on, self.pass);
-        // Should it be made anew while this goes on, the next pass does not trust what this one has seen.
+        // If the mount is recreated during this pass, the next pass does not trust what this pass has seen.
         let era = on.mounts.era(&self.id().mount);
         let trusted = !pass.depth.is_full() && pass.ask.trust;
         let remembered = on.trusted(&pass.key, &pass.memory, self.id()).filter(|_| trusted);
@@ -92,7 +93,7 @@ impl Bringing<'_> {
             return Ok(Some(known));
         }
         let seen = self.observed(remembered)?;
-        // What is remembered is its own already.
+        // A remembered document already belongs to the source.
         if remembered.is_none() {
             self.ensure_possible(&seen)?;
         }
@@ -127,12 +128,12 @@ impl Bringing<'_> {
         }))
     }
 
-    /// What Vault holds there: as it is remembered, or as this pass has seen it.
+    /// What Vault holds at the document's path: from memory, or as this pass has seen it.
     fn observed(&self, remembered: Option<Remembered>) -> Result<Observed, Stop> {
         match (remembered, self.pass.seen.get(self.id())) {
             (Some(known), _) => Ok(self.by_memory(known)),
             (None, Some(seen)) => Ok(seen.clone()?),
-            // It was not foreseen: the index has learnt of it since.
+            // The pass did not expect this document; the index has learned of it since.
             (None, None) => Err(Stop::Moved),
         }
     }
@@ -154,8 +155,8 @@ impl Bringing<'_> {
         }
     }
 
-    /// Stops before anything is fetched for a document that cannot be the source's, whatever it would hold: it
-    /// is locked, and its owner waits.
+    /// Stops before any Secret is fetched if no content could make the document the source's. The document is
+    /// locked, and its owner waits.
     fn ensure_possible(&self, seen: &Observed) -> Result<(), Stop> {
         let claimants = self.claimants(seen);
         let Some(owner) = foreign_whatever_it_holds(&self.scene(&claimants, seen)) else {
@@ -165,7 +166,7 @@ impl Bringing<'_> {
         Err(self.conflict(claimants.entry.as_ref(), owner))
     }
 
-    /// Whose the document is, and what to do about it.
+    /// Decides who owns the document, and what to do about it.
     fn decide(&self, seen: &Observed, content: Digest) -> Result<Step, Stop> {
         let claimants = self.claimants(seen);
         let entry = claimants.entry.as_ref();
@@ -177,7 +178,8 @@ impl Bringing<'_> {
         decided.map_err(|owner| self.conflict(entry, owner))
     }
 
-    /// It is another's. What was announced and turned out to be somebody else's is not ours to delete later.
+    /// The document has another owner. An announced document that turns out to be another owner's leaves the
+    /// ledger, so that we do not delete it later.
     fn conflict(&self, entry: Option<&LedgerEntry>, owner: Owner) -> Stop {
         if entry.is_some_and(|entry| is_vain(&self.source.key, entry, &owner)) {
             self.enter(None);
@@ -188,8 +190,8 @@ impl Bringing<'_> {
         })
     }
 
-    /// Does what was decided, and returns the version that Vault then holds. Whoever held the document until now
-    /// is woken, also when it was not done to the end.
+    /// Carries out the decision, and returns the version that Vault then holds. Wakes the sources that held
+    /// the document until now, even if a step fails.
     async fn carry_out(
         &self,
         seen: &Observed,
@@ -221,8 +223,8 @@ impl Bringing<'_> {
         Ok(version)
     }
 
-    /// Other sources of this cluster that held the document until now: what they remember of it is true no
-    /// longer, and their people should know. One that is gone, and was forgotten, has neither.
+    /// Other sources of this cluster that held the document until now. What they remember of it is outdated,
+    /// and their users need to know. A source that is gone and forgotten is left out.
     fn losers(&self, seen: &Observed) -> Vec<SourceKey> {
         let by_ledger = self.entry().map(|entry| entry.holder);
         let own = |claim: &&Claim| claim.cluster_id == self.on.identity.cluster_id;
@@ -235,7 +237,7 @@ impl Bringing<'_> {
             .collect()
     }
 
-    /// Notes in the ledger what is about to be done: nothing may be written of which the ledger does not know.
+    /// Records the next step in the ledger: a document must be in the ledger before it is written.
     async fn record(&self, step: Step, wish: &Wish<'_>) -> Result<(), Problem> {
         let entry = step.entry(wish, self.entry().as_ref());
         let change = vec![(self.id().clone(), Some(entry))];
@@ -245,7 +247,7 @@ impl Bringing<'_> {
             .map_err(|error| of_ledger(&error))
     }
 
-    /// Puts the finalizer on, where it is not.
+    /// Adds the finalizer if it is missing.
     async fn ensure_finalizer(&self, outcome: &mut Outcome) -> Result<(), Stop> {
         if outcome.finalizer || !self.on.settings.finalizers {
             return Ok(());
@@ -300,7 +302,7 @@ impl Bringing<'_> {
         }
     }
 
-    /// What follows from a write that was refused, or has no answer.
+    /// Handles a write that Vault refused or did not answer.
     async fn not_written(&self, mount: &Mount, content: &Content, error: &vault::Error) -> Stop {
         let (on, id) = (self.on, self.id());
         if matches!(
@@ -327,8 +329,8 @@ impl Bringing<'_> {
         problem.into()
     }
 
-    /// Puts our claim on the document. Where a policy denies metadata, the document is claimless: sync goes on,
-    /// and rests on the ledger.
+    /// Puts our claim on the document. If a policy denies metadata, the document has no claim: syncing
+    /// continues, and relies on the ledger.
     pub(super) async fn claim(&self, adopted: bool) -> Result<(), Problem> {
         let (on, id) = (self.on, self.id());
         on.ensure_leading()?;
@@ -350,7 +352,7 @@ impl Bringing<'_> {
         Ok(())
     }
 
-    /// The document stands, and carries our claim if it can carry one.
+    /// Records that the document exists, and whether it can carry our claim.
     fn note_claim(&self) {
         let claimed = self.takes_claims();
         if let Some(entry) = self.own_entry().filter(|entry| entry.claimed != claimed) {
@@ -358,7 +360,8 @@ impl Bringing<'_> {
         }
     }
 
-    /// A document that is as it should be: only the wish about its deletion may be news.
+    /// Updates the ledger entry of a document that is up to date: only its source's UID and deletion policy
+    /// can be new.
     fn keep_entry(&self) {
         if let Some(entry) = self.own_entry() {
             self.enter(Some(LedgerEntry {
@@ -369,8 +372,8 @@ impl Bringing<'_> {
         }
     }
 
-    /// What was announced and has not been written is not ours: should somebody else create it
-    /// before we do, our intention must not pass for a right to it.
+    /// Withdraws the announcement of a document that was not written. If another client creates the document
+    /// first, our announcement must not count as a right to it.
     fn withdraw(&self) {
         let absent = matches!(self.pass.seen.get(self.id()), Some(Ok(seen)) if seen.is_vacant());
         let announced = self
@@ -381,7 +384,7 @@ impl Bringing<'_> {
         }
     }
 
-    /// Vault no longer held what we knew it to hold, and should hold it still.
+    /// Reports drift: Vault no longer held the content that we knew, and the wanted content has not changed.
     fn note_drift(&self, step: Step, content: Digest, outcome: &mut Outcome) {
         let before = self.pass.memory.documents.get(self.id());
         let same = before.is_some_and(|before| before.content == content);
@@ -415,7 +418,7 @@ impl Bringing<'_> {
             entry: claimants.entry.as_ref(),
             seen,
             version: self.wanted.version,
-            // Whoever asks for a sync by hand may just have granted the right.
+            // A user who forces a sync may have just granted the permission.
             claims: self.takes_claims() || (self.pass.forced && self.wanted.version == KvVersion::V2),
             adopt: if self.wanted.may_adopt {
                 self.on.settings.adopt
@@ -431,8 +434,9 @@ impl Bringing<'_> {
             holder: &self.source.key,
             uid: &self.source.uid,
             deletion: self.on.deletion(&self.pass.ask),
-            // By Vault's clock, with whose time of a document's creation it will be compared.
-            // Where that is ahead of ours, it may be another server's in between: earlier lets in nobody else.
+            // Vault's clock, because Vault also dates the document's creation. A clock ahead of ours may
+            // belong to a server in between. The earlier time is safe: it gives us no document of another
+            // owner.
             now: self.on.vault.clock().map_or(ours, |vaults| vaults.min(ours)),
             base: seen.base(),
             unsettled: self.pass.unsettled.contains_key(self.id()),
@@ -451,7 +455,7 @@ impl Bringing<'_> {
         &self.wanted.id
     }
 
-    /// What the ledger says of it now.
+    /// The document's ledger entry now.
     fn entry(&self) -> Option<LedgerEntry> {
         self.on.ledger.get(self.id())
     }
@@ -460,13 +464,13 @@ impl Bringing<'_> {
         self.entry().filter(|entry| entry.holder == self.source.key)
     }
 
-    /// Changes that; a crash may lose it.
+    /// Changes the ledger entry without waiting for the commit; a crash may lose the change.
     fn enter(&self, entry: Option<LedgerEntry>) {
         self.on.ledger.commit_later(vec![(self.id().clone(), entry)]);
     }
 }
 
-/// Whose a document is, as far as the source's people may know; the log knows all of it.
+/// The owner of a document, as far as the source's users may know it. The log has all of it.
 fn as_its_people_may_know(source: &Source, id: &DocumentId, owner: Owner) -> Owner {
     match owner {
         Owner::Source(holder) if holder.namespace != source.key.namespace => {

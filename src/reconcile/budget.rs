@@ -1,4 +1,4 @@
-//! Bounds the payload in flight: how many bytes of Secrets may be in memory at once. Decided by [`Room`].
+//! Limits the payload in flight: how many bytes of Secrets may be in memory at once. [`Room`] decides.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,11 +9,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use domain::room::{Room, Ticket};
 
 const MIB: usize = 1024 * 1024;
-/// A Secret is at most 1 MiB. JSON may write each byte of it as six, and both are held while that is sent.
+/// A Secret has at most 1 MiB. In JSON, each of its bytes may take six. Both forms are in memory while it is
+/// sent.
 const LEAST: usize = 8 * MIB;
-/// Without a limit of memory: what the chart's default limit would give.
+/// Without a memory limit: the budget that the chart's default limit gives.
 const DEFAULT: usize = 64 * MIB;
-/// Reads beside the one that each document always has: they grant the API server with all other work.
+/// Reads beyond the one that each document always has. They share the API server with all other requests.
 const SPARE_READS: usize = 16;
 
 /// The budget, in bytes.
@@ -29,7 +30,7 @@ struct Inner {
     waiting: HashMap<Ticket, oneshot::Sender<()>>,
 }
 
-/// A document's part of the budget, until it is dropped.
+/// A document's part of the budget; dropping it returns it.
 pub struct Grant {
     budget: Budget,
     namespace: String,
@@ -38,16 +39,16 @@ pub struct Grant {
 
 #[derive(Clone, Copy, Default)]
 struct Part {
-    /// What is taken of the budget.
+    /// Bytes taken from the budget.
     taken: usize,
-    /// What the document uses of that.
+    /// Bytes of those that the document uses.
     used: usize,
-    /// What was granted at the beginning. It stays until [`Grant::settle`].
+    /// Bytes granted at the beginning. They stay taken until [`Grant::settle`].
     granted: usize,
 }
 
 impl Budget {
-    /// Half of the memory limit (bytes), the other half being for everything else.
+    /// Half of the memory limit (in bytes); the other half is for everything else.
     pub fn new(limit: Option<u64>) -> Self {
         let half = limit.map_or(DEFAULT, |bytes| usize::try_from(bytes / 2).unwrap_or(usize::MAX));
         let total = half.clamp(LEAST, usize::MAX / 8);
@@ -61,22 +62,22 @@ impl Budget {
         }
     }
 
-    /// The most bytes that one document may have: it is held several times for a moment.
+    /// Most bytes that one document may have: several copies of it exist for a moment.
     pub fn largest(&self) -> usize {
         self.total / 4
     }
 
-    /// The bytes that there are.
+    /// All bytes of the budget.
     pub fn total(&self) -> usize {
         self.total
     }
 
-    /// The right to read one more Secret beside others of the same document, if there is one now.
+    /// The permit to read one more Secret of a document concurrently, if one is free now.
     pub fn spare_read(&self) -> Option<OwnedSemaphorePermit> {
         self.reads.clone().try_acquire_owned().ok()
     }
 
-    /// Waits for so many bytes, at most all. Whoever waits must hold no other grant: see [`Room`].
+    /// Waits for this many bytes, at most the total. The caller must hold no other grant: see [`Room`].
     pub async fn grant(&self, namespace: &str, bytes: usize) -> Grant {
         let bytes = bytes.min(self.total);
         let grant = |bytes| Grant {
@@ -105,7 +106,7 @@ impl Budget {
             }
         };
         if let Some(answer) = &mut wait.answer {
-            // The sender is dropped only after it has been used.
+            // The sender is dropped only after it was used.
             let _ = answer.await;
         }
         wait.answer = None;
@@ -119,7 +120,7 @@ impl Budget {
         let mut inner = self.lock();
         for ticket in inner.room.give_back(namespace, bytes) {
             if let Some(granted) = inner.waiting.remove(&ticket) {
-                // A waiter that is cut off meanwhile gives it back itself.
+                // A waiter that was cancelled meanwhile returns the bytes itself.
                 let _ = granted.send(());
             }
         }
@@ -130,13 +131,13 @@ impl Budget {
     }
 }
 
-/// Somebody who waits, and may be cut off.
+/// A waiter, which may be cancelled.
 struct Waiter {
     budget: Budget,
     namespace: String,
     ticket: Ticket,
     bytes: usize,
-    /// `None`: it has been granted, and somebody has it.
+    /// `None`: the bytes were granted, and a `Grant` holds them.
     answer: Option<oneshot::Receiver<()>>,
 }
 
@@ -157,12 +158,12 @@ impl Drop for Waiter {
 }
 
 impl Grant {
-    /// How much of it is used.
+    /// How many bytes are used.
     pub fn used(&self) -> usize {
         self.part().used
     }
 
-    /// Uses more of it, and makes it larger if it must be. Whether there was room at once.
+    /// Uses more bytes, and enlarges the grant if needed. Returns whether the budget had room immediately.
     #[must_use]
     pub fn grow(&self, by: usize) -> bool {
         let mut part = self.part();
@@ -176,7 +177,7 @@ impl Grant {
         fits
     }
 
-    /// Uses less of it.
+    /// Uses fewer bytes.
     pub fn shrink(&self, by: usize) {
         let mut part = self.part();
         part.used = part.used.saturating_sub(by);
@@ -186,7 +187,7 @@ impl Grant {
         self.budget.give_back(&self.namespace, surplus);
     }
 
-    /// Uses this much of it. Whether there was room at once.
+    /// Uses exactly this many bytes. Returns whether the budget had room immediately.
     #[must_use]
     pub fn resize(&self, to: usize) -> bool {
         let used = self.used();
@@ -197,7 +198,7 @@ impl Grant {
         true
     }
 
-    /// Gives back what is not used.
+    /// Returns the unused bytes.
     pub fn settle(&self) {
         self.part().granted = 0;
         self.shrink(0);

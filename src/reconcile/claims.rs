@@ -1,7 +1,7 @@
-//! Documents that carry no claim: where one was denied last, and on how many mounts there are such documents.
+//! Documents without a claim: where a claim was last denied, and on how many mounts such documents exist.
 //!
-//! A denial concerns the document that it met. Another path of the same mount may well allow claims, and must
-//! not lose their protection for it.
+//! A denial applies only to its document. Another path of the same mount may allow claims, and must not lose
+//! their protection.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -15,31 +15,32 @@ use domain::document::{DocumentId, KvVersion};
 use domain::problem::{PathFault, Problem};
 use domain::source::SourceKey;
 
-/// Rights are granted without telling us: a claim that was denied is tried again after a while.
+/// How long a denial counts. We get no notice when a permission is granted, so the claim is tried again after
+/// a while.
 const DENIED_FOR: Duration = Duration::from_hours(1);
 
 #[derive(Default)]
 pub(super) struct Claims {
-    /// Documents on KV v2 mounts on which a claim was denied last, and when.
+    /// Documents on KV v2 mounts whose last claim was denied, and when.
     denied: HashMap<DocumentId, Instant>,
-    /// The mounts with documents that carry no claim, and how many sources have some there.
+    /// The mounts with documents that carry no claim, and how many sources have such documents there.
     without: HashMap<Arc<str>, usize>,
 }
 
 impl Claims {
-    /// A claim was denied; whether that is the first denial in this mount.
+    /// Records that a claim was denied. Returns whether this is the first denial in its mount.
     pub fn deny(&mut self, id: &DocumentId) -> bool {
         let first = !self.denied.keys().any(|denied| denied.mount == id.mount);
         self.denied.insert(id.clone(), Instant::now());
         first
     }
 
-    /// A claim was taken, or the document is no longer ours.
+    /// Records that a claim succeeded, or that the document is no longer ours.
     pub fn forget(&mut self, id: &DocumentId) {
         self.denied.remove(id);
     }
 
-    /// Whether a claim is worth a try.
+    /// Whether to try a claim.
     fn may_try(&self, id: &DocumentId) -> bool {
         self.denied
             .get(id)
@@ -51,7 +52,8 @@ impl Claims {
         self.denied.contains_key(id)
     }
 
-    /// A source has documents without a claim on these mounts now. On how many mounts there are any.
+    /// Records on which mounts a source has documents without a claim: `before`, and `now`. Returns the
+    /// number of all such mounts.
     fn count(&mut self, before: &BTreeSet<Arc<str>>, now: &BTreeSet<Arc<str>>) -> usize {
         for mount in now.difference(before) {
             *self.without.entry(mount.clone()).or_default() += 1;
@@ -67,13 +69,13 @@ impl Claims {
 }
 
 impl Reconciler {
-    /// Whether a claim can be put on a document.
+    /// Whether a document can carry our claim.
     pub(super) fn takes_claims(&self, id: &DocumentId, version: KvVersion) -> bool {
         version == KvVersion::V2 && self.notes.claims.lock().may_try(id)
     }
 
-    /// Counts the mounts without claims anew, by what this pass knows of its source's. A mount that could not
-    /// be asked for stays what it was.
+    /// Updates a source's mounts without claims from what this pass knows. A mount that could not be resolved
+    /// keeps its last state.
     pub(super) fn recount_claimless(&self, key: &SourceKey, findings: &Findings) {
         let no_mount = |problem: &Problem| {
             matches!(
@@ -98,7 +100,7 @@ impl Reconciler {
         self.count_claimless(&before, &index.state_mut(key).claimless);
     }
 
-    /// The mounts on which a source has documents without a claim were these, and are those.
+    /// Counts a change from `before` to `now` in the mounts where a source has documents without a claim.
     pub(super) fn count_claimless(&self, before: &BTreeSet<Arc<str>>, now: &BTreeSet<Arc<str>>) {
         let mounts = self.notes.claims.lock().count(before, now);
         self.metrics.claims_unavailable(mounts);

@@ -1,4 +1,4 @@
-//! Who else may want a document.
+//! The other sources that want a document.
 
 use super::Reconciler;
 use domain::document::{DocumentId, Mount};
@@ -7,7 +7,7 @@ use domain::plan::Contender;
 use domain::source::SourceKey;
 
 impl Reconciler {
-    /// The other live sources that want a document of this mount, and may have it.
+    /// The other live sources that want a document of this mount, and are allowed to have it.
     pub(super) fn rivals(
         &self,
         me: &SourceKey,
@@ -17,7 +17,7 @@ impl Reconciler {
     ) -> Vec<Contender> {
         self.index().rivals(me, mount, id, holders, |key, hint| {
             path::check(&hint.path)?;
-            // No mount lies in another: a path outside this one names no document of it.
+            // Mounts never nest: a path outside this one names no document of it.
             if !path::is_within(&path::mount_query(&hint.path, &self.settings), &mount.path) {
                 return Ok(Vec::new());
             }

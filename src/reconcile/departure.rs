@@ -1,4 +1,4 @@
-//! Taking one document away that its source no longer wants: look, decide, act, until nothing is left.
+//! Removes one document that its source no longer wants: look, decide, act, until nothing is left.
 
 use std::time::Duration;
 
@@ -15,23 +15,23 @@ use domain::plan::{Contender, Departure, Removal, after, remove};
 use domain::problem::{Problem, Retry};
 use domain::queue::Depth;
 
-/// A delete that is confirmed by looking again must end some time, whatever others do to it.
+/// Most looks per removal. The removal must end even if another client keeps writing the document.
 const LOOKS: u32 = 5;
 
-/// A document that goes, in a pass over the source that holds it.
+/// A document that its source gives up, in a pass over that source.
 #[derive(Clone, Copy)]
 pub(super) struct Leaving<'a> {
     pub on: &'a Reconciler,
     pub depth: Depth,
     pub id: &'a DocumentId,
-    /// What the ledger says of it, with what shall happen to it now.
+    /// Its ledger entry, with the deletion policy that applies now.
     pub entry: &'a LedgerEntry,
 }
 
-/// Why a document could not be taken away.
+/// Why a document could not be removed.
 struct Stuck {
     problem: Problem,
-    /// The version that was deleted all the same, where no claim can say so.
+    /// The version that was deleted nevertheless, if no claim can record that.
     deleted: u64,
 }
 
@@ -41,25 +41,26 @@ impl From<Problem> for Stuck {
     }
 }
 
-/// What was seen of such a document, and what is to be done about it.
+/// What was seen of the document, and what to do about it.
 struct Look {
     seen: Observed,
-    /// Until when a write of ours may still land. As of before the look: what could arrive after it was not seen
-    /// by it, however long it took.
+    /// Until when a write of ours may still reach Vault, as of before the look. The look cannot show a write
+    /// that arrives after it, however long the look took.
     unsettled: Option<Instant>,
     removal: Removal,
-    /// The source that wants it now.
+    /// The source that wants the document now.
     successor: Option<Contender>,
 }
 
 impl Leaving<'_> {
-    /// Takes it away by its policy, and notes what has come of that. Whether nothing is left to wait for.
+    /// Removes the document by its policy, and records the outcome. Returns whether nothing is left to wait
+    /// for.
     pub(super) async fn depart(&self, outcome: &mut Outcome) -> bool {
         match self.take_away(outcome).await {
             Ok(()) => true,
             Err(Stuck { problem, deleted }) => {
-                // One of which we do not know whether it was ever created stays marked so: by that
-                // it is judged once Vault can be asked.
+                // If it is unknown whether the document was ever created, its ledger state stays: it decides
+                // what happens once Vault can be asked.
                 if self.entry.state == State::Written || deleted != 0 {
                     self.enter(LedgerEntry {
                         state: State::Deleting,
@@ -120,7 +121,7 @@ impl Leaving<'_> {
                     tracing::info!(document = %id, %holder, policy = %self.entry.deletion, "document deleted");
                     on.metrics.document_deleted(&holder.namespace);
                     outcome.news.push(News::Cleaned);
-                    // What could have arrived after the look, only another look tells.
+                    // Only another look shows a write that arrived after this one.
                     left = unsettled.is_none().then(|| after(&removal, seen));
                 }
             }
@@ -135,8 +136,8 @@ impl Leaving<'_> {
         .into())
     }
 
-    /// Not even "no such mount" proves that nothing of ours is left: with another `VAULT_NAMESPACE`, or
-    /// while a mount is moved, every mount is missing. The delete stays pending.
+    /// A missing mount does not prove that nothing of ours is left. With another `VAULT_NAMESPACE`, or while
+    /// a mount is being moved, every mount is missing. The delete stays pending.
     async fn mount(&self) -> Result<Mount, Problem> {
         let mount = self.on.mounts.resolve(&self.id.to_string(), self.depth).await;
         mount.map_err(|fault| match fault {
@@ -145,7 +146,7 @@ impl Leaving<'_> {
         })
     }
 
-    /// Looks at the document, unless it is known what is `left` of it, and decides.
+    /// Looks at the document, unless what is `left` of it is known, and decides.
     async fn look(&self, mount: &Mount, left: Option<Observed>, purged: bool) -> Result<Look, Problem> {
         let (on, entry) = (self.on, self.entry);
         let unsettled = on.unsettled_until(self.id);
@@ -183,8 +184,8 @@ impl Leaving<'_> {
         })
     }
 
-    /// The document goes on with another source. Should that one never come to write it, it takes it away when it
-    /// goes itself.
+    /// Hands the document over to another source. If that source never writes it, the document is removed
+    /// with that source.
     fn hand_over(&self, successor: Contender) {
         let state = match self.entry.state {
             State::Written => State::Deleting,
@@ -198,10 +199,10 @@ impl Leaving<'_> {
         });
     }
 
-    /// Nothing is there now, but a late write of ours could still arrive.
+    /// The document does not exist now, but a late write of ours could still arrive.
     fn watch(&self, until: Option<Instant>, outcome: &mut Outcome) {
         let state = match self.entry.state {
-            // By it a late first write of ours is told from somebody else's.
+            // This state tells a late first write of ours from another client's write.
             State::OutcomeUnknown => State::OutcomeUnknown,
             _ => State::Deleting,
         };
@@ -223,8 +224,8 @@ impl Leaving<'_> {
         let open = on.open(id);
         match open.end(on.vault.patch_metadata(id, &release).await) {
             Ok(()) => Ok(()),
-            // Without the right to release it, it was never claimed in earnest. And without a document there is
-            // nothing to release.
+            // Without the permission to release it, no claim was put on. Without a document, there is no
+            // claim to release.
             Err(error) if matches!(error.kind, ErrorKind::Denied | ErrorKind::NotFound) => Ok(()),
             Err(error) if error.status == Some(405) => Ok(()),
             Err(error) => Err(on.vault_failed(&error)),
@@ -242,7 +243,7 @@ impl Leaving<'_> {
         };
         let error = match open.end(result) {
             Ok(()) => return Ok(()),
-            // It went meanwhile; the next look will tell.
+            // The document is already gone; the next look shows that.
             Err(error) if error.kind == ErrorKind::NotFound => return Ok(()),
             Err(error) => error,
         };
@@ -261,9 +262,9 @@ impl Leaving<'_> {
         })
     }
 
-    /// Where a purge is denied, the value goes out of use now, and its history when the right to delete metadata is
-    /// granted. What is written or undeleted there from now on is not ours to purge later: the claim says so, or
-    /// else the ledger has to remember the version that is given back.
+    /// If a purge is denied, deletes the current version now, and purges the history once the permission to
+    /// delete metadata is granted. Content that is written or undeleted from now on is not ours to purge. The
+    /// claim records that, or else the ledger has to record the version that was given up.
     async fn take_out_of_use(&self, mount: &Mount, version: u64, claimed: bool) -> Result<u64, Problem> {
         let open = self.on.open(self.id);
         open.end(self.delete_version(mount, version).await)
@@ -277,7 +278,8 @@ impl Leaving<'_> {
 
     async fn delete_version(&self, mount: &Mount, version: u64) -> Result<(), vault::Error> {
         match self.on.vault.delete_version(self.id, version).await {
-            // The predecessor's policy has no `delete/`: the latest version, right after a look.
+            // The predecessor's policy has no `delete/`. The latest version is deleted instead, immediately
+            // after a look.
             Err(error) if error.kind == ErrorKind::Denied && mount.version == KvVersion::V2 => {
                 self.on.vault.delete_latest(mount, self.id).await
             }
@@ -285,7 +287,7 @@ impl Leaving<'_> {
         }
     }
 
-    /// Takes the document out of the ledger, and tells those who may have waited for it.
+    /// Removes the document from the ledger, and wakes the sources that may have waited for it.
     async fn strike(&self, outcome: &mut Outcome) -> Result<(), Problem> {
         let (on, id, holder) = (self.on, self.id, &self.entry.holder);
         on.notes.late.forget(id);

@@ -1,4 +1,5 @@
-//! Calls that change a document: whether we may make them, and what is noted when nobody knows what came of one.
+//! Calls that change a document: whether we may send them, and what is recorded if one has an unknown
+//! outcome.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,12 +13,12 @@ use domain::document::DocumentId;
 use domain::ledger::{LedgerEntry, State};
 use domain::problem::{Problem, Retry};
 
-/// The documents to which a call of ours got no answer, and when it ended.
+/// The documents for which a call of ours got no answer, and when the call ended.
 #[derive(Default)]
 pub(super) struct Late(Mutex<HashMap<DocumentId, Instant>>);
 
-/// A call that changes a document. It ends here also when it is cut off: by a deadline, by the deletion of its
-/// source, or by a panic.
+/// A call that changes a document. Dropping it ends the call, also when a deadline, the deletion of its
+/// source or a panic cuts it off.
 pub(super) struct Open<'a> {
     on: &'a Reconciler,
     id: &'a DocumentId,
@@ -27,19 +28,19 @@ pub(super) struct Open<'a> {
 impl Late {
     fn note(&self, id: &DocumentId, window: Duration) {
         let mut late = self.0.lock();
-        // One that can land no more is of no use.
+        // A call whose window is over can no longer change the document.
         late.retain(|_, since| since.elapsed() < window);
         late.insert(id.clone(), Instant::now());
     }
 
-    /// Nothing is there any more that could be mistaken for it.
+    /// Forgets the document's calls: no content is left that could be mistaken for theirs.
     pub fn forget(&self, id: &DocumentId) {
         self.0.lock().remove(id);
     }
 }
 
 impl Open<'_> {
-    /// What has come of it.
+    /// Ends the call with its result.
     pub fn end<T>(mut self, result: Result<T, vault::Error>) -> Result<T, vault::Error> {
         self.answered = !result.as_ref().is_err_and(|error| error.outcome_unknown);
         result
@@ -64,8 +65,8 @@ impl Drop for Open<'_> {
 }
 
 impl Reconciler {
-    /// Before a call that changes this document. Where no answer tells what has become of it, or nobody waits
-    /// for one any more, it is noted that it may still arrive.
+    /// Begins a call that changes this document. If the outcome stays unknown, or no caller waits for it, the
+    /// call is recorded as one that may still arrive.
     pub(super) fn open<'a>(&'a self, id: &'a DocumentId) -> Open<'a> {
         Open {
             on: self,
@@ -95,7 +96,7 @@ impl Reconciler {
         (latest > Instant::now()).then_some(latest)
     }
 
-    /// Whether a write of ours may still land somewhere.
+    /// Whether a write of ours may still reach any document.
     pub fn is_unsettled(&self) -> bool {
         let lands = |since: &Instant| since.elapsed() < self.late_window;
         let inherited = self.ledger.is_unclean_at_all().then_some(self.notes.started);

@@ -1,4 +1,4 @@
-//! Observing: Vault first, then the source, then (in `document`, one document at a time) its Secrets.
+//! Observes Vault first, then the source. `arrival` fetches the Secrets later, one document at a time.
 
 mod locks;
 
@@ -28,43 +28,43 @@ use domain::queue::Depth;
 use domain::source::{Source, SourceKey};
 use domain::value::{Digest, Digester};
 
-/// What is known before anything is decided.
+/// What is known before any decision.
 pub(super) struct Observation<'a> {
     pub key: SourceKey,
-    /// When it began.
+    /// When the pass began.
     pub began: Instant,
-    /// UID of the object that Events are about, while there is one or was one.
+    /// UID of the object that Events are about, if there is or was one.
     pub uid: Option<String>,
     pub memory: Memory,
-    /// Whether what is remembered is trusted.
+    /// Whether to trust what is remembered.
     pub depth: Depth,
-    /// There is a `force-sync` that was not obeyed yet.
+    /// Whether the source has a `force-sync` value that was not carried out yet.
     pub forced: bool,
-    /// The source as it is now; `None`: it is gone, or Kubernetes did not show it.
+    /// The source as it is now. `None`: it is gone, or Kubernetes did not return it.
     pub source: Option<Source>,
-    /// Kubernetes did not show the source: nothing is known of it now.
+    /// Whether the source could not be read: its current state is unknown.
     pub unread: bool,
     pub ask: Ask,
-    /// What keeps the source as a whole from being synced.
+    /// What prevents the source as a whole from being synced.
     pub problems: Vec<Problem>,
-    /// What its people should know beside that.
+    /// What else its users need to know.
     pub warnings: Vec<Warning>,
     pub wanted: Vec<Wanted>,
-    /// What Vault showed of the wanted documents of which nothing is remembered.
+    /// What Vault returned for those wanted documents that are not remembered.
     pub seen: Looks,
-    /// The documents that a late write of ours could still change when they were looked at, and until when.
+    /// Documents that a late write of ours could still change when they were looked at, and until when.
     pub unsettled: HashMap<DocumentId, Instant>,
-    /// Documents of a source that is being deleted and of which the ledger knows nothing: a lost ledger would
-    /// look like that. They are locked.
+    /// Documents of a source that is being deleted and has no ledger entries, which may mean that the ledger
+    /// was lost. They are locked.
     pub lost: Option<(Mount, Vec<DocumentId>)>,
-    /// The source is being deleted, and the time for that was over while another source had its documents: it
-    /// must wait no longer, and nothing is locked.
+    /// The source is being deleted, and its deadline passed while another source had its documents locked. It
+    /// must not wait longer, so nothing is locked.
     pub held_up: bool,
     _lock: Guard<'a>,
 }
 
 impl Observation<'_> {
-    /// Whether the source is there, stays, and asks for something.
+    /// Whether the source exists, is not being deleted, and asks for something.
     pub fn asks(&self) -> bool {
         let stays = self
             .source
@@ -74,11 +74,11 @@ impl Observation<'_> {
     }
 }
 
-/// What Vault showed of some documents.
+/// What Vault returned for some documents.
 type Looks = HashMap<DocumentId, Result<Observed, Problem>>;
 
-/// Fingerprint of all that decides about a source. Resource versions are not in it, nor anything
-/// that our own patches change.
+/// Fingerprint of everything in a source that affects decisions. It leaves out the resourceVersion and
+/// everything that our own patches change.
 pub fn fingerprint(source: &Source, digester: &Digester) -> Digest {
     let flags = [
         u8::from(source.deleting.is_some()),
@@ -112,43 +112,43 @@ pub fn fingerprint(source: &Source, digester: &Digester) -> Digest {
 #[derive(Default)]
 struct Foreknown {
     uid: Option<String>,
-    /// When its deletion began.
+    /// When its deletion began, in seconds since 1970.
     deleting: Option<i64>,
     hint: Option<Hint>,
-    /// Whether it lets us trust what is remembered.
+    /// Whether what is remembered of the source may be trusted.
     trust: bool,
     /// See [`Observation::forced`].
     forced: bool,
-    /// The `force-sync` that was obeyed last.
+    /// The last `force-sync` value that was carried out.
     force: Option<u64>,
 }
 
-/// What the index says of a source once it was read.
+/// What the index knows of a source after it was read.
 struct Learnt {
-    /// What it asks for; `None`: it asks for nothing, or is being deleted.
+    /// What it asks for. `None`: nothing, or it is being deleted.
     hint: Option<Hint>,
-    /// What is wrong with it, should its namespace ask for more than is kept that too.
+    /// What is wrong with it. This includes a namespace that asks for more documents than the index keeps.
     mistakes: Mistakes,
-    /// Whether the watch had not shown it like this.
+    /// Whether the watch had not shown this state yet.
     changed: bool,
 }
 
-/// The locks of a pass, and what was asked for to know which they are.
+/// The locks of a pass, and what was found out to choose them.
 struct Locked<'a> {
     lock: Guard<'a>,
     /// See [`Observation::held_up`].
     held_up: bool,
     mount: Option<Result<Mount, Problem>>,
-    /// The documents that the source will want.
+    /// The documents that the source wants, as far as known.
     ids: Vec<DocumentId>,
     /// See [`Observation::lost`].
     lost: Option<(Mount, Vec<DocumentId>)>,
 }
 
-/// The mount that holds a source's path (`None`: no mount could), and the documents of the source.
+/// The mount that holds a source's path (`None`: no mount can hold it), and the source's documents.
 type Foreseen = (Option<Result<Mount, Problem>>, Vec<DocumentId>);
 
-/// Waits no longer than so long, if there is a limit.
+/// Waits for a future up to a limit, if there is one.
 pub(super) async fn within<T>(limit: Option<Duration>, what: impl Future<Output = T>) -> Option<T> {
     match limit {
         Some(limit) => timeout(limit, what).await.ok(),
@@ -157,8 +157,8 @@ pub(super) async fn within<T>(limit: Option<Duration>, what: impl Future<Output 
 }
 
 impl Reconciler {
-    /// Observes all that deciding about a source needs. `wake` gets the other sources that an unseen change
-    /// of this one concerns.
+    /// Observes everything that decisions about a source need. Adds to `wake` the other sources that are
+    /// affected by a change to this one which the watch has not shown.
     pub(super) async fn observe(
         &self,
         key: &SourceKey,
@@ -237,7 +237,8 @@ impl Reconciler {
         (known, memory)
     }
 
-    /// Takes in what the source is now; if it is not what the index knew, this pass has looked at the wrong things.
+    /// Stores the source's current state. If the index knew something else, this pass has looked at the wrong
+    /// documents.
     fn take_in(
         &self,
         observation: &mut Observation<'_>,
@@ -252,7 +253,7 @@ impl Reconciler {
         let foreseen = known.hint.as_ref().filter(|_| known.deleting.is_none());
         if learnt.hint.as_ref() != foreseen
             || (unforeseen && !observation.depth.is_full())
-            // One that is being deleted, and that nobody had seen: its documents are not locked.
+            // The source is being deleted and was unknown, so its documents are not locked.
             || (known.uid.is_none() && source.deleting.is_some())
             || (learnt.changed && known.uid.as_ref().is_some_and(|uid| *uid != source.uid))
         {
@@ -274,7 +275,7 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Tells the index what a source is now: the watch may lag behind, or have not come to it at all.
+    /// Updates the index with the source's current state, which the watch may not have shown yet.
     fn learn(&self, source: &Source, ask: &Ask, wake: &mut Vec<SourceKey>) -> Learnt {
         let print = fingerprint(source, &self.digester);
         let mut index = self.index();
@@ -300,8 +301,8 @@ impl Reconciler {
         }
     }
 
-    /// Reads the source. A write by what is remembered of a mount needs to know that it is the same still (see
-    /// `ensure_versioned`): that is asked at the same time, and whatever comes of it, the write looks at that.
+    /// Reads the source. A write to a remembered mount needs proof that the mount is still the same (see
+    /// `ensure_versioned`). Both requests run at the same time; the write checks the mount's result.
     async fn read_source(
         &self,
         key: &SourceKey,
@@ -313,16 +314,17 @@ impl Reconciler {
         }
     }
 
-    /// Takes the locks of a pass, once and for all: of the documents that the source will want, as far as that can
-    /// be foreseen, and of those that the ledger gives to it.
+    /// Takes all locks of a pass, once: the documents that the source is expected to want, and those that the
+    /// ledger gives to it.
     async fn lock(&self, key: &SourceKey, known: &Foreknown, depth: Depth) -> Result<Locked<'_>, Moved> {
-        // How long it may wait, if it is being deleted.
+        // How long the source may wait, if it is being deleted.
         let left = known
             .deleting
             .map(|begun| self.time_left(key, known.uid.as_deref().unwrap_or_default(), begun));
         let held: Vec<DocumentId> = self.ledger.of(key).into_iter().map(|(id, _)| id).collect();
         let departing = left.is_some();
-        // A source that is being deleted wants nothing. If the ledger knows nothing of it, it may have been lost.
+        // A source that is being deleted wants nothing. If it has no ledger entries, the ledger may have been
+        // lost.
         let foreseen = match known.hint.as_ref().filter(|_| !departing || held.is_empty()) {
             Some(hint) => within(left, self.foresee(key, hint, depth)).await,
             None => None,
@@ -338,7 +340,7 @@ impl Reconciler {
                 lost: None,
             });
         };
-        // While it waited, something may have been handed over to it, or all been taken from it.
+        // While the pass waited, the source may have received a document, or lost all of its documents.
         let holds = self.ledger.of(key);
         let gained = holds.iter().any(|(id, _)| !lock.covers(id));
         let emptied = departing && holds.is_empty() && !held.is_empty();
@@ -359,9 +361,9 @@ impl Reconciler {
         })
     }
 
-    /// How long an object's deletion, which began at `begun`, may still wait for Vault. The time counts from its
-    /// deletion by the API server's clock; should that differ from ours, from when we first saw it, so that
-    /// nobody waits longer.
+    /// How long an object's deletion, which began at `begun`, may still wait for Vault. The wait counts from
+    /// the API server's deletion time, or from when we first saw the deletion if that wait is longer.
+    /// Different clocks therefore never extend the wait.
     pub(super) fn time_left(&self, key: &SourceKey, uid: &str, begun: i64) -> Duration {
         let by_clocks = Duration::from_secs(u64::try_from(self.clock.seconds() - begun).unwrap_or(0));
         let now = self.notes.started.elapsed();
@@ -382,7 +384,7 @@ impl Reconciler {
         (mount, ids)
     }
 
-    /// What is remembered of a document, if that may be trusted.
+    /// What is remembered of a document, if it may be trusted.
     pub(super) fn trusted(&self, key: &SourceKey, memory: &Memory, id: &DocumentId) -> Option<Remembered> {
         let known = memory.documents.get(id).copied()?;
         if known.era != self.mounts.era(&id.mount) {
@@ -391,7 +393,7 @@ impl Reconciler {
         may_trust(key, self.ledger.get(id).as_ref()).then_some(known)
     }
 
-    /// The mount that holds a source's path; `None`: no mount could.
+    /// The mount that holds a source's path. `None`: no mount can hold it.
     async fn mount_of(&self, hint: &Hint, depth: Depth) -> Option<Result<Mount, Problem>> {
         path::check(&hint.path).ok()?;
         let query = path::mount_query(&hint.path, &self.settings);
@@ -406,7 +408,7 @@ impl Reconciler {
         )
     }
 
-    /// What Vault shows of these documents. Once it turns out to be down, nothing more is asked.
+    /// What Vault returns for these documents. Once Vault turns out to be down, no further request is made.
     async fn look_at_all(
         &self,
         mount: &Mount,
@@ -436,14 +438,14 @@ impl Reconciler {
         Ok(seen)
     }
 
-    /// Asks Vault again about a mount whose replies do not fit: whether it is not what it was.
+    /// Asks Vault again about a mount whose replies do not fit, and returns whether it is now another mount.
     async fn is_another(&self, mount: &Mount) -> bool {
         self.mounts.doubt(&mount.path);
         !matches!(self.mounts.resolve(&mount.path, Depth::Trusting).await, Ok(same) if same == *mount)
     }
 
-    /// Whether a mount shows nothing where something of ours should be: it may have been made anew, with
-    /// another version, of which its replies say nothing.
+    /// Whether a mount lacks a document of ours that should exist. It may have been recreated with another KV
+    /// version, and its replies do not show that.
     fn doubts_mount(&self, mount: &Mount, seen: &Looks) -> bool {
         let absent = seen
             .iter()
@@ -458,12 +460,12 @@ impl Reconciler {
             .any(|(id, _)| id.mount == mount.path && stood(id))
     }
 
-    /// What Vault shows of a document.
+    /// What Vault returns for a document.
     pub(super) async fn look(&self, mount: &Mount, id: &DocumentId) -> Result<Observed, Problem> {
         match self.vault.read(mount, id).await {
             Ok(observed) => {
                 let seen = observed.digest(&self.digester);
-                // "Nothing here" is what KV v1 says too.
+                // KV v1 also answers "not found", so that answer does not prove the mount's version.
                 if seen != Observed::Absent {
                     self.mounts.vouch(mount);
                 }
@@ -478,7 +480,7 @@ impl Reconciler {
         }
     }
 
-    /// Counts an error of Vault, and says it in words for people.
+    /// Counts an error from Vault, and converts it to a problem for users.
     pub(super) fn vault_failed(&self, error: &crate::vault::Error) -> Problem {
         self.metrics.vault_error(error.kind.labels());
         of_vault(error)

@@ -1,4 +1,4 @@
-//! The values that a pass hands from one step to the next, and what it leaves for the controller.
+//! The values that a pass hands from one step to the next, and its result for the controller.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use domain::problem::{Problem, Warning};
 use domain::queue::Depth;
 use domain::source::SourceKey;
 
-/// Something moved while we looked: observe again.
+/// Something changed during the pass: observe again.
 pub(super) struct Moved;
 
 /// Why a document was not brought to Vault.
 pub(super) enum Stop {
-    /// Something moved while we looked: the whole pass begins again.
+    /// Something changed during the pass: the whole pass starts again.
     Moved,
-    /// It cannot be brought there now. What stands there for the source stays.
+    /// It cannot be written now. The source's current content in Vault stays.
     Problems(Vec<Problem>),
-    /// It is somebody else's, whatever the ledger says of it.
+    /// It belongs to another owner, whatever the ledger says.
     Conflict(Problem),
 }
 
@@ -29,44 +29,44 @@ impl From<Problem> for Stop {
     }
 }
 
-/// What has come of one document in a pass, or of the source as a whole.
+/// The outcome for one document in a pass, or for the source as a whole.
 #[derive(Default)]
 pub(super) struct Outcome {
-    /// `None`: it is the source's.
+    /// `None`: the outcome is for the source as a whole.
     pub id: Option<DocumentId>,
-    /// What kept it from being as it should be.
+    /// What prevented the wanted state.
     pub problems: Vec<Problem>,
-    /// What did not, and its people should know.
+    /// What did not prevent it, but users need to know.
     pub warnings: Vec<Warning>,
-    /// What its people may like to know.
+    /// What users may like to know.
     pub news: Vec<News>,
-    /// How it counts for those that are to go; `None`: it is not wanted, or not now.
+    /// How it affects the documents that are to be deleted. `None`: it is not wanted, or not now.
     pub standing: Option<Standing>,
-    /// What Vault is known to hold of it now.
+    /// What Vault is known to hold of the document now.
     pub known: Option<Remembered>,
-    /// Whether the finalizer was made sure of for it.
+    /// Whether the object is known to have the finalizer.
     pub finalizer: bool,
-    /// When it is to be looked at again by itself.
+    /// When to look at it again without a change.
     pub again: Option<Requeue>,
-    /// Other sources that may want it, or had it.
+    /// Other sources that may want the document, or that had it.
     pub wake: Vec<SourceKey>,
 }
 
 /// What has happened to a document.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum News {
-    /// It came to the source: created, adopted or taken over.
+    /// The source received it: created, adopted or taken over.
     Acquired,
-    /// Somebody had changed or deleted it in Vault; it is restored.
+    /// Another client had changed or deleted it in Vault; it is restored.
     DriftRepaired,
-    /// It was deleted, since the source no longer asks for it.
+    /// It was deleted, because the source no longer asks for it.
     Cleaned,
-    /// It may be left over, and nothing proves that it is ours.
+    /// It may be left over in Vault, but nothing proves that it is ours.
     PossibleOrphan,
 }
 
 impl Outcome {
-    /// A document that was not touched, and counts like this.
+    /// A document that was not touched, with this standing.
     pub fn untouched(id: &DocumentId, standing: Standing, known: Option<Remembered>) -> Self {
         Self {
             id: Some(id.clone()),
@@ -78,7 +78,7 @@ impl Outcome {
 }
 
 impl From<Problem> for Outcome {
-    /// The source has this problem as a whole.
+    /// A problem with the source as a whole.
     fn from(problem: Problem) -> Self {
         Self {
             problems: vec![problem],
@@ -87,26 +87,26 @@ impl From<Problem> for Outcome {
     }
 }
 
-/// What has come of a pass.
+/// The outcome of a pass.
 pub(super) struct Findings {
-    /// In their order; the first one is the source's.
+    /// In order; the first one is for the source as a whole.
     pub outcomes: Vec<Outcome>,
     /// What the next pass starts from.
     pub memory: Memory,
-    /// How many Secrets the source names, when that is known.
+    /// How many Secrets the source names, if known.
     pub discovered: Option<usize>,
     /// Whether the finalizer is on the object, as far as this pass knows.
     pub has_finalizer: bool,
-    /// How many problems may have meant that Vault is down, when that was asked last.
+    /// The number of problems that may mean that Vault is down, when its health was last checked.
     pub doubts: usize,
-    /// Vault does not answer, not even whether it is up.
+    /// Vault does not answer, not even the health check.
     pub vault_is_down: bool,
-    /// The earliest time for which something asked.
+    /// The earliest look that was asked for.
     pub again: Option<Requeue>,
 }
 
 impl Findings {
-    /// Nothing was done yet.
+    /// The findings of a pass that has done nothing yet.
     pub fn of(seen: &Observation<'_>) -> Self {
         Self {
             outcomes: vec![Outcome {
@@ -123,7 +123,8 @@ impl Findings {
         }
     }
 
-    /// Where to note what comes of a document. It is here also when what is done is cut off.
+    /// Adds the outcome for a document, and returns it. It is kept even if the work on the document is cut
+    /// off.
     pub fn outcome(&mut self, id: &DocumentId) -> &mut Outcome {
         self.outcomes.push(Outcome {
             id: Some(id.clone()),
@@ -133,7 +134,7 @@ impl Findings {
         &mut self.outcomes[last]
     }
 
-    /// All problems, each with its document if it is one document's.
+    /// All problems, each with its document if it has one.
     pub fn problems(&self) -> impl Iterator<Item = (Option<&DocumentId>, &Problem)> {
         self.outcomes.iter().flat_map(|outcome| {
             outcome
@@ -154,7 +155,7 @@ impl Findings {
         warnings
     }
 
-    /// The documents of which there are these news.
+    /// The documents with this news.
     pub fn documents_with(&self, news: News) -> Vec<DocumentId> {
         let such = self
             .outcomes
@@ -163,7 +164,7 @@ impl Findings {
         such.filter_map(|outcome| outcome.id.clone()).collect()
     }
 
-    /// Asks for another look.
+    /// Asks for another look; the earliest one wins.
     pub fn look_again(&mut self, again: Requeue) {
         if self.again.is_none_or(|earlier| again.after < earlier.after) {
             self.again = Some(again);
@@ -171,18 +172,18 @@ impl Findings {
     }
 }
 
-/// What a reconcile leaves for the controller.
+/// The result of a reconcile, for the controller.
 #[derive(Debug, Default)]
 pub struct Turn {
-    /// When to look again by itself.
+    /// When to look again without a change.
     pub again: Option<Requeue>,
     /// Other sources that may want what this one has given up.
     pub wake: Vec<SourceKey>,
-    /// Vault does not answer, not even whether it is up: there is no use in trying before it does.
+    /// Vault does not answer, not even the health check: retries are useless until it does.
     pub vault_down: bool,
 }
 
-/// When a source is to be looked at again by itself, and how deep.
+/// When to look at a source again without a change, and how deep.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Requeue {
     /// After this time.
@@ -192,13 +193,13 @@ pub struct Requeue {
 }
 
 impl Requeue {
-    /// Trusting what is remembered.
+    /// Trusts what is remembered.
     pub fn trusting(after: Duration) -> Self {
         let depth = Depth::Trusting;
         Self { after, depth }
     }
 
-    /// Reading Vault again.
+    /// Reads Vault again.
     pub fn full(after: Duration) -> Self {
         let depth = Depth::Full;
         Self { after, depth }

@@ -1,5 +1,5 @@
-//! The quota of a namespace: how many documents its sources may have in Vault. The ledger counts them, and so a
-//! restart, a rename and whoever shares a path change nothing.
+//! The quota of a namespace: how many documents its sources may have in Vault. The ledger counts them, so
+//! that a restart, a rename or a shared path does not change the count.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,18 +20,18 @@ pub struct Quotas {
     namespaces: Mutex<HashMap<Arc<str>, Namespace>>,
 }
 
-/// What the ledger does not say of a namespace.
+/// What the ledger does not record about a namespace.
 #[derive(Default)]
 struct Namespace {
-    /// Documents that were let in, and that the ledger does not have yet.
+    /// Documents that were admitted, but are not in the ledger yet.
     coming: usize,
-    /// Sources for whose documents there was no room.
+    /// Sources that were refused room for their documents.
     refused: HashSet<SourceKey>,
-    /// One of them was refused for documents that were just coming: perhaps they did not come.
+    /// Whether one of them was refused because of admitted documents, which may not be created after all.
     contended: bool,
 }
 
-/// Documents that were let in. They count until this is dropped: then the ledger has them.
+/// Documents that were admitted. They count until this is dropped, when the ledger has them.
 pub(super) struct Admitted<'a> {
     quotas: &'a Quotas,
     namespace: Arc<str>,
@@ -39,7 +39,7 @@ pub(super) struct Admitted<'a> {
 }
 
 impl Quotas {
-    /// Each namespace may have so many documents.
+    /// Each namespace may have this many documents.
     pub fn new(most: usize) -> Self {
         Self {
             most,
@@ -47,7 +47,7 @@ impl Quotas {
         }
     }
 
-    /// A namespace has no room for so many new documents of a source.
+    /// The problem of a namespace that has no room for this many new documents of a source.
     pub(super) fn full(&self, namespace: &str, count: usize) -> Problem {
         Problem::NamespaceFull {
             namespace: namespace.to_owned(),
@@ -56,7 +56,7 @@ impl Quotas {
         }
     }
 
-    /// Lets new documents of a source in. `there`: those of its namespace that stay.
+    /// Admits new documents of a source. `there`: the number of documents that its namespace keeps.
     fn admit(&self, key: &SourceKey, there: usize, new: usize) -> Option<Admitted<'_>> {
         let mut namespaces = self.namespaces.lock();
         let room = namespaces.entry(key.namespace.clone()).or_default();
@@ -74,14 +74,14 @@ impl Quotas {
         })
     }
 
-    /// The sources of a namespace for whose documents there may be room now.
+    /// The sources of a namespace that were refused, and may have room now.
     pub(super) fn waiting(&self, namespace: &str) -> Vec<SourceKey> {
         let namespaces = self.namespaces.lock();
         let room = namespaces.get(namespace);
         room.map_or_else(Vec::new, |room| room.refused.iter().cloned().collect())
     }
 
-    /// A source waits for no room any more.
+    /// The source no longer waits for room.
     pub(super) fn forget(&self, key: &SourceKey) {
         let mut namespaces = self.namespaces.lock();
         let Some(room) = namespaces.get_mut(&key.namespace) else {
@@ -95,7 +95,8 @@ impl Quotas {
 }
 
 impl Admitted<'_> {
-    /// The ledger has them, or they do not come. Those who may have been refused for nothing.
+    /// Ends the admission: the ledger has the documents, or they are not created. Returns the sources that
+    /// may have been refused without need.
     pub(super) fn release(self) -> Vec<SourceKey> {
         let (quotas, namespace) = (self.quotas, self.namespace.clone());
         drop(self);
@@ -121,8 +122,9 @@ impl Drop for Admitted<'_> {
 }
 
 impl Reconciler {
-    /// Lets the new documents of a source in, if its namespace has room for all of them. Otherwise they are refused:
-    /// it keeps those that its namespace has already, whichever source holds them.
+    /// Admits the new documents of a source if its namespace has room for all of them, and refuses all of
+    /// them otherwise. The source always keeps the documents that its namespace has already, whichever source
+    /// holds them.
     pub(super) fn share_out(
         &self,
         seen: &Observation<'_>,
@@ -130,13 +132,13 @@ impl Reconciler {
     ) -> (Option<Admitted<'_>>, HashSet<DocumentId>) {
         let key = &source.key;
         let is_new = |wanted: &&Wanted| {
-            // What is remembered was not looked at, and is not new.
+            // A remembered document was not looked at, and is not new.
             if !seen.seen.contains_key(&wanted.id) {
                 return false;
             }
             let entry = self.ledger.get(&wanted.id);
             let known = entry.is_some_and(|entry| entry.holder.namespace == key.namespace);
-            // One whose Secret does not exist does not come.
+            // A document with a missing Secret is not created.
             !known && !self.is_missing(source, wanted)
         };
         let new = seen.wanted.iter().filter(is_new).map(|wanted| wanted.id.clone());
@@ -145,7 +147,8 @@ impl Reconciler {
             self.quotas.forget(key);
             return (None, new);
         }
-        // A source that moves has both for a moment. What could not be deleted before counts.
+        // A source that changes its path has both documents for a moment, so the old one does not count. A
+        // document whose delete failed counts.
         let stays: HashSet<&DocumentId> = seen.wanted.iter().map(|wanted| &wanted.id).collect();
         let goes =
             |(id, entry): &(DocumentId, LedgerEntry)| entry.state == State::Written && !stays.contains(id);

@@ -1,5 +1,5 @@
-//! A second memory beside the ledger: the claims. Should the ledger be lost while a source goes, the
-//! documents at its path that carry exactly its claim are still known to be its own.
+//! Recovery from claims. If the ledger is lost while a source is being deleted, the claims still prove
+//! ownership. Documents at the source's path that carry exactly its claim are its own.
 
 use super::Reconciler;
 use super::observe::Observation;
@@ -8,8 +8,8 @@ use domain::plan::proof;
 use domain::source::Source;
 
 impl Reconciler {
-    /// Gives the ledger back what it should know of a source that is being deleted and of which it
-    /// knows nothing. What cannot be asked now stays: nothing proves that there is anything.
+    /// Restores the ledger entries of a source that is being deleted and has none. A document that cannot be
+    /// read now stays in Vault, because nothing proves that it is the source's.
     pub(super) async fn reclaim(&self, seen: &Observation<'_>, source: &Source) {
         let Some((mount, ids)) = seen.lost.as_ref().filter(|_| source.finalizer) else {
             return;

@@ -1,4 +1,4 @@
-//! Mounts that are made anew, perhaps with another version of the KV engine, while we write to them.
+//! Mounts that are recreated while we write to them, perhaps with another version of the KV engine.
 
 use super::Reconciler;
 use super::arrival::Bringing;
@@ -9,9 +9,9 @@ use domain::problem::Problem;
 use domain::value::Found;
 
 impl Bringing<'_> {
-    /// Makes sure that a KV v2 mount has not been made anew as KV v1 since it was seen last. KV v1 takes whatever
-    /// it is given: a write in the form of v2 would replace the document that somebody keeps at `data/…` there. Nor
-    /// as KV v2, where the version that is remembered can be another's by now.
+    /// Makes sure that a KV v2 mount has not been recreated since it was last seen. As KV v1, the mount
+    /// accepts any write: one in the form of v2 would replace another client's document at `data/…`. As KV
+    /// v2, the remembered version may now belong to another client's document.
     pub(super) async fn ensure_versioned(&self, mount: &Mount) -> Result<(), Stop> {
         let (on, id) = (self.on, &self.wanted.id);
         let vouched = || on.mounts.is_vouched_for(mount, self.pass.began);
@@ -37,16 +37,16 @@ impl Bringing<'_> {
         if vouched() {
             return ensure_same();
         }
-        // The mount is stated by a flag, since nobody may ask about it: the document's own reply must do. What
-        // stands there in another form does not fit.
+        // A flag states the mount, because the policy does not allow asking about it. Only the document's own
+        // reply can show the KV version: a reply in another form is an error.
         on.look(mount, id).await?;
         Ok(())
     }
 }
 
 impl Reconciler {
-    /// KV v1 takes whatever it is given: what was written in the way of v2 to a mount that has been remade
-    /// as v1 stands at `data/…` there, where nobody looks for it.
+    /// Deletes a KV v2 write that a mount recreated as v1 has accepted. KV v1 accepts any write, so the
+    /// content is now at `data/…`, where no client looks for it.
     pub(super) async fn take_back(&self, mount: &Mount, id: &DocumentId) {
         let misplaced = DocumentId {
             mount: id.mount.clone(),

@@ -1,4 +1,5 @@
-//! What follows from a pass: metrics, what the next one starts from, and when that is. How people are told: `tell`.
+//! What follows from a pass: metrics, what the next pass starts from, and when it runs. `tell` reports to
+//! users.
 
 use std::time::Duration;
 
@@ -15,10 +16,11 @@ use domain::problem::{Problem, Reason, Retry, Warning};
 use domain::queue::Depth;
 use domain::source::SourceKey;
 
-/// Refusals that a change of policies, mounts or Roles would cure, which nobody tells us of.
+/// Retry interval for refusals that end with a change to policies, mounts or Roles. The operator gets no
+/// notice of such changes.
 const SLOW_RETRY: Duration = Duration::from_mins(5);
 
-/// Vault's error in words for people.
+/// Converts an error from Vault to a problem for users.
 pub(super) fn of_vault(error: &vault::Error) -> Problem {
     Problem::Vault {
         message: error.to_string(),
@@ -29,7 +31,7 @@ pub(super) fn of_vault(error: &vault::Error) -> Problem {
     }
 }
 
-/// Kubernetes' error in words for people.
+/// Converts an error from Kubernetes to a problem for users.
 pub(super) fn of_kubernetes(error: &crate::kube::Error) -> Problem {
     Problem::Kubernetes {
         message: error.to_string(),
@@ -38,7 +40,7 @@ pub(super) fn of_kubernetes(error: &crate::kube::Error) -> Problem {
     }
 }
 
-/// The ledger's error in words for people.
+/// Converts an error from the ledger to a problem for users.
 pub(super) fn of_ledger(error: &CommitError) -> Problem {
     Problem::Kubernetes {
         message: error.to_string(),
@@ -49,7 +51,7 @@ pub(super) fn of_ledger(error: &CommitError) -> Problem {
 }
 
 impl Reconciler {
-    /// Tells what has come out, stores what was learnt, and says when to look again.
+    /// Reports the outcome, stores what was learned, and returns when to look again.
     pub(super) fn report(
         &self,
         seen: &Observation<'_>,
@@ -63,7 +65,7 @@ impl Reconciler {
         let held_back = self.tell_all(seen, &mut findings);
         let failures = self.index().state_mut(key).count_failure(findings.retries_soon());
         if seen.source.is_some() || seen.unread {
-            // What nobody could be told is news at the next look too.
+            // Good news that was held back must be reported at the next look.
             let healthy = findings.problems().next().is_none() && !held_back.good_news;
             findings.memory.healthy = Some(healthy);
         }
@@ -76,7 +78,7 @@ impl Reconciler {
         }
     }
 
-    /// When to look again by itself, and how deep.
+    /// Schedules the next look, and its depth.
     fn appoint(&self, seen: &Observation<'_>, findings: &mut Findings, failures: u32, held_back: &HeldBack) {
         let asked: Vec<_> = findings
             .outcomes
@@ -90,12 +92,12 @@ impl Reconciler {
         if let Some(retry) = retry {
             findings.look_again(Requeue::trusting(retry));
         }
-        // What could not be read is not gone: it may ask for as much as before.
+        // A source that could not be read is not gone, and may ask for as much as before.
         if seen.asks() || seen.unread {
             self.appoint_recheck(seen, findings, retry.filter(|_| failures > 0));
         }
         self.appoint_second_look(seen, findings);
-        // A lasting problem is reported again in time, and soon what could not be told.
+        // A lasting problem is reported again in time, and a report that was held back is sent soon.
         if let Some(at) = findings.memory.repeat_at {
             let left = at.saturating_sub(self.notes.started.elapsed());
             findings.look_again(Requeue::trusting(left));
@@ -105,8 +107,8 @@ impl Reconciler {
         }
     }
 
-    /// The next comparison of all of it with Vault: a period after the last one, however often the
-    /// source has changed since; and if that is overdue, with the next of the retries that come soon.
+    /// Schedules the next full comparison with Vault: one period after the last, however often the source has
+    /// changed since. If that is overdue, the next of the frequent retries is a full one.
     fn appoint_recheck(&self, seen: &Observation<'_>, findings: &mut Findings, retry: Option<Duration>) {
         let periods = [seen.ask.recheck, self.resync];
         let Some(period) = periods.into_iter().flatten().min() else {
@@ -114,7 +116,7 @@ impl Reconciler {
         };
         let now = self.notes.started.elapsed();
         let checked = &mut findings.memory.checked;
-        // What does not pass by itself has been looked at as well as it can be.
+        // Only problems that persist without a change are left: nothing more can be checked now.
         if retry.is_none() && (seen.depth.is_full() || checked.is_none()) {
             *checked = Some(now);
         }
@@ -123,8 +125,8 @@ impl Reconciler {
         findings.look_again(Requeue::full(left.max(retry.unwrap_or_default())));
     }
 
-    /// Looks again at documents to which a write without an answer could still be under way when this
-    /// pass looked at them, or can still be.
+    /// Looks again at documents that a write without an answer could still change: when this pass looked at
+    /// them, or now.
     fn appoint_second_look(&self, seen: &Observation<'_>, findings: &mut Findings) {
         let entries = self.ledger.of(&seen.key);
         let still = entries
@@ -133,24 +135,24 @@ impl Reconciler {
             .max();
         if let Some(until) = seen.unsettled.values().copied().max().max(still) {
             findings.look_again(Requeue::full(until.saturating_duration_since(Instant::now())));
-            // Whatever has asked for an earlier look: it must be one at Vault.
+            // Another reason may have asked for an earlier look: that one must read Vault too.
             if let Some(again) = &mut findings.again {
                 again.depth = Depth::Full;
             }
         }
     }
 
-    /// Stores what was learnt, or forgets a source for which nothing is left to be done: it is no source any more,
-    /// or not there any more. When to look again.
+    /// Stores what was learned, or forgets an object that has nothing left to do: it is no longer a source,
+    /// or no longer exists. Returns when to look again.
     fn store(&self, seen: &Observation<'_>, findings: &mut Findings) -> Option<Requeue> {
         let key = &seen.key;
         let idle = self.ledger.of(key).is_empty();
-        // Not a source, and known as long as it looks as if it were meant to be one.
+        // Not a source, but remembered while its annotations look like misspelled ones of ours.
         let misspelt = seen.source.is_some() && findings.warnings().into_iter().any(Warning::is_misspelt);
         let stays = seen.source.is_some() && (seen.asks() || findings.has_finalizer || !idle);
         if stays || misspelt || seen.unread {
             if misspelt && !stays {
-                // It has no series.
+                // Only sources have time series.
                 self.metrics.forget(key);
             }
             if let Some(uid) = &seen.uid {
@@ -195,17 +197,17 @@ impl Reconciler {
 }
 
 impl Findings {
-    /// Whether one of the problems may pass by itself.
+    /// Whether one of the problems may pass without a change by a user.
     fn retries_soon(&self) -> bool {
         let soon = |problem: &Problem| matches!(problem.retry(), Retry::AtOnce | Retry::Backoff);
         self.problems().any(|(_, problem)| soon(problem))
     }
 
-    /// When to try again by itself what has failed. Never before Vault said that it may be asked again.
+    /// When to retry what has failed. Never before the end of the wait that Vault asked for.
     fn retry(&self, failures: u32) -> Option<Duration> {
         let problems = || self.problems().map(|(_, problem)| problem);
         let wait = match problems().map(Problem::retry).min()? {
-            // At once it has been tried already.
+            // An immediate retry has been tried already.
             Retry::AtOnce | Retry::Backoff => crate::backoff::delay(failures),
             Retry::Slowly => crate::backoff::shortened(SLOW_RETRY),
             Retry::OnChange => return None,

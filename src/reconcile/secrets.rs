@@ -1,5 +1,5 @@
-//! What a document is made of: its Secrets, fetched live and within bounds, and the fingerprint by which
-//! is told that they are still the same.
+//! The input of a document: its Secrets, fetched live and within bounds. A fingerprint shows whether they
+//! have changed.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -19,33 +19,33 @@ use domain::problem::Problem;
 use domain::source::Source;
 use domain::value::{Content, Digest, Payload, Value};
 
-/// Secrets of one document that are read at a time.
+/// Secrets of one document that are read concurrently.
 const READS: usize = 8;
-/// What is taken for a read before its first byte has come.
+/// Bytes reserved for a read before its first byte arrives.
 const FIRST: usize = 64 * 1024;
-/// What a key takes beside its own bytes and its value's, while a document is made.
+/// Bytes that a key takes while a document is built, in addition to the key's and the value's own bytes.
 const PER_KEY: usize = 256;
 
-/// A document that could be made, and the room that it takes.
+/// A document that was built, and the memory budget that it takes.
 pub(super) struct Made {
     pub assembled: Assembled,
-    /// The resourceVersions of the Secrets that it is made of.
+    /// The resourceVersions of the Secrets that it is built from.
     pub versions: BTreeMap<String, String>,
     pub grant: Grant,
 }
 
-/// Why a document was not made.
+/// Why a document was not built.
 enum Unmade {
     Problems(Vec<Problem>),
-    /// There is not so much room now.
+    /// The budget does not have this many bytes now.
     NoRoom(usize),
 }
 
 impl Reconciler {
-    /// Makes a document from its Secrets. The room that is returned with it is enough to send it.
+    /// Builds a document from its Secrets. The returned grant is large enough to send the document.
     ///
-    /// It holds room only while it reads; where there is not enough, it begins again with as much as it knows to
-    /// need, and waits for that with empty hands.
+    /// It holds a grant only while it reads. If the grant is too small, it returns the grant, and waits for
+    /// as many bytes as it now knows it needs.
     pub(super) async fn make(&self, source: &Source, wanted: &Wanted) -> Result<Made, Stop> {
         let budget = &self.budget;
         let mut needs = FIRST;
@@ -85,7 +85,7 @@ impl Reconciler {
         need(grant, 0)?;
         let limit = self.largest();
         let secrets = self.fetch(source, wanted, grant).await?;
-        // Values that several entries take are copied for each.
+        // A value that several entries use is copied for each.
         let sizes = wanted
             .entries
             .iter()
@@ -104,8 +104,8 @@ impl Reconciler {
         Ok((assembled, versions))
     }
 
-    /// Fetches the Secrets of a document, some at a time, and drops what it does not take of them; or says why
-    /// that is useless. What it returns is covered by the grant.
+    /// Fetches the Secrets of a document, some at a time, and drops the keys that the document does not use.
+    /// If the document cannot be built, returns why. The grant covers what it returns.
     async fn fetch(
         &self,
         source: &Source,
@@ -120,11 +120,12 @@ impl Reconciler {
         let mut entries: Vec<&Entry> = wanted.entries.iter().collect();
         entries.retain(|entry| named.insert(entry.name.as_str()));
         let mut entries = entries.into_iter().peekable();
-        // In the order of the list, so that the same problems are told each time.
+        // In the order of the list, so that each pass reports the same problems.
         let mut reading = FuturesOrdered::new();
         loop {
             while reading.len() < READS && entries.peek().is_some() {
-                // The first one needs neither more room nor a place: somebody always goes on.
+                // The first read needs neither more budget nor a permit, so that every document makes
+                // progress.
                 let permit = if reading.is_empty() {
                     None
                 } else {
@@ -168,7 +169,7 @@ impl Reconciler {
                     limit,
                 }]));
             }
-            // Nothing comes of it, and a list may name hundreds that do not exist.
+            // The document cannot be built, and a list may name hundreds of missing Secrets.
             if missing.len() >= MOST_TOLD {
                 return Err(Unmade::Problems(missing));
             }
@@ -176,7 +177,7 @@ impl Reconciler {
         Ok(secrets)
     }
 
-    /// Reads one Secret; `None`: it does not exist. What the document takes of it is added to the grant.
+    /// Reads one Secret. `None`: it does not exist. The grant grows by what the document uses of it.
     async fn read(
         &self,
         source: &Source,
@@ -184,7 +185,7 @@ impl Reconciler {
         entry: &Entry,
         grant: &Grant,
     ) -> Result<Option<Payload>, Unmade> {
-        // The first bytes are covered already.
+        // The grant already covers the first bytes.
         let (mut used, mut charged) = (0_usize, 0_usize);
         let mut refused = 0;
         let mut charge = |bytes: usize| {
@@ -218,7 +219,7 @@ impl Reconciler {
         Ok(payload)
     }
 
-    /// Bytes that a document may have at most.
+    /// Most bytes that a document may have.
     fn largest(&self) -> usize {
         let stated = self.settings.max_document_size.unwrap_or(usize::MAX);
         stated.min(self.budget.largest())
@@ -226,7 +227,7 @@ impl Reconciler {
 }
 
 impl Bringing<'_> {
-    /// Fingerprint of a wish and of the Secrets that it was fulfilled from.
+    /// Fingerprint of what the source asks for, and of the Secrets that the document was built from.
     pub(super) fn inputs<'s>(&self, versions: impl Iterator<Item = (&'s str, &'s str)>) -> Digest {
         let wanted = self.wanted;
         let deletion = self.on.deletion(&self.pass.ask);
@@ -237,7 +238,7 @@ impl Bringing<'_> {
             .fields([wish.as_bytes()].into_iter().chain(versions))
     }
 
-    /// The same from what the watch shows, if it has shown all of them.
+    /// The same fingerprint from what the watch shows, if it has shown all of the Secrets.
     pub(super) fn inputs_by_watch(&self) -> Option<Digest> {
         let index = self.on.index();
         let names = self.wanted.entries.iter().map(|entry| entry.name.as_str());
@@ -246,7 +247,7 @@ impl Bringing<'_> {
     }
 }
 
-/// Makes sure that the grant is as large as this, beside what the first read takes.
+/// Makes sure that the grant has this many bytes, in addition to those of the first read.
 fn need(grant: &Grant, bytes: usize) -> Result<(), Unmade> {
     if grant.resize(FIRST + bytes) {
         Ok(())
@@ -255,7 +256,7 @@ fn need(grant: &Grant, bytes: usize) -> Result<(), Unmade> {
     }
 }
 
-/// What a Secret takes in memory.
+/// Bytes that a Secret takes in memory.
 fn weight(payload: &Payload) -> usize {
     content_weight(&payload.data)
 }

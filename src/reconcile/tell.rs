@@ -1,5 +1,6 @@
-//! Telling people: an Event and a log line for each fact. A problem is told once while it lasts, and again before
-//! Kubernetes drops its Event; what the Events' limits have held back is told as soon as they allow it.
+//! Reports to users: an Event and a log line for each fact. A problem is reported once, and again before
+//! Kubernetes drops its Event, as long as it lasts. Reports that the limits on Events held back follow as
+//! soon as the limits allow.
 
 use std::time::Duration;
 
@@ -13,19 +14,19 @@ use domain::problem::{Problem, Reason, Warning};
 use domain::source::SourceKey;
 use domain::value::Digest;
 
-/// Bytes of Secrets' names in one Event, which has room for 1024 with what is said of them.
+/// Most bytes of Secret names in one Event. An Event has room for 1024 bytes, with the text around the names.
 const MOST_OF_NAMES: usize = 500;
 
-/// What a source's wait for Vault is known by, whatever the reason.
+/// Identifies a source's wait for Vault, whatever the reason.
 const WAITING: &str = "waiting";
 
-/// Something that is wrong, in words for people.
+/// A problem, in words for users.
 pub(super) struct Complaint {
     pub reason: Reason,
     text: String,
-    /// What tells it from others, where the words may change while it lasts.
+    /// Identifies the complaint if its text may change while the problem lasts.
     same: Option<&'static str>,
-    /// It is about a Secret that does not exist: several of those are told in one Event.
+    /// Set if a Secret does not exist: one Event reports several of those.
     missing: Option<Missing>,
 }
 
@@ -36,7 +37,7 @@ struct Missing {
 }
 
 impl Complaint {
-    /// A problem, of a document or of the source as a whole.
+    /// A problem with a document, or with the source as a whole.
     pub fn of(id: Option<&DocumentId>, problem: &Problem) -> Self {
         let words = problem.to_string();
         let place = match id {
@@ -69,7 +70,7 @@ impl Complaint {
         }
     }
 
-    /// There are so many more.
+    /// How many more complaints there are.
     pub fn more(reason: Reason, more: usize) -> Self {
         Self {
             reason,
@@ -89,7 +90,7 @@ impl Complaint {
         }
     }
 
-    /// The order in which lines are told: what its author has to correct comes first.
+    /// The order of the lines: the mistakes that the source's author has to correct come first.
     pub fn rank(&self) -> u8 {
         match self.reason {
             Reason::InvalidAnnotation => 0,
@@ -99,19 +100,19 @@ impl Complaint {
     }
 }
 
-/// What the Events' limits have held back.
+/// What the limits on Events have held back.
 pub(super) struct HeldBack {
-    /// A problem or Warning.
+    /// A problem or warning.
     pub lines: bool,
-    /// That all is well again.
+    /// The report that all is well again.
     pub good_news: bool,
 }
 
-/// An Event to be, and the lines that it tells, each with its place among all.
+/// A future Event, with the lines that it reports and their positions among all lines.
 struct Draft<'a>(Vec<(usize, &'a Complaint)>);
 
 impl<'a> Draft<'a> {
-    /// The Events that tell these lines, in their order. What is said of Secrets that do not exist is joined.
+    /// Builds the Events for these lines, in order. Lines about missing Secrets are joined.
     fn of(lines: impl Iterator<Item = (usize, &'a Complaint)>) -> Vec<Self> {
         let mut drafts: Vec<Self> = Vec::new();
         for line in lines {
@@ -162,8 +163,8 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// What is wrong, in words that stay the same while it stays the same: first what somebody has mistyped. Of a
-/// great many, the first.
+/// The complaints, in words that stay the same while the problem stays the same. The author's mistakes come
+/// first, and the number of lines is limited.
 fn complaints<'a>(
     problems: impl Iterator<Item = (Option<&'a DocumentId>, &'a Problem)>,
     warnings: impl IntoIterator<Item = &'a Warning>,
@@ -182,10 +183,10 @@ fn complaints<'a>(
 }
 
 impl Reconciler {
-    /// Says what is new: problems and warnings, and what was done.
+    /// Reports what is new: problems, warnings, and what was done.
     pub(super) fn tell_all(&self, seen: &Observation<'_>, findings: &mut Findings) -> HeldBack {
         let lines = complaints(findings.problems(), findings.warnings());
-        // Whether somebody has to do something, and is reminded of it while it lasts.
+        // Whether a user has to act, and is reminded while this lasts.
         let lasts =
             findings.problems().next().is_some() || findings.warnings().into_iter().any(Warning::is_mistake);
         let due = self.is_time_to_repeat(&mut findings.memory, lasts);
@@ -220,18 +221,18 @@ impl Reconciler {
         HeldBack { lines, good_news }
     }
 
-    /// Whether the Event went out. On an object that is gone, and of which nothing is known, there is none.
+    /// Returns whether the Event was published, or is not needed: an unknown object that is gone gets none.
     fn publish(&self, key: &SourceKey, uid: Option<&str>, note: &Note) -> bool {
         uid.is_none_or(|uid| self.events.publish(key, uid, note))
     }
 
-    /// By which it is known that something was told.
+    /// The fingerprint that identifies a report.
     fn print(&self, words: &str) -> Digest {
         self.digester.fields([words.as_bytes()].into_iter())
     }
 
-    /// Reports those of these lines that were not `told` yet; if they are `due`, those that were, too. What has
-    /// been told now.
+    /// Reports those lines that are not in `told`. If `due`, reports the others again too. Returns what has
+    /// been reported now.
     fn tell_lines(
         &self,
         key: &SourceKey,
@@ -269,7 +270,7 @@ impl Reconciler {
         now
     }
 
-    /// Whether lasting problems are to be reported again now; sets the next time in the memory. `lasts`: whether
+    /// Whether to report lasting problems again now; stores the next time in the memory. `lasts`: whether
     /// there are any.
     fn is_time_to_repeat(&self, memory: &mut Memory, lasts: bool) -> bool {
         let now = self.notes.started.elapsed();
@@ -280,8 +281,9 @@ impl Reconciler {
         due
     }
 
-    /// Reports what can be told of a source while Vault is away: the mistakes of its author, or else that it waits
-    /// for Vault, unless Vault holds its documents and nothing has changed since. Returns when to look again.
+    /// Reports on a source while Vault is unavailable: its author's mistakes, or else that it waits for
+    /// Vault. It does not wait if Vault holds its documents and nothing has changed since. Returns when to
+    /// look again.
     pub fn tell_waiting(&self, key: &SourceKey, why: &str) -> Option<Duration> {
         let mut index = self.index();
         let tracked = index.get(key).filter(|tracked| tracked.deleting.is_none())?;
@@ -293,17 +295,17 @@ impl Reconciler {
             &mistakes.warnings,
         );
         let holds = memory.healthy == Some(true) && !memory.documents.is_empty() && !state.stirred;
-        // It has a problem already that was told lately: most likely that Vault does not answer.
+        // A problem was reported recently, most likely that Vault does not answer.
         let waits = memory.told.iter().any(|told| told.print == self.print(WAITING));
         let lately = memory
             .repeat_at
             .is_some_and(|at| at > self.notes.started.elapsed());
         if tracked.hint.is_some() && mistakes.problems.is_empty() && !holds && (waits || !lately) {
             lines.push(Complaint::waiting(why));
-            // So that its end is reported too.
+            // So that recovery is reported too.
             memory.healthy = Some(false);
         }
-        // What else was told may last as well; that cannot be seen now.
+        // Other reported problems may last as well; that cannot be checked now.
         let lasts = !lines.is_empty() || memory.repeat_at.is_some();
         let due = self.is_time_to_repeat(&mut memory, lasts);
         let uid = tracked.uid.clone();
@@ -321,8 +323,8 @@ impl Reconciler {
     }
 }
 
-/// When a lasting problem is reported: whether again now, and the next time. `at`: the time that was set for it;
-/// `None`: it is new, and reported as such.
+/// Whether to report a lasting problem again now, and when next. `at`: the time that was set for it. `None`:
+/// the problem is new, and is reported as new.
 fn repetition(
     at: Option<Duration>,
     now: Duration,
@@ -335,7 +337,7 @@ fn repetition(
     }
 }
 
-/// What to say when all is well and that is news: documents came to the source, or a failure is over.
+/// The text to report if all is well and that is new: the source received documents, or a failure is over.
 fn good_news(findings: &Findings) -> Option<String> {
     let memory = &findings.memory;
     let acquired = || {
@@ -353,7 +355,7 @@ fn good_news(findings: &Findings) -> Option<String> {
     Some(format!("Vault holds {}", names(&ids)))
 }
 
-/// The first few documents by name, and how many more there are.
+/// The names of the first few documents, and how many more there are.
 fn names(ids: &[DocumentId]) -> String {
     const SHOWN: usize = 5;
     let mut text: Vec<String> = ids.iter().take(SHOWN).map(ToString::to_string).collect();

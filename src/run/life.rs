@@ -1,5 +1,5 @@
-//! One life of the operator, in its order: it sees all sources, waits for the lease, loads the ledger, leads, and
-//! ends. Whatever ends that never should ends the life, in each of its phases.
+//! One life of the operator, in order: it sees all sources, waits for the lease, loads the ledger, leads, and
+//! ends. In each phase, the life ends if a part ends that must not end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use domain::ledger::State;
 use domain::plan::Identity;
 use domain::source::{Kind, Scope};
 
-/// A namespace may ask for so many times as many documents as it may have: what it asks for takes memory too.
+/// A namespace may ask for this many times its document limit: what it asks for takes memory too.
 const ASKED_FOR: usize = 4;
 
 /// What runs while the operator lives, and what it holds.
@@ -34,14 +34,14 @@ pub(super) struct Life<'a> {
     kube: Kube,
     controller: Arc<Controller>,
     tasks: Tasks,
-    /// The writer of Events. It ends when the last of those who publish is gone, after what they have published.
+    /// The writer of Events. It ends after it has written all Events, when the last publisher is gone.
     writing: JoinHandle<()>,
-    /// The lease; `None`: not yet, or there is no election.
+    /// The lease. `None`: not acquired yet, or there is no leader election.
     held: Option<Held>,
 }
 
 impl Life<'_> {
-    /// Lives it. Nothing else is needed of it than how it ended.
+    /// Runs a whole life, and returns how it ended.
     pub(super) async fn of(on: &Operator, duty: Duty) -> Result<(), Error> {
         let kube = Kube::new(on.client.clone(), on.config.discover);
         let controller = Arc::new(Controller::new(
@@ -74,7 +74,7 @@ impl Life<'_> {
         let result = Box::pin(leading).await;
         on.metrics.leader(false);
         if result.is_ok() {
-            // What was told last should still be heard, if that does not take long.
+            // The last Events should still be written, if that is quick.
             let _ = tokio::time::timeout(Duration::from_secs(2), life.writing).await;
             if let Some(held) = life.held {
                 held.release().await;
@@ -83,7 +83,7 @@ impl Life<'_> {
         result
     }
 
-    /// What a phase comes to, unless something ends before that never should.
+    /// The result of a phase, or an error if a part ends first that must not end.
     async fn unless_it_ends<T>(&mut self, phase: impl Future<Output = T>) -> Result<T, Error> {
         tokio::select! {
             done = phase => Ok(done),
@@ -91,7 +91,7 @@ impl Life<'_> {
         }
     }
 
-    /// The end of something that never should end.
+    /// Waits for the end of a part that must not end.
     async fn end(&mut self) -> Error {
         let lost = async {
             match &mut self.held {
@@ -106,8 +106,8 @@ impl Life<'_> {
         }
     }
 
-    /// Watches everything, and returns the cluster's id when all sources are known: only then can be told
-    /// who wants which path. `None`: the operator was stopped before.
+    /// Watches everything, and returns the cluster's ID when all sources are known: only then is it clear
+    /// which source wants which path. `None`: the operator was stopped first.
     async fn see_sources(&mut self) -> Result<Option<String>, Error> {
         let on = self.on;
         let kube = self.kube.clone();
@@ -138,7 +138,7 @@ impl Life<'_> {
         Ok(seen)
     }
 
-    /// Loads the ledger, and does the work for as long as nothing ends it.
+    /// Loads the ledger, and works until something ends it.
     async fn lead(&mut self, epoch: &str, identity: Identity, events: Events) -> Result<(), Error> {
         let on = self.on;
         let tenure = self.held.as_ref().map_or_else(Tenure::forever, Held::tenure);
@@ -146,13 +146,13 @@ impl Life<'_> {
             let tenure = tenure.clone();
             move || tenure.left()
         });
-        // Whatever changes something asks, right before it leaves, whether we still lead.
+        // Each change checks whether we still lead, immediately before it is sent.
         on.vault.change_while(Arc::clone(&left));
         let client = limited(&on.client, left);
         let term = self.held.as_ref().and_then(Held::term);
         let loading = on.until("the ledger", || async {
             match Ledger::load(client.clone(), &on.config.namespace, epoch, term.clone()).await {
-                // Trying again would not help: another leads.
+                // A retry would not help: another process leads.
                 Err(fenced @ CommitError::Fenced(_)) => Ok(Err(fenced)),
                 loaded => loaded.map(Ok),
             }
@@ -215,8 +215,8 @@ impl Life<'_> {
         };
         let drained = tokio::select! {
             drained = working => drained,
-            // Not in good order: the epoch stays on the ledger, and tells the next operator to look twice.
-            // The lease is held while work drains, and given up after it.
+            // Not a clean shutdown: the epoch stays on the ledger, so that the next operator checks again.
+            // The lease is held while work drains, and released afterwards.
             error = self.end() => return Err(error),
             kept = keeping.join_next() => return Err(match kept {
                 Some(Ok(Err(error))) => Error::Ledger(error),
@@ -225,7 +225,7 @@ impl Life<'_> {
         };
         if !drained {
             tracing::warn!("work was still running when the grace period ended; the ledger remembers it");
-            // It may still write: the lease is not given up, but lapses.
+            // The work may still write, so the lease is not released, but expires.
             self.held = None;
             return Ok(());
         }
@@ -239,8 +239,8 @@ impl Life<'_> {
         Ok(())
     }
 
-    /// Keeps the ledger's gauges true, without a place in every change of it. Where an empty ledger is the end, it
-    /// says how far that is.
+    /// Updates the ledger's gauges in one place, after each change. If an empty ledger is the goal, logs how
+    /// much is left.
     fn count_ledger(&self, ledger: Arc<Ledger>) -> impl Future<Output = Result<(), Error>> + use<> {
         let metrics = self.on.metrics.clone();
         let end_when_empty = (self.duty == Duty::ClearOut).then(|| self.on.stop.clone());
@@ -270,7 +270,7 @@ impl Life<'_> {
     }
 }
 
-/// What a life is built from.
+/// Builds the parts of a life.
 impl Operator {
     fn index(&self) -> Index {
         let scope = Scope {
@@ -290,7 +290,7 @@ impl Operator {
         }
     }
 
-    /// What to watch: each kind of source, and Secrets always, in each namespace or in all.
+    /// What to watch: each kind of source, and always Secrets, in each namespace or in all.
     fn scopes(&self) -> Vec<(Kind, Option<String>)> {
         let mut kinds = self.config.kinds.clone();
         if !kinds.contains(&Kind::Secret) {
@@ -306,8 +306,8 @@ impl Operator {
             .collect()
     }
 
-    /// Waits for the lease, and holds it from then on: `Some(None)` where there is no election. `None`: the
-    /// operator was stopped before.
+    /// Waits for the lease, and holds it from then on. `Some(None)`: there is no leader election. `None`: the
+    /// operator was stopped first.
     async fn elect(&self, epoch: &str) -> Option<Option<Held>> {
         if !self.config.leader_elect {
             return Some(None);
@@ -326,13 +326,13 @@ impl Operator {
         let acquired = lease.acquire(&self.stop, |trouble| {
             *waits.lock() = trouble.map(|why| readiness.waits("the lease", &why));
         });
-        // Also while the ledger loads.
+        // The lease is renewed even while the ledger loads.
         acquired
             .await
             .then(|| Some(lease.hold(Arc::clone(&outside.kubernetes), &outside.aside)))
     }
 
-    /// Tries until it succeeds, and says that it waits. `None`: the operator was stopped.
+    /// Retries until success, and reports that it waits. `None`: the operator was stopped.
     async fn until<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(
         &self,
         whom: &str,

@@ -1,4 +1,4 @@
-//! The listeners, and what they ask of the rest of the process.
+//! The listeners, and what they need from the rest of the process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::readiness::Readiness;
 use crate::vault::{self, Vault};
 use domain::problem::Reason;
 
-/// The listeners for metrics and probes.
+/// Starts the listeners for metrics and probes.
 pub(super) async fn start(operator: &Operator, registry: Registry, tasks: &mut Tasks) -> Result<(), Error> {
     let Operator { config, client, .. } = operator;
-    // They serve until the process ends, also while it drains.
+    // They serve until the process ends, also while work drains.
     let never = CancellationToken::new();
     if let Some(address) = &config.metrics_bind_address {
         let listener = admin::bind("--metrics-bind-address", address).await?;
@@ -62,7 +62,7 @@ pub(super) async fn start(operator: &Operator, registry: Registry, tasks: &mut T
 }
 
 impl Operator {
-    /// What the health endpoints ask.
+    /// The state that the health endpoints check.
     pub fn probe(&self) -> Probe {
         Probe {
             vault: self.vault.clone(),
@@ -72,21 +72,21 @@ impl Operator {
     }
 }
 
-/// What the health endpoints ask: Vault, the token, and what is waited for.
+/// The state that the health endpoints check: Vault, the token, and what the operator waits for.
 pub struct Probe {
     vault: Vault,
     readiness: Readiness,
     pod: Option<Pod>,
 }
 
-/// Our own pod: what keeps it from being ready is told there, since the kubelet's Events have room for no
-/// more than the status of the probe's reply.
+/// Our own pod. An Event on it reports what prevents readiness, because the kubelet's Events contain only the
+/// status of the probe's reply.
 struct Pod {
     events: Events,
     namespace: String,
     name: String,
     uid: String,
-    /// What was told last; `None`: nothing yet.
+    /// What was reported last. `None`: nothing yet.
     last: Mutex<Option<Result<(), Unhealthy>>>,
 }
 
@@ -96,7 +96,7 @@ impl Pod {
         if last.as_ref() == Some(&ready) {
             return;
         }
-        // Whoever is ready from the beginning need not say so.
+        // A pod that is ready from the start does not report it.
         let note = match &ready {
             Ok(()) if last.is_none() => None,
             Ok(()) => Some((
@@ -113,7 +113,7 @@ impl Pod {
     }
 }
 
-/// Probes come from several sides, and strangers can ask too: an answer serves all of a second.
+/// Probes come from several clients, and strangers can ask too: each answer is shared for a second.
 const PROBED_WITHIN: Duration = Duration::from_secs(1);
 
 fn a_moment_ago() -> Instant {

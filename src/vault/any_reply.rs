@@ -1,5 +1,5 @@
-//! What must hold of any reply whatsoever, for the tests with random input and for the fuzzer.
-//! Panics when it does not.
+//! Checks what must hold for any reply, for tests with random input and for the fuzzer. Panics if it does not
+//! hold.
 #![allow(clippy::missing_panics_doc, reason = "panicking is how this tells")]
 
 use super::error::{Call, Error, Operation, one_line, quotes, says_dead_token, says_nothing_here};
@@ -7,7 +7,7 @@ use super::transport::Reply;
 use super::{kv, mount};
 use domain::document::{KvVersion, Observed};
 
-/// Longer than any line for people should be, in bytes.
+/// Upper bound for a line that users read, in bytes.
 const READABLE: usize = 2000;
 
 fn told(error: &Error) {
@@ -17,7 +17,7 @@ fn told(error: &Error) {
     assert!(!error.kind.hint().is_empty() && !error.kind.labels().0.is_empty());
 }
 
-/// Any reply, taken for the answer to each question that we ask: it is read, or refused in words.
+/// Takes any reply for the answer to each request: it must be parsed, or rejected with an error message.
 pub fn check(status: u16, body: &[u8]) {
     let reply = Reply::new(status, body);
     let call = |operation| Call::new(operation, "secret/app");
@@ -44,7 +44,7 @@ pub fn check(status: u16, body: &[u8]) {
     ] {
         told(&reply.error(&call(operation)));
     }
-    // What these say is a yes or no; that they say it is enough.
+    // Any result is fine; these calls must only return.
     let _ = says_dead_token(body) || says_nothing_here(status, body) || quotes(body, body);
     let line = one_line(&String::from_utf8_lossy(body));
     assert!(line.chars().count() <= 300 && !line.chars().any(char::is_control));

@@ -1,8 +1,8 @@
-//! What can go wrong with Vault, in one type: a closed [`ErrorKind`] for deciding and counting, and
-//! a line for people. Owns the classification of replies; knows neither HTTP client nor session.
+//! Everything that can go wrong with Vault, in one type: a closed [`ErrorKind`] for decisions and metrics,
+//! and a line for users. Owns the classification of replies; knows neither the HTTP client nor the session.
 //!
-//! Nothing secret comes in here: of a reply only Vault's own error strings are kept, bounded; of a
-//! request nothing but its operation and path.
+//! No secret enters an error. From a reply, only Vault's own error strings are kept, up to a limit. From a
+//! request, only its operation and path are kept.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use domain::problem::Retry;
 
-/// Longest text of Vault's that an error repeats, in characters.
+/// Longest text from Vault that an error repeats, in characters.
 const DETAIL_LIMIT: usize = 300;
 
 /// Every way in which a call can fail.
@@ -24,43 +24,44 @@ pub enum ErrorKind {
     Sealed,
     /// A rate limit or lease quota.
     Throttled,
-    /// The token may not do this. It is a good token: that has been checked.
+    /// The policy does not allow this. The token is valid: that was checked.
     Denied,
-    /// The login is refused, or there is no login yet.
+    /// The login was refused, or has not happened yet.
     Auth,
-    /// Vault does not accept the request as it is.
+    /// Vault does not accept the request.
     Invalid,
-    /// The document is larger than Vault takes.
+    /// The document is larger than Vault accepts.
     TooLarge,
-    /// The check-and-set did not match: somebody else wrote, read again.
+    /// The check-and-set did not match: another client wrote, so read again.
     Mismatch,
-    /// Nothing is mounted there, or the mount is not of the version that it was taken for.
+    /// Nothing is mounted there, or the mount does not have the expected version.
     NotFound,
-    /// A reply that fits nothing: not Vault's, or not for the request.
+    /// A reply that does not fit: not from Vault, or not for this request.
     Bug,
     /// Not sent: this process may not change anything now.
     NotLeading,
 }
 
-/// What follows from a kind of error.
+/// The consequences of an error kind.
 #[derive(Clone, Copy, Debug)]
 struct Consequence {
     kind: ErrorKind,
     /// Value of the metric label `kind`.
     label: &'static str,
-    /// Value of the metric label `error_type`: the predecessor's five words.
+    /// Value of the metric label `error_type`: the predecessor's five error types.
     error_type: &'static str,
-    /// When the call is tried again.
+    /// When the call is retried.
     retry: Retry,
-    /// Whether Vault as a whole may be away: then it is asked, and everybody waits for it if it is.
+    /// Whether Vault as a whole may be unavailable. Then its health is checked, and all sources wait if it is
+    /// down.
     down: bool,
-    /// How its Event and its log line begin: when Vault has answered, and when it has not.
+    /// How its Event and log line begin: with an answer from Vault, and without one.
     begins: [&'static str; 2],
-    /// What a person can do about it; the end of the Event.
+    /// What a user can do about it; the end of the Event.
     hint: &'static str,
 }
 
-/// All that is done and said about errors of Vault, a line a kind, in the order of [`ErrorKind`].
+/// All consequences of errors from Vault, one entry per kind, in the order of [`ErrorKind`].
 #[rustfmt::skip]
 const CONSEQUENCES: [Consequence; 11] = [
     Consequence {
@@ -83,7 +84,7 @@ const CONSEQUENCES: [Consequence; 11] = [
         begins: ["Vault refused to ", "cannot "],
         hint: "let the policies of the operator's role allow this path",
     },
-    // It is cured in Vault, where nothing tells us; and nothing else works before.
+    // The fix is made in Vault, without notice to us, and nothing works until then.
     Consequence {
         kind: ErrorKind::Auth, label: "auth", error_type: "auth_failed", retry: Retry::Backoff, down: false,
         begins: ["Vault refused to ", "cannot "],
@@ -109,7 +110,7 @@ const CONSEQUENCES: [Consequence; 11] = [
         begins: ["Vault refused to ", "cannot "],
         hint: "check that a KV secrets engine is mounted at the beginning of the path",
     },
-    // A gateway in between may have given it.
+    // A gateway in between may have sent it.
     Consequence {
         kind: ErrorKind::Bug, label: "bug", error_type: "unknown", retry: Retry::Backoff, down: false,
         begins: ["Vault's reply does not fit when asked to ", "Vault's reply does not fit when asked to "],
@@ -133,7 +134,7 @@ const _: () = {
     }
 };
 
-/// The values of the metric labels `kind` and `error_type`, for series that stand from the start.
+/// The values of the metric labels `kind` and `error_type`, for series that exist from the start.
 pub const LABELS: [(&str, &str); CONSEQUENCES.len()] = {
     let mut labels = [("", ""); CONSEQUENCES.len()];
     let mut at = 0;
@@ -149,17 +150,17 @@ impl ErrorKind {
         &CONSEQUENCES[self as usize]
     }
 
-    /// When a call that failed so is tried again.
+    /// When a call that failed like this is retried.
     pub fn retry(self) -> Retry {
         self.consequence().retry
     }
 
-    /// Whether it passes by itself.
+    /// Whether the error may pass without intervention.
     pub fn transient(self) -> bool {
         matches!(self.retry(), Retry::AtOnce | Retry::Backoff)
     }
 
-    /// Whether it may mean that Vault as a whole is away.
+    /// Whether it may mean that Vault as a whole is unavailable.
     pub fn is_down(self) -> bool {
         self.consequence().down
     }
@@ -169,22 +170,22 @@ impl ErrorKind {
         (self.consequence().label, self.consequence().error_type)
     }
 
-    /// What a person can do about it.
+    /// What a user can do about it.
     pub fn hint(self) -> &'static str {
         self.consequence().hint
     }
 }
 
-/// What was asked of Vault.
+/// The operation that was requested from Vault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Operation {
     /// Log in.
     Login,
     /// Renew the token.
     Renew,
-    /// Give the token back.
+    /// Revoke the token.
     Revoke,
-    /// Look at the token.
+    /// Look the token up.
     Lookup,
     /// Ask for Vault's health.
     Health,
@@ -203,8 +204,8 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Whether `--vault-max-rps` counts it. What keeps the session alive, or asks whether Vault is
-    /// there, is rare and cannot wait.
+    /// Whether `--vault-max-rps` counts it. Calls that keep the session alive or check Vault's health are
+    /// rare, and cannot wait.
     pub(super) fn is_paced(self) -> bool {
         !matches!(
             self,
@@ -245,7 +246,7 @@ impl fmt::Display for Operation {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Call {
     pub(super) operation: Operation,
-    /// The document in its logical form, or the path; empty where there is none.
+    /// The document in its logical form, or the path; empty if there is none.
     pub(super) target: String,
 }
 
@@ -261,25 +262,25 @@ impl Call {
 /// A call that failed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Error {
-    /// What it comes to.
+    /// The kind of error.
     pub kind: ErrorKind,
     /// The HTTP status, if there was an answer.
     pub status: Option<u16>,
-    /// What was asked.
+    /// The operation that was requested.
     pub operation: Operation,
-    /// Of which document (logical form) or path; empty where there is none.
+    /// The document (logical form) or path; empty if there is none.
     pub target: String,
     /// How long Vault asks to wait.
     pub retry_after: Option<Duration>,
-    /// The change may have been made, or may still be: a timeout or a lost connection after
-    /// sending, or a server error that does not tell.
+    /// The change may have been made, or may still be made: after a timeout, a connection lost after sending,
+    /// or a server error that does not say.
     pub outcome_unknown: bool,
-    /// The reason: Vault's own words, bounded and on one line, or ours.
+    /// The reason: Vault's own words, on one line and limited in length, or ours.
     pub message: String,
 }
 
 impl Error {
-    /// An error that is no answer of Vault's.
+    /// An error without an answer from Vault.
     pub(super) fn new(kind: ErrorKind, call: &Call, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -292,7 +293,7 @@ impl Error {
         }
     }
 
-    /// The error that a reply means. Words that quote the request are read, and not repeated.
+    /// The error that a reply means. Text that quotes the request is classified, but not repeated.
     pub(super) fn answered(
         call: &Call,
         status: u16,
@@ -302,17 +303,18 @@ impl Error {
     ) -> Self {
         let said = words(body).or_else(|| says_it_speaks_tls(status, body));
         let kind = match classify(call.operation, status, said.as_deref().unwrap_or_default()) {
-            // Vault's have its form: this is another server's page, which passes.
+            // Vault's own error replies have Vault's form. Another server sent this one, which may be
+            // temporary.
             ErrorKind::NotFound | ErrorKind::Invalid if !is_vaults(body) => ErrorKind::Bug,
             kind => kind,
         };
-        // Nothing that keeps a login from succeeding is a source's to cure.
+        // No source can fix what prevents a login.
         let kind = match kind.retry() {
             Retry::Slowly | Retry::OnChange if call.operation == Operation::Login => ErrorKind::Auth,
             _ => kind,
         };
-        // A sealed Vault says so before it does anything. Other server errors do not tell, least
-        // of all those of a gateway, which gives up on requests that Vault goes on with.
+        // A sealed Vault says so before it does anything. Other server errors leave the outcome unknown. A
+        // gateway may give up on a request that Vault still processes.
         let unknown = status >= 500
             && call.operation.writes()
             && matches!(kind, ErrorKind::Unreachable | ErrorKind::Sealed)
@@ -331,7 +333,7 @@ impl Error {
     }
 }
 
-/// One line: what was asked, and why it was not done.
+/// One line: the requested operation, and why it failed.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [answered, unanswered] = self.kind.consequence().begins;
@@ -351,8 +353,8 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// What to do about a server that speaks TLS and was asked without it. Go's servers say so, Vault among
-/// them, and nginx.
+/// What to do about a server that speaks TLS, but got a request without it. Go's servers, including Vault,
+/// and nginx report that in text.
 fn says_it_speaks_tls(status: u16, body: &[u8]) -> Option<String> {
     let said = std::str::from_utf8(body).ok().filter(|_| status == 400)?;
     let speaks_tls = said.contains("HTTP request to an HTTPS server")
@@ -365,8 +367,8 @@ pub(super) fn says_dead_token(body: &[u8]) -> bool {
     words(body).is_some_and(|said| said.contains("invalid token") || said.contains("bad token"))
 }
 
-/// Whether a reply says "nothing here", as Vault says it of a path inside a mount. A mount that
-/// is missing, and a server that is not Vault, answer 404 in other words.
+/// Whether a reply is Vault's "not found" for a path inside a mount. A missing mount, or a server that is not
+/// Vault, answers 404 with other text.
 pub(super) fn says_nothing_here(status: u16, body: &[u8]) -> bool {
     status == 404 && serde_json::from_slice::<Said>(body).is_ok_and(|said| said.errors == Some(vec![]))
 }
@@ -375,7 +377,7 @@ fn classify(operation: Operation, status: u16, said: &str) -> ErrorKind {
     let says = |words: &[&str]| words.iter().any(|word| said.contains(word));
     match status {
         400 if says(&["check-and-set parameter did not match"]) => ErrorKind::Mismatch,
-        // A KV mount right after it was made, or while it turns from v1 into v2.
+        // A KV mount immediately after its creation, or during its upgrade from v1 to v2.
         400 if says(&["Upgrading from non-versioned"]) => ErrorKind::Sealed,
         413 => ErrorKind::TooLarge,
         400 | 500 if says(&["too large", "exceeds"]) => ErrorKind::TooLarge,
@@ -383,8 +385,8 @@ fn classify(operation: Operation, status: u16, said: &str) -> ErrorKind {
         401 | 403 => ErrorKind::Denied,
         404 => ErrorKind::NotFound,
         429 if operation != Operation::Health => ErrorKind::Throttled,
-        // 412: a standby that has not caught up. 429, 472, 473, 501: health's words for standby,
-        // recovery, performance standby and not initialised.
+        // 412: a standby that has not caught up. 429, 472, 473, 501: codes of the health check for a standby,
+        // recovery mode, a performance standby, and a Vault that is not initialized.
         412 | 429 | 472 | 473 | 503 => ErrorKind::Sealed,
         501 if operation == Operation::Health => ErrorKind::Sealed,
         408 | 500 | 502.. => ErrorKind::Unreachable,
@@ -415,13 +417,13 @@ struct Said {
     warnings: Option<Vec<String>>,
 }
 
-/// Whether it has the form of Vault's error replies; any other JSON may be a gateway's.
+/// Whether the body has the form of Vault's error replies; any other JSON may come from a gateway.
 fn is_vaults(body: &[u8]) -> bool {
     serde_json::from_slice::<Said>(body).is_ok_and(|said| said.errors.is_some() || said.warnings.is_some())
 }
 
-/// Vault's reasons, on one line and bounded. Anything that is not in the shape of an error reply
-/// is not repeated: it could be a gateway's, with the request in it.
+/// Vault's reasons, on one line and limited in length. A body in another form is not repeated: it may come
+/// from a gateway, and contain the request.
 fn words(body: &[u8]) -> Option<String> {
     let said: Said = serde_json::from_slice(body).ok()?;
     let all = said
@@ -433,8 +435,8 @@ fn words(body: &[u8]) -> Option<String> {
     (!line.is_empty()).then_some(line)
 }
 
-/// Whether what an error would repeat of a reply has a piece of `confidential` in it, as much as one
-/// could learn something from.
+/// Whether the text that an error would repeat contains a piece of `confidential` that is long enough to
+/// reveal something.
 pub(super) fn quotes(body: &[u8], confidential: &[u8]) -> bool {
     const PIECE: usize = 8;
     let Some(said) = words(body) else { return false };
@@ -442,7 +444,8 @@ pub(super) fn quotes(body: &[u8], confidential: &[u8]) -> bool {
     confidential.windows(PIECE).any(|piece| said.contains(piece))
 }
 
-/// One line without control characters, bounded: `1 error occurred:\n\t* permission denied\n\n` becomes `permission denied`.
+/// One line without control characters, limited in length. Example: `1 error occurred:\n\t* permission
+/// denied\n\n` becomes `permission denied`.
 pub(super) fn one_line(text: &str) -> String {
     let plain: String = text
         .chars()

@@ -1,8 +1,8 @@
-//! The KV calls: what is sent to Vault for a document, and what its replies mean. Owns the bodies;
-//! knows nothing of connections, tokens and retries.
+//! The KV calls: the requests for a document, and what the replies mean. Owns the bodies; knows nothing of
+//! connections, tokens and retries.
 //!
-//! Values go from [`Value`] straight into a request's bytes, and from a reply's bytes straight
-//! into [`Value`]: there is no JSON tree in between that anybody could print.
+//! Values pass from [`Value`] directly into a request's bytes, and from a reply's bytes directly into
+//! [`Value`]. There is no JSON tree in between that could be printed.
 //! <https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2>
 //! <https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v1>
 
@@ -19,7 +19,7 @@ use super::transport::{Plain, Reply, json_len};
 use domain::document::{Cas, DocumentId, KvVersion, Mark, MetadataPatch, Mount, Observed};
 use domain::value::{Content, Found, Value};
 
-/// The write of a whole document.
+/// The request that writes a whole document.
 pub(super) fn write<'a>(mount: &Mount, id: &DocumentId, content: &'a Content, cas: Cas) -> Plain<Body<'a>> {
     match mount.version {
         KvVersion::V1 => Plain::new(RequestMethod::POST, id.to_string(), Body::V1(Texts(content))),
@@ -37,7 +37,7 @@ pub(super) fn write<'a>(mount: &Mount, id: &DocumentId, content: &'a Content, ca
     }
 }
 
-/// The change of a document's custom metadata, as a merge patch: what it does not name stays.
+/// The request that changes a document's custom metadata, as a merge patch: keys that it does not name stay.
 pub(super) fn patch<'a>(
     id: &DocumentId,
     custom_metadata: &'a MetadataPatch,
@@ -67,7 +67,7 @@ pub(super) struct WriteOptions {
     cas: u64,
 }
 
-/// The one place where values are put into a request.
+/// The only place that puts values into a request.
 pub(super) struct Texts<'a>(&'a Content);
 
 impl Serialize for Texts<'_> {
@@ -85,7 +85,7 @@ impl Serialize for Texts<'_> {
 
 /// The length of a write's body, in bytes.
 pub fn encoded_len(content: &Content) -> usize {
-    // What stands around the content in a KV v2 write.
+    // The bytes around the content in a KV v2 write.
     const AROUND: usize = 64;
     AROUND + json_len(&Texts(content)).unwrap_or(0)
 }
@@ -106,7 +106,7 @@ pub(super) fn observed(version: KvVersion, call: &Call, reply: &Reply) -> Result
             })
         }
         KvVersion::V2 => {
-            // A deleted version is answered 404, with the metadata that matter.
+            // For a deleted version, Vault answers 404 with the needed metadata.
             let shown = match reply.parse::<Data<Shown>>(call) {
                 Ok(shown) if reply.status == 404 || reply.ok(call).is_ok() => shown.data,
                 Err(misfit) if reply.ok(call).is_ok() => return Err(misfit),
@@ -136,16 +136,16 @@ pub(super) fn observed(version: KvVersion, call: &Call, reply: &Reply) -> Result
     }
 }
 
-/// What a write has made.
+/// The result of a write.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Written {
-    /// The new version; 0 on KV v1, which answers with nothing.
+    /// The new version. 0 on KV v1, which returns no version.
     pub version: u64,
-    /// The mark that the document had then.
+    /// The mark that the document had at that time.
     pub mark: Mark,
 }
 
-/// What a reply to a write says.
+/// The result that a reply to a write contains.
 pub(super) fn written(version: KvVersion, call: &Call, reply: &Reply) -> Result<Written, Error> {
     #[derive(Deserialize)]
     struct NewVersion {
@@ -161,7 +161,7 @@ pub(super) fn written(version: KvVersion, call: &Call, reply: &Reply) -> Result<
         });
     }
     let made: Result<Data<NewVersion>, Error> = reply.parse(call);
-    // Something was written, but not by the engine that we took it for.
+    // A write was accepted, but by another engine than expected.
     let Data { data: made } = made.map_err(|misfit| Error {
         outcome_unknown: true,
         ..misfit
@@ -172,7 +172,7 @@ pub(super) fn written(version: KvVersion, call: &Call, reply: &Reply) -> Result<
     })
 }
 
-/// Refuses what cannot be written, before anything is sent.
+/// Refuses content that cannot be written, before anything is sent.
 pub(super) fn check(call: &Call, content: &Content) -> Result<(), Error> {
     let text = content.values().all(|value| value.expose_text().is_some());
     if text {
@@ -182,13 +182,13 @@ pub(super) fn check(call: &Call, content: &Content) -> Result<(), Error> {
     }
 }
 
-/// Every reply of Vault's that has content has it in `data`.
+/// Every reply from Vault that has content has it in `data`.
 #[derive(Deserialize)]
 pub(super) struct Data<T> {
     pub(super) data: T,
 }
 
-/// A version, as KV v2 shows it.
+/// A version as KV v2 returns it.
 #[derive(Deserialize)]
 struct Shown {
     data: Option<BTreeMap<String, Text>>,
@@ -203,8 +203,8 @@ struct Metadata {
     custom: Custom,
 }
 
-/// Custom metadata. `null` says that there are none, their absence that this Vault (before 1.9)
-/// does not show them.
+/// Custom metadata. `null` means that there is none. If the field is absent, this Vault (before 1.9) does not
+/// return it.
 #[derive(Default)]
 enum Custom {
     #[default]
@@ -236,7 +236,7 @@ fn plain(content: BTreeMap<String, Text>) -> Found {
         .collect()
 }
 
-/// A value as Vault holds it: any JSON, of which only strings are kept.
+/// A value as Vault holds it: any JSON. Only strings are kept.
 struct Text(Option<Value>);
 
 impl<'de> Deserialize<'de> for Text {

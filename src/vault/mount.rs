@@ -1,5 +1,5 @@
-//! Which secrets engine a path belongs to, in Vault's own words. Keeps nothing: what is
-//! remembered, and for how long, is its caller's affair.
+//! Which secrets engine a path belongs to, according to Vault. Keeps nothing: the caller decides what to
+//! remember, and for how long.
 //! <https://developer.hashicorp.com/vault/api-docs/system/internal-ui-mounts>
 
 use serde::Deserialize;
@@ -12,32 +12,32 @@ use domain::document::{KvVersion, Mount};
 /// What Vault says about a path.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum MountAnswer {
-    /// It is in a KV secrets engine.
+    /// The path is in a KV secrets engine.
     Kv {
-        /// Which.
+        /// The mount.
         mount: Mount,
-        /// Another one when the mount is made anew; empty: this Vault does not show it.
+        /// Changes when the mount is recreated. Empty: this Vault does not return it.
         accessor: String,
     },
-    /// It is in something else.
+    /// The path is in another secrets engine.
     NotKv {
-        /// Where that is mounted, without slashes at the ends.
+        /// Where that engine is mounted, without leading and trailing slashes.
         mount: String,
         /// Its type, such as `transit`.
         kind: String,
     },
-    /// Nothing is mounted there. Vault 1.21 does not say so: it answers 403, also to root, so that
-    /// a missing mount comes as an error of kind `Denied`.
+    /// Nothing is mounted there. Vault 1.21 does not say so: it answers 403, also to root, so that a missing
+    /// mount is an error of kind `Denied`.
     None,
 }
 
-/// The question. The token needs any right to any path in the mount that begins with `path`, or is
-/// the beginning of it.
+/// The request. The token needs any permission on any path in the mount that begins with `path`, or is a
+/// prefix of it.
 pub(super) fn question(path: &str) -> Plain<()> {
     Plain::get(format!("sys/internal/ui/mounts/{path}"))
 }
 
-/// The answer.
+/// Parses the reply.
 pub(super) fn answer(call: &Call, reply: &Reply) -> Result<MountAnswer, Error> {
     #[derive(Deserialize)]
     struct ShownMount {

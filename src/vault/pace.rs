@@ -1,4 +1,4 @@
-//! `--vault-max-rps`: spreads calls evenly, so that no second has more than its share.
+//! `--vault-max-rps`: spreads calls evenly, so that no second has more calls than allowed.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
-/// Lets calls go, one interval apart.
+/// Releases calls one interval apart.
 pub(super) struct Pace {
     interval: Option<Duration>,
     next: Mutex<Option<Instant>>,
 }
 
 impl Pace {
-    /// At most this many calls a second; `None`: no limit.
+    /// At most this many calls per second. `None`: no limit.
     pub(super) fn new(per_second: Option<NonZeroU32>) -> Self {
         Self {
             interval: per_second.map(|rate| Duration::from_secs(1) / rate.get()),

@@ -1,8 +1,8 @@
-//! One question to Vault for all who want its answer: however many sources, probes of a kubelet and
-//! strangers ask at the same time, or again and again, Vault hears it once in a while.
+//! Shares one request to Vault among all callers that want its answer. Many sources, kubelet probes and
+//! strangers may ask at the same time or repeatedly, but Vault gets few requests.
 //!
-//! A good answer is shared by those who asked before it was looked for; a bad one rests, so that a
-//! Vault which is away is asked every two seconds at most.
+//! A good answer is shared by all callers that asked before its request was sent. A bad answer is reused for
+//! a while, so that an unavailable Vault gets one request every two seconds at most.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,15 +13,15 @@ use tokio::time::{Instant, timeout};
 
 use super::error::{Call, Error, ErrorKind};
 
-/// How long a bad answer stands without being asked for again.
+/// How long a bad answer is reused.
 pub(super) const REST: Duration = Duration::from_secs(2);
-/// An answer that takes longer is a bad one.
+/// An answer that takes longer counts as bad.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The last answer to one question.
 #[derive(Default)]
 pub(super) struct Pulse {
-    /// Held while it is asked: who comes meanwhile waits for that answer.
+    /// Held during a request: callers that come meanwhile wait for that answer.
     last: Mutex<Option<Beat>>,
     bad: Arc<AtomicBool>,
 }
@@ -33,7 +33,7 @@ struct Beat {
 }
 
 impl Pulse {
-    /// One that shows whether its last answer was a bad one to those who have this, too.
+    /// A pulse that also stores in `bad` whether its last answer was bad.
     pub(super) fn told_by(bad: Arc<AtomicBool>) -> Self {
         Self {
             last: Mutex::default(),
@@ -41,8 +41,8 @@ impl Pulse {
         }
     }
 
-    /// The answer to the question: the last one, if that was good and not asked for before `since`, or
-    /// if it was bad and still rests; else a new one.
+    /// The answer to the question. Reuses the last one if it is good and was requested no earlier than
+    /// `since`, or if it is bad and recent. Asks again otherwise.
     pub(super) async fn feel(
         &self,
         since: Instant,
@@ -75,7 +75,7 @@ impl Pulse {
         self.bad.load(Ordering::Relaxed)
     }
 
-    /// When a bad answer will have rested; now, if the last one was good.
+    /// When a bad answer may be replaced; now, if the last answer was good.
     pub(super) async fn rested(&self) -> Instant {
         let last = self.last.lock().await;
         let bad = last.as_ref().filter(|beat| beat.answer.is_err());
@@ -87,7 +87,7 @@ impl Beat {
     fn stands(&self, since: Instant, now: Instant) -> bool {
         match self.answer {
             Ok(()) => self.asked >= since,
-            // From the answer on: whoever has waited for it, however long that took, takes it.
+            // Counted from the answer: every caller that waited for it uses it, however long the wait was.
             Err(_) => now.saturating_duration_since(self.answered) < REST,
         }
     }

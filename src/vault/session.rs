@@ -1,10 +1,9 @@
-//! The login: who holds a token, when it is renewed, and when it is replaced. Owns the token;
-//! knows nothing of documents.
+//! The login: keeps a token, renews it, and replaces it. Owns the token; knows nothing about documents.
 //!
-//! Only the session's own task logs in: a caller that finds its token dead asks for a newer one and waits.
-//! So there is at most one login in flight, and a caller that gives up waiting cuts off none. A refusal (403)
-//! means that the token is dead or that the path is denied; which of them, Vault says or one lookup
-//! tells, so that a true denial does not log in.
+//! Only the session's own task logs in: a caller whose token is dead asks for a newer one and waits. At most
+//! one login is therefore in flight, and a caller that stops waiting does not cancel it. A refusal (403)
+//! means that the token is dead or that the path is denied. Vault's reply or one lookup shows which, so that
+//! a real denial causes no login.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,15 +20,15 @@ use super::token::{self, Token, TokenLease, next_renewal};
 use super::transport::{Reply, Transport};
 use crate::backoff::{Backoff, fraction, lengthened};
 
-/// Least time between two lookups that settle refusals.
+/// Least time between two lookups that examine refusals.
 const LOOKUP_SPACING: Duration = Duration::from_millis(50);
-/// Waits between two logins on a mere suspicion, from the first to the longest.
+/// Waits between two logins on mere suspicion: the first and the longest.
 const SUSPICION: [Duration; 2] = [Duration::from_mins(1), Duration::from_hours(1)];
-/// A token that is refused before it is so old has died young.
+/// A token that is refused before this age counts as short-lived.
 const YOUNG: Duration = Duration::from_mins(1);
-/// How long the end may take.
+/// How long each call to revoke a token may take.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// How long a login that is under way at the end is waited for. Its token would live on until its TTL.
+/// How long to wait at the end for a login in flight. Without the wait, its token would live until its TTL.
 const LAST_LOGIN: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
@@ -37,16 +36,16 @@ struct Sessions {
     token: Option<Arc<Token>>,
     /// A token newer than this generation is wanted.
     wanted: u64,
-    /// Why the last login failed, while there is no token or one that is to be replaced.
+    /// Why the last login failed, while there is no token, or one that has to be replaced.
     failure: Option<Error>,
 }
 
-/// When a token may be replaced on suspicion: it is refused, it may not look itself up, and Vault
-/// does not say which of both a refusal means (OpenBao never does).
+/// When a token may be replaced on suspicion. Vault refuses the token, the token may not look itself up, and
+/// Vault does not say which of the two a refusal means. OpenBao never says it.
 struct Suspicion {
     backoff: Backoff,
     until: Instant,
-    /// The generation of the token that is suspected.
+    /// The generation of the suspected token.
     of: Option<u64>,
 }
 
@@ -54,11 +53,11 @@ pub(super) struct Session {
     pub(super) transport: Transport,
     state: watch::Sender<Sessions>,
     suspicion: Mutex<Suspicion>,
-    /// Held during a lookup; when the last good one began, and of which generation.
+    /// Held during a lookup. Holds when the last successful one began, and the token's generation.
     proof: Mutex<Option<(u64, Instant)>>,
-    /// Whether Vault is up, as far as anybody has asked.
+    /// Whether Vault is up, according to the last check.
     health: Pulse,
-    /// Whether the token is good, as probes have asked.
+    /// Whether the token is valid, according to the last probe.
     token_health: Pulse,
 }
 
@@ -78,8 +77,8 @@ impl Session {
         }
     }
 
-    /// Sends a request with the token, and once more with a new one if the token turns out dead. To a
-    /// Vault that was away it sends nothing before that has said that it is back.
+    /// Sends a request with the token, and once more with a new token if the token turns out to be dead. If
+    /// Vault was unavailable, nothing is sent until a health check succeeds.
     pub(super) async fn call<E: Endpoint>(&self, call: &Call, endpoint: &E) -> Result<Reply, Error> {
         if self.health.is_bad() {
             let answer = Box::pin(self.health(Instant::now())).await;
@@ -94,11 +93,11 @@ impl Session {
         if reply.status != 403 {
             return Ok(reply);
         }
-        // Rare, so that it takes no room in each call.
+        // Boxed because it is rare: it then takes no space in each call.
         Box::pin(self.refused(call, endpoint, &token, reply)).await
     }
 
-    /// Settles a refusal: the reply stays, or there is another one to a newer token.
+    /// Settles a refusal: returns it, or the reply to the same request with a newer token.
     async fn refused<E: Endpoint>(
         &self,
         call: &Call,
@@ -118,12 +117,12 @@ impl Session {
         if self.lives(&newer, call, &reply).await? {
             return Ok(reply);
         }
-        // Not a third time: whatever ends them would end that one too. The caller comes again.
+        // No third try: the cause that ended both tokens would end a third one too. The caller retries later.
         Err(Error::new(ErrorKind::Auth, call, newer.why_it_died()))
     }
 
-    /// Whether there is a token and Vault knows it. A token that may not look itself up is a good one
-    /// until a call proves the opposite.
+    /// Whether there is a token that Vault knows. A token that may not look itself up counts as valid until a
+    /// call proves the opposite.
     pub(super) async fn check(&self, since: Instant) -> Result<(), Error> {
         let call = token::lookup();
         if self.current().is_none() {
@@ -150,12 +149,12 @@ impl Session {
         let call = token::health();
         let question = token::ask_health(&self.transport);
         let answer = self.health.feel(since, &call, question).await;
-        // The latest answer, whichever this is. It is bad also when there was none in time.
+        // Reports the latest answer, even if it belongs to another check. No answer in time counts as bad.
         self.transport.observer.up(!self.health.is_bad());
         answer
     }
 
-    /// Waits, while Vault is known to be away: logins and renewals are no probes.
+    /// Waits while Vault is known to be unavailable: logins and renewals are no health checks.
     async fn not_away(&self) {
         if self.health.is_bad() {
             self.up().await;
@@ -179,7 +178,7 @@ impl Session {
             .await;
     }
 
-    /// Keeps a good token until told to stop, then gives it back.
+    /// Keeps a valid token until `stop`, then revokes it.
     pub(super) async fn maintain(&self, stop: CancellationToken) {
         self.keep(&stop).await;
         let login = Call::new(Operation::Login, token::login_path(&self.transport.settings));
@@ -197,16 +196,17 @@ impl Session {
         }
     }
 
-    /// Logs in, tends the token, logs in again, until `stop`.
+    /// Logs in, maintains the token, and logs in again, until `stop`.
     async fn keep(&self, stop: &CancellationToken) {
         let mut backoff = impatient();
-        // So many tokens in a row died young.
+        // How many tokens in a row were short-lived.
         let mut mayflies = 0;
         loop {
             if stop.run_until_cancelled(self.not_away()).await.is_none() {
                 return;
             }
-            // Not cut off by `stop`: Vault may have made the token already, and it has to be revoked.
+            // `stop` does not cancel it: Vault may have created the token already, and the token has to be
+            // revoked.
             let too_late = async {
                 stop.cancelled().await;
                 sleep(LAST_LOGIN).await;
@@ -228,7 +228,8 @@ impl Session {
                             mayflies = 0;
                             backoff.reset();
                         }
-                        // One is replaced at once. Where each dies, logins would follow upon each other.
+                        // One short-lived token is replaced immediately. If each one dies, a delay keeps
+                        // logins apart.
                         if mayflies > 1 {
                             sleep(backoff.next()).await;
                         }
@@ -245,7 +246,7 @@ impl Session {
         }
     }
 
-    /// Renews a token until it has to be replaced, or has been.
+    /// Renews a token until it has to be replaced, or was replaced.
     async fn tend(&self, token: &Token) {
         let mut lease = token.lease;
         let mut backoff = impatient();
@@ -267,7 +268,7 @@ impl Session {
                 renewal = token::renew(&self.transport, token) => renewal,
             };
             match renewal {
-                // Nearer to its greatest TTL than to the one that was asked for.
+                // The token is near its maximum TTL, so Vault granted no further time.
                 Ok(renewed) if renewed.ttl.is_zero() => return,
                 Ok(renewed) => {
                     backoff.reset();
@@ -280,7 +281,7 @@ impl Session {
                 }
                 Err(error) => {
                     if error.kind.is_down() {
-                        // Perhaps nobody else asks for Vault now.
+                        // Possibly no other task checks Vault's health now.
                         let _ = self.health(Instant::now()).await;
                     }
                     let again = Instant::now() + backoff.next();
@@ -317,7 +318,7 @@ impl Session {
                 });
                 let suspected = self.suspicion.lock().await.of;
                 if let Some(old) = before.filter(|old| suspected == Some(old.generation)) {
-                    // It may be good all the same, and nobody needs it any more.
+                    // The old token may still be valid, but is no longer needed.
                     let _ = timeout(FAREWELL, token::revoke(&self.transport, &old)).await;
                 }
                 Ok(token)
@@ -331,7 +332,7 @@ impl Session {
         }
     }
 
-    /// Whether somebody has asked for a token newer than the given generation.
+    /// Whether a token newer than the given generation was asked for.
     fn wants_newer_than(&self, generation: u64) -> bool {
         self.state.borrow().wanted >= generation
     }
@@ -342,8 +343,8 @@ impl Session {
             .send_modify(|state| state.wanted = state.wanted.max(generation));
     }
 
-    /// Waits for a token newer than the given generation, which was asked for; or gives the error of a
-    /// login that failed since then.
+    /// Waits for the requested token, newer than the given generation. Returns the error if a login failed
+    /// since then.
     async fn newer_than(&self, generation: u64) -> Result<Arc<Token>, Error> {
         let newer = |state: &Sessions| {
             let token = state.token.as_ref();
@@ -360,8 +361,8 @@ impl Session {
         })
     }
 
-    /// Whether a refused token is good all the same; one that is not is to be replaced from now on. Proven by
-    /// a lookup that began after the refusal; all refusals that wait share it.
+    /// Whether a refused token is still valid; requests a replacement if it is not. A lookup that began after
+    /// the refusal is the proof; all waiting refusals share it.
     async fn lives(&self, token: &Token, call: &Call, refusal: &Reply) -> Result<bool, Error> {
         let refused = Instant::now();
         let mut proof = self.proof.lock().await;
@@ -398,7 +399,8 @@ impl Session {
         if says_dead_token(&reply.body) || token.has_seen_itself() {
             return Ok(false);
         }
-        // It is dead, or may not look itself up. A token that has any right in a mount may ask for the mount.
+        // It is dead, or may not look itself up. A token with any permission in a mount may read the mount's
+        // details.
         if call.operation.is_of_a_document() {
             let question = mount::question(&call.target);
             let mount = Call::new(Operation::Mount, call.target.clone());
@@ -410,7 +412,8 @@ impl Session {
                 return Ok(true);
             }
         }
-        // Only a new token can tell now. It is had at once, but not again and again where paths are denied.
+        // Only a new token can tell now. It is requested at once, but with growing delays, because paths may
+        // stay denied.
         let mut suspicion = self.suspicion.lock().await;
         if Instant::now() < suspicion.until {
             return Ok(true);
@@ -420,7 +423,7 @@ impl Session {
         Ok(false)
     }
 
-    /// A call that a token was refused has succeeded with its successor.
+    /// Called when the newer token succeeded with a call that the old token was refused.
     async fn confirm_suspicion_of(&self, generation: u64) {
         let mut suspicion = self.suspicion.lock().await;
         if suspicion.of == Some(generation) {
@@ -429,7 +432,7 @@ impl Session {
         }
     }
 
-    /// The token, once there is one; or why there is none.
+    /// The token as soon as there is one, or why there is none.
     pub(super) async fn token(&self, call: &Call) -> Result<Arc<Token>, Error> {
         let mut state = self.state.subscribe();
         let known = state.wait_for(|state| state.token.is_some() || state.failure.is_some());
@@ -456,12 +459,12 @@ impl Session {
     }
 }
 
-/// The waits between attempts to log in, or to renew.
+/// The delays between attempts to log in, or to renew.
 fn impatient() -> Backoff {
     Backoff::new(Duration::from_millis(250), Duration::from_secs(15))
 }
 
-/// Waits for a moment; for ever, if there is none.
+/// Waits until a moment, or forever if there is none.
 async fn at(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,

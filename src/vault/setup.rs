@@ -1,7 +1,7 @@
-//! From settings to an HTTP client: address, TLS, proxy. Owns their rules and the complaints about
-//! them; sends nothing.
+//! Builds an HTTP client from settings: address, TLS, proxy. Owns their rules and error messages; sends
+//! nothing.
 //!
-//! The meaning of each setting is that of the Vault CLI's environment variable.
+//! Each setting means the same as the Vault CLI's environment variable.
 //! <https://developer.hashicorp.com/vault/docs/commands#configure-environment-variables>
 
 use std::num::NonZeroU32;
@@ -15,14 +15,14 @@ use reqwest::header::HeaderValue;
 use reqwest::{Certificate, Client, Identity, Proxy, Url, redirect};
 use zeroize::Zeroizing;
 
-/// A connection that was not used for so long is not used again.
+/// A connection that was idle for this long is not used again.
 const IDLE: Duration = Duration::from_secs(15);
-/// How often the kernel asks whether the other side of a quiet connection is there.
+/// How often the kernel probes the peer of an idle connection.
 const KEEPALIVE: Duration = Duration::from_secs(5);
-/// A connection on which bytes are not acknowledged for so long is broken.
+/// A connection with bytes that stay unacknowledged for this long is broken.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 
-/// How Vault is reached, and who logs in there.
+/// How to reach Vault, and how to log in.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Access {
     /// `--vault-addr`: `http://` or `https://`, with a path if Vault is behind one.
@@ -31,19 +31,19 @@ pub struct Access {
     pub role: String,
     /// `--vault-auth-path`: where the auth method is mounted, without `auth/` and outer slashes.
     pub auth_path: String,
-    /// The projected service-account token, read afresh at each login.
+    /// The projected service-account token, read again at each login.
     pub token_file: PathBuf,
     /// `VAULT_NAMESPACE`.
     pub namespace: Option<String>,
-    /// `VAULT_CACERT`: file with the PEM certificates to trust instead of the system's.
+    /// `VAULT_CACERT`: a file with the PEM certificates to trust instead of the system's.
     pub ca_cert: Option<PathBuf>,
-    /// `VAULT_CACERT_BYTES`: the same, given itself.
+    /// `VAULT_CACERT_BYTES`: the same certificates, as the value itself.
     pub ca_cert_bytes: Option<String>,
-    /// `VAULT_CAPATH`: the same, a folder of files.
+    /// `VAULT_CAPATH`: the same certificates, as a folder of files.
     pub ca_path: Option<PathBuf>,
-    /// `VAULT_CLIENT_CERT`: PEM file.
+    /// `VAULT_CLIENT_CERT`: a PEM file.
     pub client_cert: Option<PathBuf>,
-    /// `VAULT_CLIENT_KEY`: PEM file.
+    /// `VAULT_CLIENT_KEY`: a PEM file.
     pub client_key: Option<PathBuf>,
     /// `VAULT_SKIP_VERIFY`: trusts any server.
     pub skip_verify: bool,
@@ -51,15 +51,15 @@ pub struct Access {
     pub tls_server_name: Option<String>,
     /// `VAULT_CLIENT_TIMEOUT`: for a whole request.
     pub timeout: Duration,
-    /// `VAULT_MAX_RETRIES`: of reads, at once; everything else is tried again by the callers.
+    /// `VAULT_MAX_RETRIES`: immediate retries of a read; the callers retry everything else.
     pub max_retries: u32,
-    /// `--vault-max-rps`: calls a second, logins and renewals apart; `None`: as many as there are.
+    /// `--vault-max-rps`: calls per second, without logins and renewals. `None`: no limit.
     pub max_rps: Option<NonZeroU32>,
-    /// `VAULT_PROXY_ADDR`; without it `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` count.
+    /// `VAULT_PROXY_ADDR`. Without it, `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` apply.
     pub proxy: Option<String>,
 }
 
-/// Without the proxy's address: it may hold a password.
+/// Leaves out the proxy's address, which may contain a password.
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Access")
@@ -77,7 +77,7 @@ impl fmt::Debug for Access {
 /// A setting that cannot work.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// The address is none.
+    /// The address is not valid.
     #[error(
         "--vault-addr (VAULT_ADDR) is no address ({0}): give http:// or https:// and a host, without user, query and fragment, such as https://vault.example:8200"
     )]
@@ -92,10 +92,10 @@ pub enum SetupError {
         /// Why.
         source: std::io::Error,
     },
-    /// There is no certificate where one should be.
+    /// A certificate is missing where one is required.
     #[error("{0} holds no PEM certificate: give at least one `-----BEGIN CERTIFICATE-----` block")]
     NoCertificate(&'static str),
-    /// The certificate for the client does not go with a key.
+    /// The client's certificate and key do not belong together.
     #[error(
         "VAULT_CLIENT_CERT and VAULT_CLIENT_KEY must name a PEM certificate and its key, both or neither"
     )]
@@ -103,15 +103,15 @@ pub enum SetupError {
     /// Another setting is unusable.
     #[error("{0} is not usable: {1}")]
     Value(&'static str, &'static str),
-    /// The TLS library refuses the whole.
+    /// The TLS library rejects the settings as a whole.
     #[error("cannot set TLS up: {0}; check VAULT_CACERT, VAULT_CAPATH and VAULT_CLIENT_CERT")]
     Tls(String),
 }
 
-/// Where all requests go: the address with `v1` at its end.
+/// The base URL of all requests: the address with `v1` at its end.
 pub(super) fn base(settings: &Access) -> Result<Url, SetupError> {
     let bad = |why: &str| SetupError::Address(why.to_owned());
-    // The address is not repeated: with a user in it, it would hold a password.
+    // Errors do not repeat the address: if it has a user, it may have a password.
     let mut url = Url::parse(settings.address.trim()).map_err(|e| bad(&e.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(bad("its scheme is neither http nor https"));
@@ -146,7 +146,7 @@ pub(super) fn namespace(settings: &Access) -> Result<Option<HeaderValue>, SetupE
     HeaderValue::from_str(name).map(Some).map_err(|_| unfit)
 }
 
-/// Builds the client. The process's default TLS provider must be installed by then.
+/// Builds the client. The process's default TLS provider must be installed first.
 pub(super) fn client(settings: &Access) -> Result<Client, SetupError> {
     if settings.timeout.is_zero() {
         return Err(SetupError::Value(
@@ -163,7 +163,8 @@ pub(super) fn client(settings: &Access) -> Result<Client, SetupError> {
         .retry(reqwest::retry::never())
         .http1_only()
         .tcp_nodelay(true)
-        // The other side may be gone without a word. Probes of readiness, every ten seconds, keep one in use.
+        // The peer may be gone without notice. Readiness probes, every ten seconds, keep one connection in
+        // use.
         .pool_idle_timeout(IDLE)
         .tcp_keepalive(KEEPALIVE)
         .tcp_keepalive_interval(KEEPALIVE)
@@ -194,7 +195,7 @@ pub(super) fn client(settings: &Access) -> Result<Client, SetupError> {
     builder.build().map_err(|e| SetupError::Tls(innermost(&e)))
 }
 
-/// The times at which the files of the settings were last changed.
+/// The last modification times of the files that the settings name.
 pub(super) fn stamp(settings: &Access) -> Vec<Option<SystemTime>> {
     let files = [
         &settings.ca_cert,
@@ -202,7 +203,7 @@ pub(super) fn stamp(settings: &Access) -> Vec<Option<SystemTime>> {
         &settings.client_cert,
         &settings.client_key,
     ];
-    // A folder does not change when one of its files does.
+    // A folder's own time does not change when one of its files does.
     let folder = settings.ca_path.as_ref().map(|folder| shown(folder));
     let mut inside = folder.and_then(Result::ok).unwrap_or_default();
     inside.sort();
@@ -210,7 +211,7 @@ pub(super) fn stamp(settings: &Access) -> Vec<Option<SystemTime>> {
     files.into_iter().flatten().chain(&inside).map(changed).collect()
 }
 
-/// The last of an error's causes: the one that says something.
+/// The last of an error's causes, which is the most specific one.
 pub(super) fn innermost(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
@@ -219,7 +220,7 @@ pub(super) fn innermost(error: &dyn std::error::Error) -> String {
     error.to_string()
 }
 
-/// What a connection broke on, in words for people: of a TLS error at the wrong port, what to do.
+/// The cause of a broken connection, in words for users. For TLS at the wrong port, it says what to do.
 pub(super) fn in_words(error: &dyn std::error::Error) -> String {
     let innermost = innermost(error);
     if innermost.contains("InvalidContentType") {
@@ -229,8 +230,8 @@ pub(super) fn in_words(error: &dyn std::error::Error) -> String {
     innermost
 }
 
-/// Standbys answer 307 or 308. Any other redirect turns a write into a read, so it is not
-/// followed; nor is one that would send the token in the clear.
+/// Standbys answer 307 or 308. Any other redirect turns a write into a read, so it is not followed. A
+/// redirect that would send the token unencrypted is not followed either.
 fn follow(attempt: redirect::Attempt) -> redirect::Action {
     let downgrade = attempt.url().scheme() != "https"
         && attempt
@@ -245,7 +246,7 @@ fn follow(attempt: redirect::Attempt) -> redirect::Action {
     }
 }
 
-/// The certificates to trust instead of the system's: the first of three settings that is given.
+/// The certificates to trust instead of the system's: from the first of three settings that is set.
 fn roots(settings: &Access) -> Result<Option<Vec<Certificate>>, SetupError> {
     let (variable, pem) = if let Some(path) = &settings.ca_cert {
         ("VAULT_CACERT", read("VAULT_CACERT", path)?)
@@ -263,7 +264,7 @@ fn roots(settings: &Access) -> Result<Option<Vec<Certificate>>, SetupError> {
     Ok(Some(certificates))
 }
 
-/// All files of a folder, one after the other.
+/// The contents of all files in a folder, concatenated.
 fn read_folder(folder: &Path) -> Result<Vec<u8>, SetupError> {
     let variable = "VAULT_CAPATH";
     let files = shown(folder).map_err(|source| SetupError::Unreadable {
@@ -279,7 +280,7 @@ fn read_folder(folder: &Path) -> Result<Vec<u8>, SetupError> {
     Ok(pem)
 }
 
-/// The files of a folder but for the hidden ones, which are Kubernetes' own in a mounted ConfigMap.
+/// The files of a folder without hidden ones, which Kubernetes creates in a mounted ConfigMap.
 fn shown(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -314,7 +315,7 @@ fn read(variable: &'static str, path: &Path) -> Result<Vec<u8>, SetupError> {
     })
 }
 
-/// The name to ask the server's certificate for, where it is not that of the address.
+/// The name that the server's certificate must have, if it differs from the address.
 fn alias<'a>(settings: &'a Access, url: &Url) -> Option<&'a str> {
     settings
         .tls_server_name
@@ -322,8 +323,8 @@ fn alias<'a>(settings: &'a Access, url: &Url) -> Option<&'a str> {
         .filter(|name| url.scheme() == "https" && !name.is_empty())
 }
 
-/// Finds the address's host under the name that its certificate has. So that name is in the URLs,
-/// and all of TLS goes by it; through a proxy, the proxy is asked for it too.
+/// Resolves the certificate's name to the address's host. The URLs contain that name, so all of TLS uses it;
+/// a proxy is asked for that name too.
 struct Alias {
     name: String,
     host: String,

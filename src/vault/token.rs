@@ -1,5 +1,5 @@
-//! Tokens: how one is got, renewed, looked up and given back; and whether Vault is up at all. Owns
-//! those requests, and the reading of the service-account token; keeps no state.
+//! Tokens: how to get, renew, look up and revoke one; and whether Vault is up at all. Owns those requests,
+//! and reads the service-account token; keeps no state.
 //! <https://developer.hashicorp.com/vault/api-docs/auth/kubernetes#login>
 //! <https://developer.hashicorp.com/vault/api-docs/auth/token>
 
@@ -22,12 +22,12 @@ use super::transport::{Plain, Reply, Transport};
 pub(super) struct Token {
     /// Marked as sensitive: its `Debug` shows nothing.
     pub(super) header: HeaderValue,
-    /// Counts the logins.
+    /// The number of the login that created it.
     pub(super) generation: u64,
     pub(super) lease: TokenLease,
-    /// How many calls it is good for; 0: for any number.
+    /// How many calls it is valid for. 0: no limit.
     pub(super) uses: u64,
-    /// Whether it has looked itself up: where that is refused later, it is dead.
+    /// Whether a lookup of itself has succeeded. If a later lookup is refused, the token is dead.
     pub(super) seen_itself: AtomicBool,
 }
 
@@ -36,7 +36,7 @@ impl Token {
         self.seen_itself.load(Ordering::Relaxed)
     }
 
-    /// What to look for where Vault does not know it any more, though it is new.
+    /// What to check if Vault no longer knows the token, although it is new.
     pub(super) fn why_it_died(&self) -> String {
         match self.uses {
             0 => "the token of a new login is not valid any more; see what revokes tokens".to_owned(),
@@ -48,21 +48,21 @@ impl Token {
     }
 }
 
-/// How long a token lives.
+/// How long a token is valid.
 #[derive(Clone, Copy)]
 pub(super) struct TokenLease {
     pub(super) since: Instant,
-    /// Zero: for ever.
+    /// Zero: without end.
     pub(super) ttl: Duration,
     pub(super) renewable: bool,
 }
 
-/// Where logins go.
+/// The path of logins.
 pub(super) fn login_path(settings: &Access) -> String {
     format!("auth/{}/login", settings.auth_path)
 }
 
-/// Logs in, with the service-account token as it is in its file now.
+/// Logs in with the current content of the service-account token file.
 pub(super) async fn log_in(transport: &Transport, generation: u64) -> Result<Token, Error> {
     #[derive(Serialize)]
     struct Credentials<'a> {
@@ -73,7 +73,7 @@ pub(super) async fn log_in(transport: &Transport, generation: u64) -> Result<Tok
     let path = login_path(settings);
     let call = Call::new(Operation::Login, path.clone());
     transport.refresh();
-    // A small file in memory: a thread for it would cost more than the read.
+    // The file is small and in memory: another thread would cost more than the read.
     let file = std::fs::read_to_string(&settings.token_file)
         .map(Zeroizing::new)
         .map_err(|error| {
@@ -124,7 +124,7 @@ pub(super) async fn log_in(transport: &Transport, generation: u64) -> Result<Tok
     })
 }
 
-/// Renews it, for as long as it was first given.
+/// Renews the token by its original TTL.
 pub(super) async fn renew(transport: &Transport, token: &Token) -> Result<TokenLease, Error> {
     let call = Call::new(Operation::Renew, "");
     let since = Instant::now();
@@ -136,7 +136,7 @@ pub(super) async fn renew(transport: &Transport, token: &Token) -> Result<TokenL
     Ok(auth.lease(since))
 }
 
-/// Asks what Vault knows of it.
+/// Looks the token up.
 pub(super) async fn look_up(transport: &Transport, token: &Token) -> Result<Reply, Error> {
     let reply = transport
         .send(&lookup(), &LookupTokenSelfRequest {}, Some(&token.header))
@@ -147,7 +147,7 @@ pub(super) async fn look_up(transport: &Transport, token: &Token) -> Result<Repl
     Ok(reply)
 }
 
-/// Asks whether Vault is up; a standby that forwards is, as long as there is somebody to forward to.
+/// Checks whether Vault is up. A standby that forwards is up if its cluster has an active node.
 pub(super) async fn ask_health(transport: &Transport) -> Result<(), Error> {
     #[derive(Deserialize)]
     struct Health {
@@ -163,7 +163,7 @@ pub(super) async fn ask_health(transport: &Transport) -> Result<(), Error> {
     };
     let call = health();
     let reply = transport.send(&call, &request, None).await?;
-    // A gateway's cheerful page is no health.
+    // A gateway's page with status 200 does not count.
     let Health { standby, .. } = reply.ok(&call)?.parse(&call)?;
     if standby {
         ask_for_the_active_node(transport).await
@@ -172,8 +172,8 @@ pub(super) async fn ask_health(transport: &Transport) -> Result<(), Error> {
     }
 }
 
-/// A standby is well also when its cluster has no active node, and then nothing is done. Whoever is not let
-/// through to this question learns nothing by it, and goes by the standby's word.
+/// Asks a standby for its cluster's active node. A standby reports itself healthy even without one, but then
+/// nothing can be processed. If this request is denied, the standby's own report counts.
 /// <https://developer.hashicorp.com/vault/api-docs/system/leader>
 async fn ask_for_the_active_node(transport: &Transport) -> Result<(), Error> {
     #[derive(Deserialize)]
@@ -200,17 +200,17 @@ async fn ask_for_the_active_node(transport: &Transport) -> Result<(), Error> {
     }
 }
 
-/// What [`ask_health`]'s errors are about.
+/// The call that errors of [`ask_health`] are about.
 pub(super) fn health() -> Call {
     Call::new(Operation::Health, "")
 }
 
-/// What [`look_up`]'s errors are about.
+/// The call that errors of [`look_up`] are about.
 pub(super) fn lookup() -> Call {
     Call::new(Operation::Lookup, "")
 }
 
-/// Gives it back.
+/// Revokes the token.
 pub(super) async fn revoke(transport: &Transport, token: &Token) -> Result<(), Error> {
     let call = Call::new(Operation::Revoke, "");
     transport
@@ -220,14 +220,13 @@ pub(super) async fn revoke(transport: &Transport, token: &Token) -> Result<(), E
         .map(drop)
 }
 
-/// How long after it was granted a token is renewed: two thirds of its TTL, up to a tenth earlier
-/// by `jitter` (0 to 1), so that the operators of a fleet do not do it together. `None`: it never
-/// ends.
+/// How long after its grant to renew a token: two thirds of its TTL, up to a tenth earlier by `jitter` (0 to
+/// 1). The jitter spreads the renewals of many operators. `None`: the token never expires.
 pub(super) fn next_renewal(ttl: Duration, jitter: f64) -> Option<Duration> {
     (!ttl.is_zero()).then(|| ttl.mul_f64(2.0 / 3.0 * (1.0 - 0.1 * jitter)))
 }
 
-/// The reply to a login or a renewal. Its token is why there is no `Debug`.
+/// The reply to a login or a renewal. It has no `Debug` because it contains a token.
 #[derive(Deserialize)]
 struct Granted {
     auth: Auth,
@@ -242,11 +241,11 @@ struct Auth {
     num_uses: u64,
 }
 
-/// A lease that lasts longer counts as one of so long: what is added to a moment must not overflow.
+/// The longest lease that is used, so that adding it to a moment does not overflow.
 const LONGEST_LEASE: Duration = Duration::from_hours(24 * 365 * 100);
 
 impl Auth {
-    /// Counted from before the request: it never ends later than Vault's.
+    /// The lease counts from before the request, so it never ends later than Vault's.
     fn lease(&self, since: Instant) -> TokenLease {
         TokenLease {
             since,

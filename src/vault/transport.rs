@@ -1,9 +1,9 @@
-//! Sends requests and brings replies: URL, headers, limits, quick retries of reads. Knows no login, and not what
-//! replies mean.
+//! Sends requests and returns replies: URL, headers, limits, quick retries of reads. Does not know the login
+//! or the meaning of replies.
 //!
-//! Requests are rustify [`Endpoint`]s, vaultrs' where no secret is in them. They are not run by
-//! `Endpoint::exec`: that drops the body of an error reply, which holds the version of a deleted
-//! document, and logs each failure itself.
+//! Requests are rustify [`Endpoint`]s, vaultrs' own where they contain no secret. They do not use
+//! `Endpoint::exec`: it drops the body of an error reply, which holds the version of a deleted document, and
+//! it logs each failure itself.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -29,18 +29,18 @@ use super::wire::{Broken, Wire};
 use crate::backoff::fraction;
 use crate::machine::TimeLeft;
 
-/// Longest reply that is read, in bytes. Vault's own limit for a request is 32 MiB, for an entry
-/// on integrated storage 1 MiB.
+/// Most bytes of a reply that are read. Vault's own limit is 32 MiB for a request, and 1 MiB for an entry on
+/// integrated storage.
 const REPLY_LIMIT: usize = 16 << 20;
-/// Longest reply that is read beside others, in bytes. Of longer ones there is one at a time in memory; and
-/// of a refusal no more than this is read.
+/// Most bytes of a reply that is read in parallel with others. Only one longer reply is in memory at a time.
+/// Of an error reply, no more than this is read.
 const SMALL_REPLY: usize = 64 << 10;
-/// A read that has no answer after this time goes out once more on a new connection, since its own may be dead:
-/// a connection whose other side is silently gone looks like a slow one.
+/// After this time, a read without an answer is sent once more on a new connection. Its connection may be
+/// dead: if the peer disappears silently, the connection looks slow.
 const FIRST_TRY: Duration = Duration::from_secs(10);
-/// A caller that has given up after this time has met a connection that may be dead.
+/// If a caller gives up after this time, its connection may be dead.
 const SUSPECT_AFTER: Duration = Duration::from_secs(3);
-/// Longest wait that a reply can ask for.
+/// Longest wait that a reply may ask for, in seconds.
 const RETRY_AFTER_LIMIT: u64 = 300;
 
 pub(super) struct Transport {
@@ -51,15 +51,15 @@ pub(super) struct Transport {
     pace: Pace,
     large: Arc<Semaphore>,
     wire: Arc<dyn Wire>,
-    /// How much longer something may be changed; `None`: for ever.
+    /// How much longer changes may be made. `None`: without end.
     left: OnceLock<TimeLeft>,
-    /// The latest time that a reply told, in seconds since 1970; 0: none has.
+    /// The latest time that a reply contained, in seconds since 1970. 0: none did.
     clock: AtomicI64,
-    /// Vault is known to be away: nothing is tried a second time.
+    /// Vault is known to be unavailable: nothing is retried.
     pub(super) away: Arc<AtomicBool>,
 }
 
-/// A request that has no answer yet. Its caller may lose patience, and just drop it.
+/// A request without an answer yet. A caller that stops waiting drops it.
 struct InFlight<'a> {
     wire: &'a dyn Wire,
     number: u64,
@@ -76,7 +76,7 @@ impl Drop for InFlight<'_> {
 }
 
 impl Transport {
-    /// A transport by HTTP.
+    /// A transport over HTTP.
     #[cfg(test)]
     pub(super) fn new(settings: Access, observer: Arc<dyn Observer>) -> Result<Self, SetupError> {
         Self::over(super::http(&settings)?, settings, observer)
@@ -108,12 +108,12 @@ impl Transport {
 
     /// See [`super::Vault::change_while`].
     pub(super) fn change_while(&self, left: TimeLeft) {
-        // Whoever leads says so once.
+        // The leader sets it once.
         let _ = self.left.set(left);
     }
 
-    /// Sends a request, and brings the reply whatever its status. Reads are tried again a few
-    /// times; what changes something never is: only its caller knows what may have happened since.
+    /// Sends a request, and returns the reply whatever its status. Reads are retried a few times. Changes are
+    /// never retried here: only the caller knows what may have happened since.
     pub(super) async fn send<E: Endpoint>(
         &self,
         call: &Call,
@@ -140,7 +140,7 @@ impl Transport {
                 Ok(reply) => matches!(reply.status, 500 | 502..),
                 Err(error) => error.kind == ErrorKind::Unreachable,
             };
-            // A sealed Vault stays so for a while, and a whole timeout has been long enough.
+            // A sealed Vault stays sealed for a while, and a full timeout is long enough.
             let hopeless =
                 timed_out && patience == whole || outcome.as_ref().is_ok_and(|reply| reply.status == 503);
             if !failed || hopeless || tried == retries {
@@ -155,7 +155,7 @@ impl Transport {
         }
     }
 
-    /// One attempt; also says whether it ran into a timeout.
+    /// One attempt. Also returns whether it timed out.
     async fn once<E: Endpoint>(
         &self,
         call: &Call,
@@ -167,7 +167,7 @@ impl Transport {
             Ok(request) => request,
             Err(error) => return (Err(error), false),
         };
-        // Nothing is waited for between this question and the request.
+        // Nothing is awaited between this check and the request.
         let patience = match self.left(call) {
             None => patience,
             Some(left) if left.is_zero() => {
@@ -201,7 +201,7 @@ impl Transport {
             Err(Broken {
                 mut message, unsent, ..
             }) => {
-                // A server that speaks TLS breaks the connection, often before its complaint can be read.
+                // A server that speaks TLS closes the connection, often before its error can be read.
                 if self.base.scheme() == "http" && self.clock().is_none() && !timed_out && !unsent {
                     message += "; if the port speaks TLS, give https:// in --vault-addr (VAULT_ADDR)";
                 }
@@ -210,7 +210,7 @@ impl Transport {
                     ..Error::new(ErrorKind::Unreachable, call, one_line(&message))
                 };
                 tracing::debug!(%method, path, ms, error = lost.message, "called Vault without an answer");
-                // Not only when it cannot connect: in TLS 1.3, a client certificate is refused after that.
+                // Not only after a failed connect: TLS 1.3 rejects a client certificate after connecting.
                 self.wire.refresh();
                 (Err(lost), timed_out)
             }
@@ -266,7 +266,7 @@ impl Transport {
         if let Some(token) = token {
             headers.insert("X-Vault-Token", token.clone());
         }
-        // Health is told in the root namespace only.
+        // Vault reports health only in the root namespace.
         if let Some(namespace) = self
             .namespace
             .as_ref()
@@ -284,8 +284,8 @@ impl Transport {
         Ok((request, body))
     }
 
-    /// The URL of a path, each of its segments encoded once. Segments that a URL would swallow
-    /// are refused: the request would go to another document.
+    /// The URL of a path, with each segment encoded once. Refuses segments that a URL would normalize away:
+    /// the request would reach another document.
     fn url(&self, path: &str) -> Option<Url> {
         // Some of vaultrs' paths begin with a slash, some with a tab.
         let path = path.trim_start_matches(['\t', '/']);
@@ -330,7 +330,7 @@ impl Transport {
             }
             if length > SMALL_REPLY && alone.is_none() {
                 alone = self.large.clone().acquire_owned().await.ok();
-                // At once: growing would leave copies behind that are not wiped.
+                // Reserved at once: growing would leave copies behind that are not wiped.
                 let left = REPLY_LIMIT - body.len();
                 body.reserve_exact(left);
             }
@@ -345,7 +345,7 @@ impl Transport {
         }))
     }
 
-    /// Takes new certificates into use, if there are any.
+    /// Starts to use new certificates, if there are any.
     pub(super) fn refresh(&self) {
         self.wire.refresh();
     }
@@ -356,25 +356,25 @@ fn with_query(mut url: Url, query: Option<&str>) -> Url {
     url
 }
 
-/// When the server says that it answered, in whole seconds since 1970.
-/// <https://www.rfc-editor.org/rfc/rfc9110#name-date>
+/// The time of the answer by the server's clock, in whole seconds since 1970.
+///  <https://www.rfc-editor.org/rfc/rfc9110#name-date>
 fn date(response: &reqwest::Response) -> Option<i64> {
     let date = response.headers().get(DATE)?.to_str().ok()?;
     Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp().as_second())
 }
 
-/// What came back. It may hold secrets: there is no `Debug`, and its memory is wiped.
+/// A reply. It may hold secrets: it has no `Debug`, and its memory is wiped.
 pub(super) struct Reply {
     pub(super) status: u16,
     retry_after: Option<Duration>,
-    /// Whether what it says repeats what was confidential in the request.
+    /// Whether the reply repeats something confidential from the request.
     quotes: bool,
     pub(super) body: Zeroizing<Vec<u8>>,
-    /// Held while there is a long body.
+    /// Held while a long body is in memory.
     _alone: Option<OwnedSemaphorePermit>,
 }
 
-/// What nobody may read of a request's body: all of a write, the service-account token of a login.
+/// The confidential part of a request's body: all of a write, and the service-account token of a login.
 fn confidential<'b>(call: &Call, body: &'b [u8]) -> &'b [u8] {
     match call.operation {
         Operation::Write => body,
@@ -387,14 +387,14 @@ fn confidential<'b>(call: &Call, body: &'b [u8]) -> &'b [u8] {
 }
 
 impl Reply {
-    /// Takes note if it is a refusal that repeats any of these: a proxy's could, or a plugin's.
+    /// Records whether the reply is an error that repeats one of these texts, as a proxy or a plugin might.
     fn watched_for(mut self, confidential: [&[u8]; 2]) -> Self {
         self.quotes = !(200..300).contains(&self.status)
             && confidential.into_iter().any(|text| quotes(&self.body, text));
         self
     }
 
-    /// Itself, if Vault did as it was asked.
+    /// Returns itself if Vault did what was asked.
     pub(super) fn ok(&self, call: &Call) -> Result<&Self, Error> {
         if (200..300).contains(&self.status) {
             Ok(self)
@@ -403,12 +403,12 @@ impl Reply {
         }
     }
 
-    /// The error that it means.
+    /// The error that the reply means.
     pub(super) fn error(&self, call: &Call) -> Error {
         Error::answered(call, self.status, self.retry_after, &self.body, self.quotes)
     }
 
-    /// Its content. Of what does not fit only the place is told: serde's own words quote it.
+    /// Parses the content. An error contains only the position, because serde's own text quotes the content.
     pub(super) fn parse<T: DeserializeOwned>(&self, call: &Call) -> Result<T, Error> {
         serde_json::from_slice(&self.body).map_err(|misfit| {
             let why = format!(
@@ -435,7 +435,7 @@ impl Reply {
     }
 }
 
-/// A request of our own, for what vaultrs has nothing that keeps secrets out of `Debug`.
+/// A request of our own, where no vaultrs request keeps secrets out of `Debug`.
 pub(super) struct Plain<B> {
     method: RequestMethod,
     path: String,
@@ -471,7 +471,8 @@ impl<B: Serialize + Send + Sync> Endpoint for Plain<B> {
         if matches!(self.method, RequestMethod::GET) {
             return Ok(None);
         }
-        // At once as large as it gets: growing would take more, and leave copies behind that are not wiped.
+        // Allocated at its final size: growing would take more memory, and leave copies behind that are not
+        // wiped.
         let encode = || {
             let mut body = Vec::with_capacity(json_len(&self.body)?);
             serde_json::to_writer(&mut body, &self.body).map(|()| body)
@@ -481,7 +482,7 @@ impl<B: Serialize + Send + Sync> Endpoint for Plain<B> {
     }
 }
 
-/// How many bytes something takes as JSON.
+/// How many bytes a value takes as JSON.
 pub(super) fn json_len(value: &impl Serialize) -> serde_json::Result<usize> {
     struct Length(usize);
     impl std::io::Write for Length {

@@ -1,8 +1,7 @@
-//! The wire to Vault: carries a request there, and brings what came back. In production that is HTTP, by a client
-//! that is built anew when its certificates change or its connections seem dead. A test can put a Vault of its
-//! own at the other end.
+//! The wire to Vault: sends a request, and returns the reply. In production, that is HTTP. Its client is
+//! rebuilt when certificates change or connections seem dead. A test can connect its own Vault.
 //!
-//! Must not know what is asked, nor what replies mean.
+//! Must not know the meaning of requests or replies.
 
 use std::time::SystemTime;
 
@@ -12,33 +11,34 @@ use reqwest::{Client, Request, Response};
 
 use super::setup::{self, Access, SetupError};
 
-/// What carries requests to Vault.
+/// Sends requests to Vault.
 pub trait Wire: Send + Sync {
-    /// Sends a request, and brings the reply's head; its body follows. Takes no longer than the request's own
-    /// timeout allows, the body included.
+    /// Sends a request, and returns the reply's head; its body follows. Takes no longer than the request's
+    /// own timeout, including the body.
     fn carry(&self, request: Request) -> BoxFuture<'static, Result<Response, Broken>>;
 
-    /// Takes new certificates into use, if there are any.
+    /// Starts to use new certificates, if there are any.
     fn refresh(&self) {}
 
-    /// Counts the sets of connections, so that many who find one dead replace it once.
+    /// The number of the current set of connections, so that many callers with a dead connection replace it
+    /// once.
     fn number(&self) -> u64 {
         0
     }
 
-    /// From now on requests go out on new connections, if these are still those with this number. Requests under
-    /// way stay where they are.
+    /// Sends further requests on new connections, if the current ones still have this number. Requests in
+    /// flight stay on theirs.
     fn reconnect(&self, _number: u64) {}
 }
 
-/// There is no reply, or not all of it.
+/// There is no reply, or only a part of one.
 #[derive(Debug)]
 pub struct Broken {
-    /// In words for people.
+    /// The reason, in words for users.
     pub message: String,
-    /// There was none in time.
+    /// The request timed out.
     pub timed_out: bool,
-    /// Nothing of the request has left.
+    /// No part of the request was sent.
     pub unsent: bool,
 }
 
@@ -58,7 +58,7 @@ impl From<reqwest::Error> for Broken {
     }
 }
 
-/// HTTP, with a pool of connections.
+/// HTTP with a pool of connections.
 pub(super) struct Http {
     settings: Access,
     client: RwLock<Built>,
@@ -67,7 +67,7 @@ pub(super) struct Http {
 /// A client with its connections.
 struct Built {
     client: Client,
-    /// When its files were changed.
+    /// When the files of its settings were last changed.
     stamp: Vec<Option<SystemTime>>,
     number: u64,
 }
@@ -87,7 +87,7 @@ impl Http {
         })
     }
 
-    /// Puts a new client in the place of the one with this number, if it still has it.
+    /// Replaces the client that has this number, if it is still current.
     fn rebuild(&self, number: u64, stamp: Vec<Option<SystemTime>>) -> Result<(), SetupError> {
         if self.number() != number {
             return Ok(());
@@ -111,7 +111,7 @@ impl Wire for Http {
         Box::pin(async move { Ok(client.execute(request).await?) })
     }
 
-    /// While the new certificates are not usable (half written), the old client goes on.
+    /// If the new certificates are not usable, such as half-written files, the old client stays in use.
     fn refresh(&self) {
         let stamp = setup::stamp(&self.settings);
         let number = {
@@ -134,7 +134,7 @@ impl Wire for Http {
     }
 
     fn reconnect(&self, number: u64) {
-        // Files that are not usable now are complained about elsewhere.
+        // `refresh` reports files that are not usable now.
         let _ = self.rebuild(number, setup::stamp(&self.settings));
     }
 }

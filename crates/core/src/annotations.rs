@@ -1,4 +1,4 @@
-//! What a source's annotations ask for, as far as that can be read without Vault.
+//! What a source's annotations ask for, as far as they can be read without Vault.
 
 mod list;
 mod tree;
@@ -22,22 +22,23 @@ use crate::words;
 pub use super::names::{FINALIZER, PATH, PREFIX, SECRET_VERSIONS};
 pub use list::{Entry, KeyPick};
 
-/// The prefix of an annotation that is on the pod template instead of the object. No annotation's own name starts
-/// with it: a name has only one slash.
+/// Prefix for the name of an annotation that is on the pod template instead of the object. No annotation's
+/// own name starts with it, because such a name has no slash.
 const ON_TEMPLATE: &str = "template/";
-/// The prefix of one whose full name is nearly one of ours: `Vault-Sync.io/path`. It has two slashes then.
+/// Prefix for a full name that is nearly one of ours, such as `Vault-Sync.io/path`. The result has two
+/// slashes.
 const NEARLY_OURS: &str = "nearly/";
-/// Most annotations of an object, and of its pod template, that are kept though nobody knows them.
+/// How many unknown annotations of an object, and of its pod template, are kept at most.
 const MOST_UNKNOWN: usize = 8;
-/// So many letters of the prefix may be wrong in a name that is nearly one of ours.
+/// How many letters of the prefix may be wrong in a name that is nearly one of ours.
 const MOST_WRONG: usize = 2;
 
-/// Whether anybody reads an annotation (its name without the `vault-sync.io/` in front).
+/// Whether the operator reads an annotation (its name without `vault-sync.io/`).
 fn is_known(name: &str) -> bool {
     ASKED.contains(&name) || name == SECRET_VERSIONS
 }
 
-/// The annotation of ours that is meant by a full name which begins with nearly our prefix.
+/// The annotation of ours that was probably meant, for a full name with nearly our prefix.
 fn nearly_ours(full: &str) -> Option<&'static str> {
     let ours = PREFIX.trim_end_matches('/');
     let (prefix, name) = full.split_once('/')?;
@@ -46,14 +47,14 @@ fn nearly_ours(full: &str) -> Option<&'static str> {
     nearest(name, &ASKED).filter(|_| near && prefix != ours)
 }
 
-/// What is kept of an object's annotations (their full names) and of the names of those on its pod template. Of
-/// what only deserves a Warning the name is kept, without the value.
+/// Selects which annotations of an object (their full names) and of its pod template are kept. An annotation
+/// that only causes a Warning is kept without its value.
 pub fn keep<'a>(
     own: impl Iterator<Item = (&'a String, &'a String)>,
     template: &OnTemplate,
 ) -> BTreeMap<String, String> {
     let mut unknown = 0;
-    // One more than is named, so that the last Warning can say that there are more.
+    // One more than is reported, so that the last Warning can say that there are more.
     let mut has_room = || {
         unknown += 1;
         unknown <= MOST_UNKNOWN + 1
@@ -67,7 +68,7 @@ pub fn keep<'a>(
         })
         .collect();
     for name in &template.0 {
-        // Charts put the same on both, and then all is well.
+        // Charts put the same annotation on both. That is fine.
         if !kept.contains_key(name) {
             kept.insert(format!("{ON_TEMPLATE}{name}"), String::new());
         }
@@ -75,17 +76,18 @@ pub fn keep<'a>(
     kept
 }
 
-/// Whether somebody wants something of us by these, if only in a way that is not understood.
+/// Whether someone meant these annotations for us, even if we do not understand them.
 pub fn are_meant_for_us(annotations: &BTreeMap<String, String>) -> bool {
     annotations.keys().any(|name| name != SECRET_VERSIONS)
 }
 
-/// The names of our annotations on a pod template, where they have no effect. All else is dropped as it is parsed.
+/// The names of our annotations on a pod template, where they have no effect. All other data is dropped while
+/// parsing.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct OnTemplate(BTreeSet<String>);
 
 impl OnTemplate {
-    /// Those of both.
+    /// The names from both.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.0.extend(other.0);
@@ -123,7 +125,7 @@ impl<'de> Deserialize<'de> for OnTemplate {
     }
 }
 
-/// A full re-check more often than this would be a poll.
+/// A full re-check more often than this would be polling.
 const SHORTEST_RECHECK: Duration = Duration::from_secs(30);
 /// A year.
 const LONGEST_RECHECK: Duration = Duration::from_hours(8760);
@@ -145,31 +147,31 @@ words! {
 /// What the annotations ask for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ask {
-    /// The path as it is written; `None`: this is no source.
+    /// The path as it is written; `None`: this is not a source.
     pub path: Option<String>,
-    /// The list; `None`: discover (a workload), or the Secret itself.
+    /// The list; `None`: discover the Secrets (a workload), or use the Secret itself.
     pub entries: Option<Vec<Entry>>,
     /// How values become text.
     pub encoding: Encoding,
-    /// What happens to documents that the source no longer asks for; `None`: as the flag says.
+    /// What happens to documents that the source no longer asks for; `None`: `--deletion-policy` decides.
     pub deletion: Option<DeletionPolicy>,
     /// Whether an existing document may be taken over, as far as `--adopt` allows.
     pub adopt: bool,
-    /// Nothing is written or deleted.
+    /// Whether nothing is written or deleted.
     pub paused: bool,
-    /// Upper bound between two full re-checks.
+    /// The longest time between two full re-checks.
     pub recheck: Option<Duration>,
-    /// A new value asks for a re-check now. Only whether it is new matters: this is a fingerprint of it.
+    /// Fingerprint of the `force-sync` value. A new value asks for a re-check now.
     pub force: Option<u64>,
     /// Whether remembered versions may be trusted.
     pub trust: bool,
-    /// What keeps the source from being synced.
+    /// Problems that keep the source from being synced.
     pub problems: Vec<Problem>,
-    /// What does not.
+    /// Mistakes that do not.
     pub warnings: Vec<Warning>,
 }
 
-/// Reads the annotations (their names without the `vault-sync.io/` in front).
+/// Reads the annotations (their names without `vault-sync.io/`).
 pub fn parse(annotations: &BTreeMap<String, String>) -> Ask {
     let get = |name: &str| annotations.get(name).map(String::as_str);
     let mut problems = Vec::new();
@@ -241,7 +243,7 @@ pub fn parse(annotations: &BTreeMap<String, String>) -> Ask {
     }
 }
 
-/// Warns of annotations that nobody reads. Whether one of them may have been meant to keep documents.
+/// Warns of unknown annotations. Returns whether one of them may have been meant to retain documents.
 fn misspelt(annotations: &BTreeMap<String, String>, warnings: &mut Vec<Warning>) -> bool {
     let mut unclear = false;
     let mut unknown = 0;
@@ -273,13 +275,14 @@ fn misspelt(annotations: &BTreeMap<String, String>, warnings: &mut Vec<Warning>)
     unclear
 }
 
-/// A name for a message. The API allows none that is not plain; whatever comes, the message stays one line.
+/// A name in a form for messages. The API allows only plain names, but whatever the name is, the message
+/// stays one line.
 fn in_one_line(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_graphic() { c } else { '\u{fffd}' };
     excerpt(&name.chars().map(plain).collect::<String>())
 }
 
-/// Warns of annotations that have no effect, since there is no path.
+/// Warns of annotations that have no effect because there is no path.
 fn without_path(annotations: &BTreeMap<String, String>, warnings: &mut Vec<Warning>) {
     let idle = ASKED.into_iter().filter(|name| annotations.contains_key(*name));
     let idle: Vec<_> = idle.map(|name| format!("{PREFIX}{name}")).collect();
@@ -299,8 +302,8 @@ fn warn(annotation: &'static str, value: &str, allowed: &'static str, meaning: &
     }
 }
 
-/// `preserve-on-delete` is the stronger word. What cannot be read is taken for `retain`: a document
-/// too many can be deleted later, one too few cannot be brought back.
+/// `preserve-on-delete` takes precedence. A value that cannot be read counts as `retain`, because a document
+/// that was kept by mistake can be deleted later, but a deleted one cannot be brought back.
 fn deletion(
     preserve: Option<&str>,
     policy: Option<&str>,
@@ -323,7 +326,7 @@ fn deletion(
     }
 }
 
-/// Whether remembered versions may be trusted. The predecessor took every other word for `enabled`.
+/// Whether remembered versions may be trusted. The predecessor treated every other value as `enabled`.
 fn trust(text: Option<&str>, warnings: &mut Vec<Warning>) -> bool {
     match text {
         None | Some("" | "enabled") => true,

@@ -14,27 +14,27 @@ use super::settings::Settings;
 use super::source::{Kind, Reference, Source, SourceKey};
 use super::value::{Content, Payload, Value};
 
-/// A source's documents by name alone: enough to know which they are before anything is fetched,
-/// and small enough to keep for every source.
+/// A source's documents by name only. This is enough to identify them before anything is fetched, and small
+/// enough to keep for every source.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hint {
     /// The path as it is written.
     pub path: String,
     /// The Secrets that the documents are made of, each with whether it may be missing.
     pub secrets: Vec<Reference>,
-    /// Whether each Secret is a document of its own, below the path.
+    /// Whether each Secret is a separate document, below the path.
     pub each: bool,
 }
 
-/// Most Secrets that a pod template may use to have each as a document: far more than any has, and
-/// what is kept for each lasts as long as its source.
+/// The most Secrets that a pod template may use if each becomes a document. This is far more than any
+/// template has. Each one takes memory as long as the source exists.
 const MOST_REFERENCES: usize = 500;
 
-/// Problems that a document tells of at most, and keys that a problem names: a Secret may have ten
-/// thousands.
+/// The most problems that a document reports, and the most keys that a problem names. A Secret may have tens
+/// of thousands of keys.
 pub const MOST_TOLD: usize = 20;
 
-/// Whether a source asks for more than one may.
+/// Refuses a source that asks for more than a source may.
 pub fn check_bounds(source: &Source, ask: &Ask) -> Result<(), Problem> {
     let count = source.references.len();
     if ask.entries.is_none() && count > MOST_REFERENCES {
@@ -46,24 +46,24 @@ pub fn check_bounds(source: &Source, ask: &Ask) -> Result<(), Problem> {
     Ok(())
 }
 
-/// What is wrong with a source by what it says alone: all that can be told without Vault.
+/// The mistakes in a source that are visible in the source alone, without Vault.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Mistakes {
-    /// What keeps it from being synced.
+    /// Problems that keep it from being synced.
     pub problems: Vec<Problem>,
-    /// What does not.
+    /// Mistakes that do not.
     pub warnings: Vec<Warning>,
 }
 
 impl Mistakes {
-    /// Of a source that asks for nothing (any more), only its annotations can be wrong.
+    /// In a source that asks for nothing (any more), only the annotations can be wrong.
     pub fn of(source: &Source, ask: &Ask) -> Self {
         let mut warnings = ask.warnings.clone();
         let Some(path) = ask.path.as_deref().filter(|_| source.deleting.is_none()) else {
             let problems = Vec::new();
             return Self { problems, warnings };
         };
-        // A path on a workload that has nothing to bring there.
+        // A path on a workload that uses no Secret.
         let discovers = source.key.kind != Kind::Secret && ask.entries.is_none() && ask.problems.is_empty();
         if discovers && source.references.is_empty() {
             warnings.push(Warning::NothingUsed);
@@ -77,17 +77,17 @@ impl Mistakes {
         Self { problems, warnings }
     }
 
-    /// To be kept, if there are any: most sources have none.
+    /// The mistakes to keep, or `None` if there are none, as in most sources.
     pub fn some(self) -> Option<Box<Self>> {
         (self != Self::default()).then(|| Box::new(self))
     }
 }
 
 impl Hint {
-    /// What the source asks for; `None`: it has no path annotation, so it is no source.
+    /// What the source asks for. `None`: it has no path annotation, so it is not a source.
     ///
-    /// What asks for more than it may is kept as one whose path says nothing: as much as is known of
-    /// a source that cannot be read.
+    /// If it asks for more than it may, the result has no path: as much as is known of a source that cannot
+    /// be read.
     pub fn of(source: &Source, ask: &Ask) -> Option<Self> {
         let path = ask.path.as_ref()?;
         if path.len() > path::LONGEST || check_bounds(source, ask).is_err() {
@@ -111,7 +111,7 @@ impl Hint {
         Some(Self { path, secrets, each })
     }
 
-    /// Of a source that asks for more than it may: all that is kept is that it asks.
+    /// For a source that asks for more than it may: it asks for something, and nothing else is kept.
     pub fn unknown() -> Self {
         Self {
             path: String::new(),
@@ -152,15 +152,15 @@ impl Hint {
 pub struct Wanted {
     /// Which document.
     pub id: DocumentId,
-    /// The version of its mount.
+    /// The KV version of its mount.
     pub version: KvVersion,
     /// What it is made of.
     pub entries: Vec<Entry>,
-    /// How its values become text, where an entry does not say.
+    /// How its values become text, unless an entry says otherwise.
     pub encoding: Encoding,
-    /// Whether it is there only as long as its (optional) Secret is.
+    /// Whether it exists only while its optional Secret does.
     pub each: bool,
-    /// Whether the path policy lets a document be adopted here.
+    /// Whether the path policy allows adopting a document here.
     pub may_adopt: bool,
 }
 
@@ -174,7 +174,7 @@ impl Wanted {
     }
 }
 
-/// Everything that the source wants, in the mount that holds its path.
+/// All documents that the source wants, in the mount that holds its path.
 pub fn wanted(
     source: &Source,
     ask: &Ask,
@@ -227,17 +227,17 @@ pub enum Assembled {
     Content {
         /// Keys and values, as text.
         content: Content,
-        /// What its people should know.
+        /// What the source's users should know.
         warnings: Vec<Warning>,
     },
-    /// Its one Secret is optional and not there: the document is not wanted now.
+    /// Its only Secret is optional and missing: the document is not wanted now.
     Nothing,
-    /// It cannot be made; what Vault holds stays.
+    /// It cannot be made, so the content in Vault stays.
     Problems(Vec<Problem>),
 }
 
-/// Makes a document from the Secrets that were fetched for it; a Secret that is not among them does
-/// not exist. Values are moved, not copied, wherever only one entry takes them.
+/// Makes a document from the Secrets that were fetched for it. A Secret that is not among them does not
+/// exist. Values are moved, not copied, if only one entry takes them.
 pub fn assemble(
     wanted: &Wanted,
     namespace: &str,
@@ -276,7 +276,8 @@ pub fn assemble(
             match origins.get(&key) {
                 None => {
                     total += key.len() + value.len();
-                    // What is too large is counted to the end, and not kept.
+                    // If the content is too large, its size is still counted to the end, but the rest is not
+                    // kept.
                     if total <= limit {
                         origins.insert(key.clone(), (index, pick.from));
                         content.insert(key, value);
@@ -311,8 +312,8 @@ pub fn assemble(
     }
 }
 
-/// Empties the values that no entry takes, as soon as a Secret is fetched. Their keys stay, for those who
-/// look for one that is not there.
+/// Empties the values that no entry takes, as soon as a Secret is fetched. Their keys stay, because the
+/// message about a missing key names them.
 pub fn keep_picked(wanted: &Wanted, secret: &str, payload: &mut Payload) {
     let entries = wanted.entries.iter().filter(|entry| entry.name == secret);
     let mut picked = BTreeSet::new();
@@ -327,7 +328,7 @@ pub fn keep_picked(wanted: &Wanted, secret: &str, payload: &mut Payload) {
     }
 }
 
-/// The Secret for one entry: a copy only if a later entry names it again.
+/// The Secret for one entry. It is copied only if a later entry names it again.
 fn take(secrets: &mut BTreeMap<String, Payload>, name: &str, later: &[Entry]) -> Option<Payload> {
     if later.iter().any(|entry| entry.name == name) {
         secrets.get(name).cloned()

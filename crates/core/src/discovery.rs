@@ -1,8 +1,7 @@
 //! Which Secrets a pod template uses.
 //!
-//! The types are a sieve: they name only the fields that can refer to a Secret, so that the rest of
-//! a template is dropped as it is parsed.
-//! <https://kubernetes.io/docs/reference/generated/kubernetes-api/v1.33/#podspec-v1-core>
+//! The types contain only the fields that can refer to a Secret, so that the rest of a template is dropped
+//! while it is parsed. <https://kubernetes.io/docs/reference/generated/kubernetes-api/v1.33/#podspec-v1-core>
 
 use std::collections::BTreeMap;
 
@@ -17,7 +16,7 @@ use super::source::Reference;
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSpec {
     containers: Option<Vec<Container>>,
-    /// Sidecars are among them: init containers that are restarted always.
+    /// These include sidecars, which are init containers that always restart.
     init_containers: Option<Vec<Container>>,
     volumes: Option<Vec<Volume>>,
     image_pull_secrets: Option<Vec<LocalReference>>,
@@ -77,14 +76,13 @@ struct Csi {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct LocalReference {
-    /// A secret volume alone spells it `secretName`.
+    /// Only a secret volume calls it `secretName`.
     #[serde(alias = "secretName")]
     name: String,
     optional: Option<bool>,
 }
 
-/// The Secrets that the template uses, by name. One that is used twice is optional only if each
-/// use says so.
+/// The Secrets that the template uses, by name. A Secret that is used twice is optional only if each use is.
 pub fn references(pod: &PodSpec, discover: Discover) -> Vec<Reference> {
     let containers = || each(pod.containers.as_ref()).chain(each(pod.init_containers.as_ref()));
     let volumes = || each(pod.volumes.as_ref());
@@ -111,7 +109,7 @@ pub fn references(pod: &PodSpec, discover: Discover) -> Vec<Reference> {
     let mut found: BTreeMap<&str, bool> = BTreeMap::new();
     for LocalReference { name, optional } in plain.chain(csi).chain(pull) {
         let optional = optional.unwrap_or(false);
-        // The API takes any text for a name here. No Secret can have one that is no name; and it would
+        // The API accepts any text as a name here. No Secret can have an invalid name, and the name would
         // become part of a request's path.
         if is_object_name(name) {
             found

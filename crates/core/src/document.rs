@@ -1,4 +1,4 @@
-//! Documents in Vault: where they are, what was seen of them, and the claim they carry.
+//! Documents in Vault: where they are, what was observed of them, and the claim that they carry.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,12 +21,12 @@ pub enum KvVersion {
 pub struct Mount {
     /// Its path, without slashes at the ends: `secret`, `team/kv`.
     pub path: Arc<str>,
-    /// Which KV engine it is.
+    /// The version of its KV engine.
     pub version: KvVersion,
 }
 
-/// Name of a document: a mount and the path inside it. No `data/`: that is a word of the API. Its copies share
-/// their text: there are several of each document.
+/// Name of a document: a mount and the path inside it, without `data/`, which is only part of the API. Clones
+/// share their text, because each name is kept in several places.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct DocumentId {
     /// Path of the mount, without slashes at the ends.
@@ -36,7 +36,7 @@ pub struct DocumentId {
 }
 
 impl DocumentId {
-    /// Shorthand for tables and callers that have both halves.
+    /// Shorthand for table tests, and for callers that have both parts.
     pub fn new(mount: impl Into<Arc<str>>, path: impl Into<Arc<str>>) -> Self {
         Self {
             mount: mount.into(),
@@ -45,7 +45,7 @@ impl DocumentId {
     }
 }
 
-/// The logical form, as `vault kv` takes it: `secret/app`.
+/// The logical form, which `vault kv` accepts: `secret/app`.
 impl fmt::Display for DocumentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.mount, self.path)
@@ -56,26 +56,27 @@ impl fmt::Display for DocumentId {
 /// <https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2#create-update-secret>
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cas {
-    /// No check: KV v1 knows none.
+    /// No check: KV v1 does not support check-and-set.
     None,
-    /// The write succeeds only if this is the latest version; 0: only if there never was one.
+    /// The write succeeds only if this is the latest version. 0: only if there never was a version.
     Version(u64),
 }
 
-/// What Vault holds at a document's path. `C` is its content: all of it as it was read, or a fingerprint, which is
-/// all that deciding needs; `None` when it holds what we would never write.
+/// What Vault holds at a document's path. `C` is the type of the content: either the values that were read,
+/// or a fingerprint, which is enough to decide. The fingerprint is `None` if the document holds a value that
+/// we never write.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Observed<C = Option<Digest>> {
-    /// Nothing was ever there (or, on KV v1, nothing is).
+    /// There never was a version (KV v2), or there is no document (KV v1).
     Absent,
     /// KV v2: versions exist, and the latest is deleted or destroyed.
     Deleted {
         /// The latest version's number.
         version: u64,
-        /// The custom metadata's claim. It does not bind.
+        /// The mark in the custom metadata. A claim in it is not binding.
         mark: Mark,
     },
-    /// There is content.
+    /// The document has content.
     Live {
         /// The latest version's number; 0 on KV v1.
         version: u64,
@@ -83,13 +84,13 @@ pub enum Observed<C = Option<Digest>> {
         created: i64,
         /// The content.
         content: C,
-        /// The custom metadata's claim.
+        /// The mark in the custom metadata.
         mark: Mark,
     },
 }
 
 impl Observed<Found> {
-    /// Takes the fingerprint, and drops the values.
+    /// Computes the fingerprint, and drops the values.
     pub fn digest(self, digester: &Digester) -> Observed {
         match self {
             Self::Absent => Observed::Absent,
@@ -114,7 +115,7 @@ impl Observed<Found> {
 }
 
 impl<C> Observed<C> {
-    /// The version to check a write against.
+    /// The version that a write is checked against.
     pub fn version(&self) -> u64 {
         match self {
             Self::Absent => 0,
@@ -122,7 +123,7 @@ impl<C> Observed<C> {
         }
     }
 
-    /// The version of a deleted document; 0: it is live, or nothing was ever there.
+    /// The version of a deleted document. 0: the document is live, or never existed.
     pub fn base(&self) -> u64 {
         match self {
             Self::Deleted { version, .. } => *version,
@@ -130,12 +131,12 @@ impl<C> Observed<C> {
         }
     }
 
-    /// Whether nothing is there now.
+    /// Whether there is no live document now.
     pub fn is_vacant(&self) -> bool {
         matches!(self, Self::Absent | Self::Deleted { .. })
     }
 
-    /// The claim that binds: that of a live document.
+    /// The binding claim. Only the claim on a live document is binding.
     pub fn claim(&self) -> Option<&Claim> {
         match self {
             Self::Live {
@@ -146,7 +147,7 @@ impl<C> Observed<C> {
         }
     }
 
-    /// The mark, binding or not.
+    /// The mark, whether or not its claim is binding.
     pub fn mark(&self) -> Option<&Mark> {
         match self {
             Self::Absent => None,
@@ -158,50 +159,51 @@ impl<C> Observed<C> {
 /// The owner's mark on a KV v2 document, in its custom metadata.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Claim {
-    /// `--cluster-name`, for people; left out when there is none (Vault refuses empty values).
+    /// `--cluster-name`, for people to read. Omitted if it is not set, because Vault refuses empty values.
     pub cluster: Option<String>,
-    /// UID of the cluster's `kube-system` namespace: what makes a cluster the same cluster.
+    /// UID of the cluster's `kube-system` namespace, which identifies the cluster.
     pub cluster_id: String,
-    /// The source that holds the document. A claim names no UID: an object that was deleted and
-    /// made again under the same name is the same holder.
+    /// The source that holds the document. A claim has no UID, because an object that is deleted and created
+    /// again under the same name is the same holder.
     pub holder: SourceKey,
-    /// Whether the document has versions from before this cluster: then it is never purged, even if the
-    /// ledger that knew this is lost.
+    /// Whether the document has versions that are older than this cluster's. Such a document is never purged,
+    /// even if the ledger, which also records this, is lost.
     pub adopted: bool,
 }
 
-/// A claim that was given up.
+/// A released claim.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Release {
     /// The claim.
     pub claim: Claim,
-    /// The latest version at that time, if that was known: versions after it are somebody else's. Else 0.
+    /// The document's latest version at that time, or 0 if it was not known. Later versions belong to someone
+    /// else.
     pub version: u64,
-    /// Whether that version was left where it is (`retain`); else it was deleted.
+    /// Whether that version was retained. Otherwise it was deleted.
     pub retained: bool,
 }
 
-/// What the custom metadata say about ownership.
+/// What the custom metadata says about ownership.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Mark {
-    /// Nobody's: no mark at all.
+    /// No owner: the document has no mark.
     Unclaimed,
-    /// Nobody's any more: we gave it up.
+    /// No owner any more: we released it.
     Released(Release),
-    /// Somebody's.
+    /// Owned, with a complete claim.
     Claimed(Claim),
-    /// It carries our mark but not a whole claim: somebody's, and nobody can tell whose.
+    /// Owned by an unknown owner: it carries our mark, but an incomplete claim.
     Garbled,
-    /// Another tool's: its `managed-by` names this tool.
+    /// Owned by another tool, which its `managed-by` names.
     Foreign(String),
-    /// The mount, or the policy, shows no metadata.
+    /// The mount has no metadata, or the policy does not allow reading it.
     Unreadable,
 }
 
-/// The one key that other tools use too, for the same purpose.
+/// The only key that other tools use too, for the same purpose.
 const MANAGED_BY: &str = "managed-by";
 const MANAGER: &str = "vault-sync-operator";
-// Users and other tools have keys called `cluster`, `kind` and `name`. The prefix keeps ours apart.
+// Users and other tools have keys called `cluster`, `kind` and `name`. The prefix keeps ours distinct.
 const CLUSTER: &str = "vault-sync.io/cluster";
 const CLUSTER_ID: &str = "vault-sync.io/cluster-id";
 const NAMESPACE: &str = "vault-sync.io/namespace";
@@ -214,7 +216,7 @@ const DELETED: &str = "deleted";
 const RELEASED_VERSION: &str = "vault-sync.io/released-version";
 
 impl Mark {
-    /// Reads a document's custom metadata.
+    /// Reads the mark from a document's custom metadata.
     pub fn from_metadata(metadata: &BTreeMap<String, String>) -> Self {
         let get = |key: &str| metadata.get(key).filter(|v| !v.is_empty()).cloned();
         match get(MANAGED_BY) {
@@ -248,7 +250,7 @@ impl Mark {
         }
     }
 
-    /// The change of custom metadata that puts this mark back where our claim stands in its place.
+    /// The change to custom metadata that puts this mark back in place of our claim.
     pub fn restoring(&self) -> MetadataPatch {
         let manager = match self {
             Self::Claimed(claim) => return claim.patch(),
@@ -272,11 +274,11 @@ impl Mark {
     }
 }
 
-/// Change of a document's custom metadata: `None` takes a key away. What it does not name stays.
+/// A change to a document's custom metadata. `None` removes a key. Keys that are not named stay unchanged.
 pub type MetadataPatch = BTreeMap<&'static str, Option<String>>;
 
 impl Claim {
-    /// The change of custom metadata that puts this claim on a document.
+    /// The change to custom metadata that puts this claim on a document.
     pub fn patch(&self) -> MetadataPatch {
         BTreeMap::from([
             (MANAGED_BY, Some(MANAGER.to_owned())),
@@ -291,7 +293,7 @@ impl Claim {
         ])
     }
 
-    /// The change that gives a document up at this version, which is left where it is (`retained`) or deleted.
+    /// The change that releases a document at this version, which is either retained or deleted.
     pub fn release(version: u64, retained: bool) -> MetadataPatch {
         let how = if retained { RETAINED } else { DELETED };
         BTreeMap::from([

@@ -1,10 +1,10 @@
-//! Durations as people write them in flags and annotations: the grammar of Go's
-//! `time.ParseDuration` (<https://pkg.go.dev/time#ParseDuration>), without negative ones.
+//! Durations as people write them in flags and annotations: the grammar of Go's `time.ParseDuration`
+//! (<https://pkg.go.dev/time#ParseDuration>), without negative durations.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// Units and their length in nanoseconds; the longer names first, so that `ms` is not read as `m`.
+/// Units and their length in nanoseconds. Longer names come first, so that `ms` is not read as `m`.
 const UNITS: [(&str, u128); 8] = [
     ("ns", 1),
     ("us", 1_000),
@@ -16,25 +16,25 @@ const UNITS: [(&str, u128); 8] = [
     ("h", 3_600_000_000_000),
 ];
 
-/// Go keeps a duration in 63 bits of nanoseconds: about 292 years.
+/// Go stores a duration in 63 bits of nanoseconds: about 292 years.
 const LONGEST: u128 = i64::MAX as u128;
 
-/// Digits of a fraction that are looked at; more could only tell apart parts of a nanosecond.
+/// How many digits of a fraction are read. Further digits only distinguish parts of a nanosecond.
 const FRACTION_DIGITS: usize = 18;
 
-/// Why a text is no duration; says what is allowed.
+/// Why a text is not a duration. The message says what is allowed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BadDuration {
     /// It does not follow the grammar.
     #[error("a duration is needed, such as 300ms, 90s, 1.5h or 1h30m (units: ns, us, ms, s, m, h)")]
     Grammar,
-    /// A number stands without its unit.
+    /// A number has no unit.
     #[error("the duration lacks a unit; write for example 90s, 5m or 1h30m (units: ns, us, ms, s, m, h)")]
     Unit,
     /// It is below zero.
     #[error("the duration is negative; write 0 or more, such as 90s or 1h30m")]
     Negative,
-    /// It is longer than Go can say.
+    /// It is longer than Go can represent.
     #[error("the duration is too long; at most 2562047h (292 years) are allowed")]
     Long,
 }
@@ -88,7 +88,7 @@ fn scaled(whole: &str, unit: u128) -> Result<u128, BadDuration> {
     if whole.is_empty() {
         return Ok(0);
     }
-    // Digits only, so the one way to fail is too many of them.
+    // There are only digits, so the only possible error is too many of them.
     whole
         .parse::<u64>()
         .map(|whole| u128::from(whole) * unit)

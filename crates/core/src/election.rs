@@ -1,19 +1,19 @@
-//! Leader election, decided: what one candidate does next, from what it has seen of the Lease.
+//! The decision logic of leader election: what one candidate does next, from what it has seen of the Lease.
 //!
-//! Other clocks are never believed: a lease has lapsed when this process has not seen it change for
-//! as long as its holder asked for, by the time that the caller hands in (from a clock that only
-//! goes forward, as a length since any moment). The timestamps in the Lease are for people.
+//! Other clocks are never trusted. A lease has lapsed when this process has not seen it change for as long as
+//! its holder asked for. The caller passes the time, from a clock that only moves forward, as a duration
+//! since any moment. The timestamps in the Lease are for people.
 
 use std::time::Duration;
 
-/// The lengths of time of an election.
+/// The durations of an election.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timing {
     /// How long the others wait after the last renewal that they see.
     pub lease: Duration,
-    /// A holder that could not renew for so long stops: before the lease can lapse.
+    /// A holder that could not renew for this long stops, which is before the lease can lapse.
     pub renew_deadline: Duration,
-    /// Between two looks, and between two renewals.
+    /// The time between two looks, and between two renewals.
     pub retry: Duration,
 }
 
@@ -28,10 +28,10 @@ impl Default for Timing {
     }
 }
 
-/// What the Lease says that matters here.
+/// The fields of the Lease that matter here.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct View {
-    /// Who holds it; empty: it was given up.
+    /// Who holds it; empty: it was released.
     pub holder: String,
     /// How long its holder asked the others to wait.
     pub lease: Duration,
@@ -41,17 +41,17 @@ pub struct View {
     pub transitions: i32,
 }
 
-/// What was seen last, and since when it has looked like that.
+/// What was last seen, and since when it has looked like that.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sighting {
     /// The Lease; `None`: there is none.
     pub view: Option<View>,
-    /// When this process first saw it so.
+    /// When this process first saw it in this state.
     pub since: Duration,
 }
 
 impl Sighting {
-    /// Takes a new look into account: the clock of the sighting starts again with every change.
+    /// Takes a new look into account. The time of the sighting restarts with every change.
     pub fn renew(earlier: Option<&Self>, view: Option<View>, now: Duration) -> Self {
         match earlier {
             Some(earlier) if earlier.view == view => earlier.clone(),
@@ -63,20 +63,20 @@ impl Sighting {
 /// What to do next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Decision {
-    /// Make the Lease: there is none.
+    /// Create the Lease: there is none.
     Create,
-    /// Take it over: it was given up, or it has lapsed.
+    /// Take it over: it was released, or it has lapsed.
     Take {
         /// What its count of transitions becomes.
         transitions: i32,
     },
     /// It is ours: renew it.
     Renew,
-    /// Somebody else holds it: look again after so long.
+    /// Another process holds it: look again after this time.
     Wait(Duration),
 }
 
-/// Decides what `me` does `now`. An identity is one process's, so a lease that carries `me` is ours.
+/// Decides what `me` does `now`. Each process has its own identity, so a lease that carries `me` is ours.
 pub fn decide(now: Duration, seen: &Sighting, me: &str, timing: &Timing) -> Decision {
     let Some(view) = &seen.view else {
         return Decision::Create;
@@ -90,20 +90,21 @@ pub fn decide(now: Duration, seen: &Sighting, me: &str, timing: &Timing) -> Deci
             transitions: view.transitions.saturating_add(1),
         };
     }
-    // Not later than the lease can lapse, nor so late that one given up lies idle.
+    // Not later than the lease can lapse, and soon enough to notice a released lease.
     Decision::Wait(timing.retry.min(lapses.saturating_sub(now)))
 }
 
-/// Until when a holder that last renewed by a request sent at `renewed` may act.
+/// Until when a holder may act after a renewal whose request was sent at `renewed`.
 pub fn may_act_until(renewed: Duration, timing: &Timing) -> Duration {
-    // The lease counts, for the others, from when they see the renewal: never before it was sent.
+    // The others count from when they see the renewal, which is never before it was sent.
     renewed.saturating_add(timing.renew_deadline.min(timing.lease))
 }
 
-/// The term of a leader: which Lease it holds, and how often that had changed hands.
+/// The term of a leader: which Lease it holds, and how often that Lease had changed hands.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Term {
-    /// The Lease's UID. Terms of two Leases cannot be compared: one that is created anew counts from 0.
+    /// The Lease's UID. Terms of two Leases cannot be compared, because a Lease that is created again counts
+    /// from 0.
     pub lease: String,
     /// The Lease's count of transitions.
     pub number: i32,
@@ -115,7 +116,7 @@ impl Term {
         format!("{}/{}", self.number, self.lease)
     }
 
-    /// Reads what [`Term::to_text`] wrote; `None`: it is something else.
+    /// Reads what [`Term::to_text`] wrote; `None`: the text is something else.
     pub fn from_text(text: &str) -> Option<Self> {
         let (number, lease) = text.split_once('/')?;
         Some(Self {

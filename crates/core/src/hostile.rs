@@ -1,5 +1,5 @@
-//! What must hold of any input whatsoever, said once, for the tests with random input and for the fuzzer.
-//! Each function panics when it does not.
+//! Invariants for any input, defined once for the property tests and for the fuzzer. Each function panics if
+//! its invariant does not hold.
 #![allow(clippy::missing_panics_doc, reason = "panicking is how these tell")]
 
 use std::collections::BTreeMap;
@@ -15,10 +15,10 @@ use super::problem::Problem;
 use super::settings::{Adopt, DeletionPolicy, NamespaceIsolation, PrefixStyle, Settings};
 use super::source::{Kind, Reference, Source, SourceKey};
 
-/// Longer than any line for people should be, in bytes, and far shorter than what it may quote.
+/// The longest message for people, in bytes. It is far shorter than the input that a message may quote.
 const READABLE: usize = 2000;
 
-/// Words for people: there are some, they end, and nothing hides in them.
+/// A message for people: it is not empty, it is bounded, and it has no control characters.
 pub fn readable(words: &str) {
     assert!(!words.trim().is_empty(), "nothing is said");
     assert!(words.len() <= READABLE, "{} bytes are said", words.len());
@@ -30,8 +30,8 @@ fn told(problem: &Problem) {
     readable(&problem.hint());
 }
 
-/// Any annotations (their names without the `vault-sync.io/` in front), and a pod template that uses so
-/// many Secrets: read in bounds, and refused in words.
+/// Any annotations (their names without `vault-sync.io/`), and a pod template with this many references to
+/// Secrets: what is read is within bounds, and what is refused has a message.
 pub fn annotations(annotations: BTreeMap<String, String>, references: usize) {
     let asked = annotations::parse(&annotations);
     asked.problems.iter().for_each(told);
@@ -62,7 +62,7 @@ pub fn annotations(annotations: BTreeMap<String, String>, references: usize) {
     if let Err(problem) = check_bounds(&source, &asked) {
         told(&problem);
     }
-    // What is kept for as long as the source is there.
+    // What is kept as long as the source exists.
     let hint = Hint::of(&source, &asked);
     assert_eq!(hint.is_some(), asked.path.is_some());
     if let Some(hint) = hint {
@@ -72,8 +72,8 @@ pub fn annotations(annotations: BTreeMap<String, String>, references: usize) {
     }
 }
 
-/// Any line of the ledger: what is taken from it is written the same way again, and names a document
-/// that an annotation could have named.
+/// Any line of the ledger: an accepted entry is read again as it was written, and names a document that an
+/// annotation could name.
 pub fn ledger_line(line: &str) {
     match LedgerEntry::from_line(line) {
         Ok((id, entry)) => {
@@ -92,7 +92,7 @@ pub fn ledger_line(line: &str) {
     }
 }
 
-/// Any file of a path policy, and any path: it is answered in bounded time, and the same way twice.
+/// Any path policy file, and any path: the answer comes in bounded time, and is the same twice.
 pub fn policy(file: &str, namespace: &str, mount: &str, own: &str) {
     let rules = match crate::yaml::from_str::<Vec<Rule>>(file) {
         Ok(rules) => rules,
@@ -107,7 +107,8 @@ pub fn policy(file: &str, namespace: &str, mount: &str, own: &str) {
     }
 }
 
-/// Any path in any mount, under any settings: what is accepted cannot climb, and lies behind its fences.
+/// Any path in any mount, under any settings: an accepted path has no `..`, and stays within
+/// its cluster prefix and namespace.
 pub fn path(written: &str, leaf: Option<&str>, mount: &str, choices: u8) {
     let chosen = |bit: u8| choices & (1 << bit) != 0;
     let settings = Settings {
@@ -155,7 +156,7 @@ pub fn path(written: &str, leaf: Option<&str>, mount: &str, choices: u8) {
     }
 }
 
-/// Any duration: what is read is written so that it is read again.
+/// Any duration: an accepted one can be written and read again.
 pub fn duration(text: &str) {
     match duration::parse(text) {
         Ok(read) => assert_eq!(duration::parse(&duration::display(read)), Ok(read)),

@@ -1,7 +1,7 @@
-//! The index: who is a source, who uses which Secret, who wants which path.
+//! The index: which objects are sources, which Secrets they use, and which paths they want.
 //!
-//! It keeps for each source what a reconcile needs before it has fetched anything, and no more.
-//! Secrets that no source names leave no trace in it.
+//! For each source it keeps only what a reconcile needs before it fetches anything. It stores nothing about
+//! Secrets that no source names.
 
 mod bounds;
 mod rivals;
@@ -20,38 +20,41 @@ use super::value::Digest;
 use rivals::Resolved;
 pub use state::{LastWord, Memory, Remembered, SourceState, Told};
 
-/// A source as the watch showed it last.
+/// A source as the watch last showed it.
 #[derive(Clone, Debug)]
 pub struct Tracked {
-    /// Fingerprint of all that decides.
+    /// Fingerprint of everything that affects decisions.
     fingerprint: Digest,
     /// UID of the object.
     pub uid: String,
     created: i64,
     annotated: bool,
-    /// Whether its annotations cannot be read as a whole: what it asks for is not known.
+    /// Whether some annotation cannot be read: then it is not fully known what the source asks for.
     unclear: bool,
-    /// When its deletion began, in seconds since 1970, if it has.
+    /// When its deletion began, in seconds since 1970. `None`: it is not being deleted.
     pub deleting: Option<i64>,
     /// Whether remembered versions may be trusted.
     pub trust: bool,
-    /// Its `force-sync`, which asks for a re-check when it is another than the one obeyed last.
+    /// Fingerprint of its `force-sync` annotation. A value other than the last one obeyed asks for a
+    /// re-check.
     pub force: Option<u64>,
-    /// What it said last about its documents, if it asks for any.
+    /// What it says about deleting its documents, if it asks for any.
     last_word: Option<LastWord>,
-    /// What it asks for; `None`: it only has our finalizer, or a place in the ledger.
+    /// What it asks for. `None`: nothing; it is kept for another reason, such as our finalizer or documents
+    /// in the ledger.
     pub hint: Option<Hint>,
-    /// What is wrong with it by what it says alone, if anything is.
+    /// The mistakes that the object alone shows, if there are any.
     pub mistakes: Option<Box<Mistakes>>,
-    /// Documents that it asks for, as they count in its namespace.
+    /// How many documents count for it in its namespace.
     documents: usize,
-    /// How many Secrets it names, if its namespace has no room for them: what it asks for is not kept.
+    /// How many documents it asks for, if its namespace has no room for them. What it asks for is then not
+    /// kept.
     pub refused: Option<usize>,
-    /// Its documents in one mount, since somebody asked who wants one of them.
+    /// Its documents in one mount, cached since [`Index::rivals`] first needed them.
     resolved: RefCell<Option<Arc<Resolved>>>,
 }
 
-/// What is known of a Secret since somebody names it.
+/// What is known of a Secret that a source names.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 enum Sight {
     #[default]
@@ -75,30 +78,32 @@ struct SecretSlot {
 pub struct Index {
     isolation: NamespaceIsolation,
     scope: Scope,
-    /// Parts of the scope that could not be listed yet: a kind, in a namespace or in all.
+    /// Parts of the scope that could not be listed yet: a kind, in one namespace or (`None`) in all.
     blind: Vec<(Kind, Option<String>)>,
     sources: HashMap<SourceKey, Tracked>,
     /// How many of them ask for nothing, by namespace.
     askless: HashMap<Arc<str>, usize>,
-    /// What is remembered of them, and of those that are gone until their documents are.
+    /// What is remembered of each source. It outlives the object until the source's documents are gone.
     states: HashMap<SourceKey, SourceState>,
     /// By namespace and name.
     secrets: HashMap<SecretName, SecretSlot>,
-    /// By a hash of their [`Index::loose`] paths. Two that share one by chance are told apart as all neighbours are.
+    /// Sources by the hash of their [`Index::loose`] paths. A collision of hashes does no harm:
+    /// [`Index::rivals`] compares the documents of all neighbours.
     neighbours: HashMap<u64, Vec<SourceKey>>,
     hasher: RandomState,
-    /// Most documents that a namespace may ask for, and how many each does.
+    /// The most documents that a namespace may ask for, and how many each namespace asks for.
     most: usize,
     documents: HashMap<String, usize>,
-    /// Whether this process reconciles. One that stands by keeps little of what is gone.
+    /// Whether this process leads, and so reconciles. A standby keeps little of what is gone.
     leads: bool,
 }
 
-/// Last words that a standby keeps: those of the sources that went just before it took over may matter.
+/// How many last words a standby keeps. Those of sources that are deleted just before it takes over may
+/// matter.
 const MOST_LAST_WORDS: usize = 1000;
 
 impl Index {
-    /// An empty one.
+    /// An empty index.
     pub fn new(isolation: NamespaceIsolation, scope: Scope) -> Self {
         Self {
             isolation,
@@ -116,20 +121,20 @@ impl Index {
         }
     }
 
-    /// Keeps what the sources of a namespace ask for only up to so many documents: a bound for memory, far above
-    /// what a namespace may have in Vault.
+    /// Keeps what the sources of a namespace ask for only up to this many documents. This bounds memory. The
+    /// limit is far above what a namespace may have in Vault.
     #[must_use]
     pub fn with_most_documents(self, most: usize) -> Self {
         Self { most, ..self }
     }
 
-    /// Most documents that a namespace may ask for.
+    /// The most documents that a namespace may ask for.
     pub fn most_documents(&self) -> usize {
         self.most
     }
 
-    /// Notes a source as the watch shows it. The sources to reconcile: itself, when anything that
-    /// decides has changed, and those that may want what it has given up.
+    /// Records a source as the watch shows it. Returns the sources to reconcile: the source itself, if
+    /// anything that affects decisions has changed, and those that may want what it has given up.
     pub fn observe(&mut self, source: &Source, ask: &Ask, fingerprint: Digest) -> Vec<SourceKey> {
         let old = self.sources.get(&source.key);
         if old.is_some_and(|old| {
@@ -139,7 +144,7 @@ impl Index {
             return Vec::new();
         }
         let mut hint = Hint::of(source, ask);
-        // What it has already it keeps, also while it asks for more.
+        // Documents that it already has still count, even if it asks for too many now.
         let own = old.map_or(0, |old| old.documents);
         let asks = hint.as_ref().map_or(0, Hint::documents);
         let refused = (!self.fits(&source.key.namespace, own, asks)).then_some(asks);
@@ -156,7 +161,7 @@ impl Index {
                 _ => state.memory = Memory::default(),
             }
         }
-        // What it goes on naming stays known.
+        // What is known of Secrets that it still names is kept.
         let sights = self.sights(&source.key);
         wake.extend(self.unlink(&source.key));
         let tracked = Tracked {
@@ -187,8 +192,8 @@ impl Index {
             }
         }
         let asks = tracked.hint.is_some();
-        // A standby does nothing for what asks for nothing, so nothing would ever end its place here. What has a
-        // misspelt annotation is warned about by the next leader.
+        // A standby does not reconcile, so it would never remove an object that asks for nothing. It keeps
+        // those with a misspelt annotation, because the next leader warns about them.
         let kept = self.leads || asks || source.finalizer || !ask.warnings.is_empty();
         let old = if kept {
             self.sources.insert(source.key.clone(), tracked)
@@ -202,15 +207,16 @@ impl Index {
         wake
     }
 
-    /// This process reconciles from now on. What the ledger gives to nobody (`holders` have documents) needs no
-    /// last word.
+    /// This process leads from now on. Only the `holders` have documents in the ledger, so all other sources
+    /// need no last word, and what is remembered of them is dropped.
     pub fn lead(&mut self, holders: &HashSet<SourceKey>) {
         self.leads = true;
         self.states.retain(|key, _| holders.contains(key));
     }
 
-    /// Notes that a source is no more. What is remembered for its documents stays, its last word too. The sources
-    /// to reconcile: itself, for what the ledger still holds for it, and those that may want what it leaves.
+    /// Records that a source is gone. Its state stays for the sake of its documents, with its last word; only
+    /// its [`Memory`] is dropped. Returns the sources to reconcile: the source itself, because the ledger may
+    /// still have documents of it, and those that may want what it leaves.
     pub fn forget(&mut self, key: &SourceKey) -> Vec<SourceKey> {
         let mut wake = self.unlink(key);
         let gone = self.sources.remove(key);
@@ -237,7 +243,7 @@ impl Index {
         wake
     }
 
-    /// Forgets all about a source of which nothing is left. What was remembered of it until now.
+    /// Forgets everything about a source of which nothing is left. Returns what was remembered of it.
     pub fn bury(&mut self, key: &SourceKey) -> SourceState {
         self.forget(key);
         self.states.remove(key).unwrap_or_default()
@@ -248,12 +254,13 @@ impl Index {
         self.states.get(key)
     }
 
-    /// The same, to change it.
+    /// The same, mutable. An entry is added if there is none.
     pub fn state_mut(&mut self, key: &SourceKey) -> &mut SourceState {
         self.states.entry(key.clone()).or_default()
     }
 
-    /// Notes a Secret's resourceVersion; `None`: it is gone. The sources that name it, when that is news.
+    /// Records a Secret's resourceVersion; `None`: it is gone. Returns the sources that name it, if this is a
+    /// change.
     pub fn observe_secret(&mut self, namespace: &str, name: &str, version: Option<&str>) -> Vec<SourceKey> {
         let sight = version.map_or(Sight::Gone, |version| Sight::At(version.to_owned()));
         match self.secrets.get_mut(&(namespace.into(), name.into())) {
@@ -270,8 +277,9 @@ impl Index {
         }
     }
 
-    /// Notes what a fetch showed of a Secret (`None`: it does not exist), if nothing is known of it
-    /// yet. Where something is, the watch's word must stay news: others wait for it.
+    /// Records what a fetch showed of a Secret (`None`: it does not exist), if nothing is known of it yet.
+    /// Otherwise only the watch may update it: that must count as a change, because it wakes the other
+    /// sources that name the Secret.
     pub fn learn_secret(&mut self, namespace: &str, name: &str, version: Option<&str>) {
         if let Some(slot) = self.secrets.get_mut(&(namespace.into(), name.into()))
             && slot.sight == Sight::Unseen
@@ -280,7 +288,7 @@ impl Index {
         }
     }
 
-    /// Whether a Secret that somebody names is known not to exist.
+    /// Whether a Secret that a source names is known not to exist.
     pub fn is_missing(&self, namespace: &str, name: &str) -> bool {
         self.secrets
             .get(&(namespace.into(), name.into()))
@@ -308,21 +316,21 @@ impl Index {
         self.sources.get(key)
     }
 
-    /// A reconcile of the source begins: it sees all that has changed until now.
+    /// A reconcile of the source begins. It takes into account all changes until now.
     pub fn begin(&mut self, key: &SourceKey) {
         if self.sources.contains_key(key) {
             self.state_mut(key).stirred = false;
         }
     }
 
-    /// Stores what a reconcile has learnt, if the source is still the one that it was about.
+    /// Stores what a reconcile has learnt, if the source is still the same object.
     pub fn remember(&mut self, key: &SourceKey, uid: &str, memory: Memory) {
         if self.sources.get(key).is_some_and(|tracked| tracked.uid == uid) {
             self.state_mut(key).memory = memory;
         }
     }
 
-    /// All sources, for a relist that has to find out which are gone.
+    /// All sources, so that a relist can find out which are gone.
     pub fn keys(&self) -> impl Iterator<Item = &SourceKey> {
         self.sources.keys()
     }
@@ -345,12 +353,12 @@ impl Index {
         self.sources.is_empty()
     }
 
-    /// Whether a source is one of those that we are asked to watch.
+    /// Whether a source is in the scope that this operator watches.
     pub fn is_in_scope(&self, key: &SourceKey) -> bool {
         self.scope.contains(key)
     }
 
-    /// Whether a source would be seen if it were there.
+    /// Whether a source would be seen if it existed.
     pub fn watches(&self, key: &SourceKey) -> bool {
         let blind = |(kind, namespace): &(Kind, Option<String>)| {
             *kind == key.kind
@@ -361,7 +369,7 @@ impl Index {
         self.scope.contains(key) && !self.blind.iter().any(blind)
     }
 
-    /// Notes whether a part of the scope can be seen.
+    /// Records whether a part of the scope can be listed.
     pub fn see(&mut self, kind: Kind, namespace: Option<&str>, sees: bool) {
         self.blind
             .retain(|(k, n)| (*k, n.as_deref()) != (kind, namespace));
@@ -399,7 +407,7 @@ impl Index {
             .collect()
     }
 
-    /// Takes the source out of the maps, and returns those that share a path with it.
+    /// Removes the source from the maps. Returns the sources that share a path with it.
     fn unlink(&mut self, key: &SourceKey) -> Vec<SourceKey> {
         let Some(hint) = self.sources.get(key).and_then(|tracked| tracked.hint.clone()) else {
             return Vec::new();
@@ -413,7 +421,7 @@ impl Index {
                 }
             }
         }
-        // Each once, however many paths it shares.
+        // A set, so that each source is returned once, however many paths it shares.
         let mut sharers = HashSet::new();
         for loose in self.loose_paths(key, &hint) {
             if let Some(keys) = self.neighbours.get_mut(&loose) {
@@ -437,7 +445,7 @@ impl Index {
     }
 }
 
-/// Adds a source to a list that most often has only one.
+/// Adds a source to a list that usually has only one.
 fn add(keys: &mut Vec<SourceKey>, key: &SourceKey) {
     if keys.is_empty() {
         keys.reserve_exact(1);

@@ -1,7 +1,7 @@
-//! The ledger: what we may have written, for whom, and what is still to be deleted.
+//! The ledger: what we may have written, for which source, and what is still to be deleted.
 //!
-//! A document enters before its first write and leaves only when its delete is confirmed, so that a
-//! crash between any two calls loses nothing. An entry never holds a value.
+//! A document is added before its first write, and removed only after its delete is confirmed, so that a
+//! crash between any two calls loses no document. An entry never holds a secret value.
 
 mod store;
 
@@ -18,44 +18,47 @@ use crate::words;
 pub use store::{Dropped, Garbage, Lines, Pending, Store};
 
 words! {
-    /// How far a document has come.
+    /// The state of a document.
     #[derive(Serialize, Deserialize)]
     #[serde(rename_all = "kebab-case")]
     pub enum State {
-        /// We are about to write it for the first time. No title: whoever creates it before us has it.
+        /// We are about to write it for the first time. This gives no title: if someone else creates it
+        /// first, it is theirs.
         Creating = "creating",
-        /// It stands, and it is ours.
+        /// It exists, and it is ours.
         Written = "written",
         /// It is to be deleted.
         Deleting = "deleting",
-        /// Our first write got no answer, and may have landed or may still land.
+        /// Our first write got no response. It may have been applied, or may still be.
         OutcomeUnknown = "outcome-unknown",
     }
 }
 
-/// What the ledger says of one document.
+/// The ledger's entry for one document.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LedgerEntry {
     /// The source that it was written for.
     pub holder: SourceKey,
-    /// That object's UID.
+    /// UID of that object.
     pub uid: String,
-    /// How far it has come.
+    /// Its state.
     pub state: State,
-    /// When it came so far, in seconds since 1970; by Vault's clock where it was about to be created.
+    /// When it entered this state, in seconds since 1970. For a document that was about to be created, this
+    /// is Vault's time.
     pub since: i64,
-    /// What happens to it when it is no longer wanted, as its source last said: remembered here,
-    /// since the annotation may be gone by then.
+    /// What happens to it when it is no longer wanted, as its source last specified. It is stored here
+    /// because the annotation may be gone by then.
     pub deletion: DeletionPolicy,
-    /// The version that was there before our first write: 0, or that of a deleted document. The write makes the
-    /// next one. Of a document that is to be deleted: the version that we have deleted, where that is not all and
-    /// no claim can say so; what can be read there from then on is somebody else's.
+    /// The version before our first write: 0, or the version of a deleted document. The write makes the next
+    /// version. In state `Deleting`: the version that we have deleted, if the purge is still to follow and no
+    /// claim can record the version. Content that can be read after that belongs to someone else.
     pub base: u64,
     /// Whether it existed before us. Such a document is never purged.
     pub adopted: bool,
-    /// Whether our claim was on it. If it carries none now, it is another document, or somebody took it off.
+    /// Whether our claim was on it. If it has no claim now, it is another document, or someone removed the
+    /// claim.
     pub claimed: bool,
-    /// Whether its source is paused: should it go meanwhile, the document stays.
+    /// Whether its source is paused. If the source is deleted while it is paused, the document stays.
     pub paused: bool,
 }
 
@@ -88,7 +91,7 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl LedgerEntry {
-    /// Whether the document stands, and is this source's.
+    /// Whether the document is written, and belongs to this source.
     pub fn stands_for(&self, source: &SourceKey) -> bool {
         self.holder == *source && self.state == State::Written
     }
@@ -103,8 +106,8 @@ impl LedgerEntry {
         self.is_done_with(version) && version != self.base
     }
 
-    /// The entry as it is taken over from an operator that did not end in good order: whether that operator's
-    /// creating write was sent, and arrived, is unknown.
+    /// The entry as taken over from an operator that did not shut down cleanly. It is not known whether that
+    /// operator sent its creating write, and whether Vault applied it.
     #[must_use]
     pub fn inherited(mut self) -> Self {
         if self.state == State::Creating {
@@ -130,13 +133,13 @@ impl LedgerEntry {
             claimed: self.claimed,
             paused: self.paused,
         };
-        // A struct of strings and numbers: there is nothing in it that serde_json could refuse.
+        // A struct of strings and numbers, which serde_json never refuses.
         serde_json::to_string(&line).unwrap_or_default()
     }
 
-    /// Reads a stored line. Whoever can write our ConfigMaps could have put anything there, so that
-    /// nothing is taken on trust: a document that no annotation could name is garbage too, and so is a source
-    /// that cannot exist in Kubernetes.
+    /// Reads a stored line. Anyone who can write our ConfigMaps may have stored anything there, so nothing is
+    /// trusted. A document that no annotation could name is garbage too, and so is a source that cannot exist
+    /// in Kubernetes.
     pub fn from_line(line: &str) -> Result<(DocumentId, Self), BadLine> {
         let line: StoredLine = match serde_json::from_str(line) {
             Ok(line) => line,
@@ -169,13 +172,13 @@ impl LedgerEntry {
     }
 }
 
-/// A stored line that is no entry.
+/// A stored line that is not an entry.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum BadLine {
-    /// It is an entry for this document, with a word or a field that this version does not know. It must be
-    /// kept as it is, since what it asks for is not known either.
+    /// An entry for this document, with a word or a field that this version does not know. It must be kept
+    /// unchanged, because what it asks for is not known either.
     Newer(DocumentId, String),
-    /// It is no entry of any version.
+    /// Not an entry of any version.
     Garbage(String),
 }
 
@@ -186,7 +189,7 @@ impl fmt::Display for BadLine {
     }
 }
 
-/// What every version writes into a line.
+/// The fields that every version writes.
 #[derive(Deserialize)]
 struct CommonFields {
     mount: String,
@@ -202,7 +205,7 @@ struct CommonFields {
 }
 
 impl CommonFields {
-    /// Tells a newer version's line from garbage.
+    /// Distinguishes the line of a newer version from garbage.
     fn blame(line: &str, why: &str) -> BadLine {
         let Ok(Self { mount, path, .. }) = serde_json::from_str(line) else {
             return BadLine::Garbage(why.to_owned());

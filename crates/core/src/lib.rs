@@ -1,8 +1,9 @@
-//! The pure core: all that decides.
+//! The pure core: all decision logic.
 //!
-//! Plain data in, a plan out. Nothing in here performs I/O, reads a clock or knows a client of
-//! Kubernetes or Vault; time is an argument. It is a crate of its own so that the compiler keeps that wall: what is
-//! not among its dependencies cannot be used. `clippy.toml` beside it refuses what the standard library could do.
+//! Functions take plain data and return a plan. They perform no I/O, read no clock and use no client of
+//! Kubernetes or Vault; time is an argument. The core is a separate crate so that the compiler enforces this:
+//! code cannot use a crate that is not a dependency. The crate's `clippy.toml` forbids the I/O and the clocks
+//! of the standard library.
 
 pub mod annotations;
 pub mod desired;

@@ -1,12 +1,12 @@
-//! The names of our annotations, and which names Kubernetes takes.
+//! The names of our annotations, and which names Kubernetes accepts.
 
-/// What stands in front of every annotation of ours.
+/// The prefix of all our annotations.
 pub const PREFIX: &str = "vault-sync.io/";
-/// The finalizer, which is the predecessor's too.
+/// The finalizer, which is also the predecessor's.
 pub const FINALIZER: &str = "vault-sync.io/finalizer";
 /// Turns sync on.
 pub const PATH: &str = "path";
-/// The predecessor's notes, which we take away.
+/// The predecessor's notes, which we remove.
 pub const SECRET_VERSIONS: &str = "secret-versions";
 
 pub(super) const SECRETS: &str = "secrets";
@@ -19,7 +19,7 @@ pub(super) const ADOPT: &str = "adopt";
 pub(super) const PAUSED: &str = "paused";
 pub(super) const FORCE_SYNC: &str = "force-sync";
 
-/// All that people can set, in the order of the alphabet.
+/// All annotations that users can set, in alphabetical order.
 pub(super) const ASKED: [&str; 10] = [
     ADOPT,
     DELETION_POLICY,
@@ -33,24 +33,24 @@ pub(super) const ASKED: [&str; 10] = [
     SECRETS,
 ];
 
-/// Whether an annotation decides about the deletion of documents.
+/// Whether an annotation affects the deletion of documents.
 pub(super) fn is_about_deletion(name: &str) -> bool {
     matches!(name, PRESERVE | DELETION_POLICY)
 }
 
-/// DNS subdomain: what Kubernetes takes for the name of a Secret. A name that is none must be
-/// refused, since it becomes part of an API request's path.
+/// Whether Kubernetes accepts this as the name of a Secret: a DNS subdomain. Other names must be refused,
+/// because the name becomes part of an API request's path.
 pub fn is_object_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_dns_label)
 }
 
-/// DNS label: what Kubernetes takes for the name of a namespace.
+/// Whether Kubernetes accepts this as the name of a namespace: a DNS label.
 /// <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-label-names>
 pub fn is_label(name: &str) -> bool {
     name.len() <= 63 && is_dns_label(name)
 }
 
-/// The same, of any length.
+/// The same, for any length.
 fn is_dns_label(label: &str) -> bool {
     let alphanumeric = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
     let label = label.as_bytes();

@@ -1,8 +1,8 @@
-//! From the path that people write to the document that Vault knows.
+//! From the path that people write to the document in Vault.
 //!
-//! Two steps, since the mount's extent and version are Vault's to say: [`check`] refuses what can
-//! name no document in any mount; [`resolve`] places the rest inside its mount, behind the
-//! cluster's prefix and the namespace's fence.
+//! This takes two steps, because only Vault knows where a mount ends and which version it has: [`check`]
+//! refuses paths that cannot name a document in any mount; [`resolve`] places the others inside their mount,
+//! behind the cluster's prefix and the namespace.
 
 use unicode_normalization::UnicodeNormalization as _;
 
@@ -14,24 +14,24 @@ use super::text::hides;
 /// Longest path, in bytes, as it is written.
 pub const LONGEST: usize = 512;
 
-/// Words of the KV v2 API that stand where a document's path would begin.
+/// Words of the KV v2 API that can be where a document's path would begin.
 /// <https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2>
 const API_WORDS: [&str; 6] = ["metadata", "delete", "undelete", "destroy", "subkeys", "config"];
 
-/// Refuses what cannot name a document, or what two readers could read differently.
+/// Refuses a path that cannot name a document, or that two readers could read differently.
 pub fn check(path: &str) -> Result<(), PathFault> {
     if path.len() > LONGEST {
         return Err(PathFault::Long(path.len()));
     }
     check_stored(path)?;
-    // Not in `check_stored`: a document that has one in its name can still be deleted.
+    // Not in `check_stored`, so that a document with a brace in its name can still be deleted.
     if path.contains(['{', '}']) {
         return Err(PathFault::Brace);
     }
     Ok(())
 }
 
-/// [`check`] for a path that was resolved before: the prefixes put in front may have made it longer.
+/// [`check`] for a path that is already resolved: its prefixes may have made it longer.
 pub fn check_stored(path: &str) -> Result<(), PathFault> {
     if path.is_empty() || path.chars().all(char::is_whitespace) {
         return Err(PathFault::Empty);
@@ -58,8 +58,8 @@ pub fn check_stored(path: &str) -> Result<(), PathFault> {
     Ok(())
 }
 
-/// The path to ask Vault's mount table about: what is written, behind a prefix that goes in front
-/// of the mount.
+/// The path to look up in Vault's mount table: the written path, with the cluster's prefix if that is in
+/// front of the mount.
 pub fn mount_query(written: &str, settings: &Settings) -> String {
     match settings.prefix_style {
         PrefixStyle::BeforeMount if !settings.cluster_prefix.is_empty() => {
@@ -69,7 +69,7 @@ pub fn mount_query(written: &str, settings: &Settings) -> String {
     }
 }
 
-/// Whether the mount at `mount` holds `query`: a prefix by whole segments.
+/// Whether the mount at `mount` holds `query`, compared by whole segments.
 pub fn is_within(query: &str, mount: &str) -> bool {
     query
         .strip_prefix(mount)
@@ -81,12 +81,13 @@ pub fn is_within(query: &str, mount: &str) -> bool {
 pub struct Place {
     /// The document.
     pub id: DocumentId,
-    /// Its path inside the mount without the cluster's prefix: what fences and policies speak of.
+    /// Its path inside the mount without the cluster's prefix, which namespace isolation and path policies
+    /// check.
     pub own: String,
 }
 
-/// Places the path that is written, and below it the `leaf` that discovery adds, inside `mount`: the
-/// one that Vault says holds [`mount_query`].
+/// Places the written path, and below it the `leaf` that discovery adds, inside `mount`. This must be the
+/// mount that holds [`mount_query`], according to Vault.
 pub fn resolve(
     written: &str,
     leaf: Option<&str>,
@@ -106,7 +107,7 @@ pub fn resolve(
     };
     let prefix = match settings.prefix_style {
         PrefixStyle::InsideMount => settings.cluster_prefix.as_str(),
-        // What of it the mount's own path has not swallowed already stands in front.
+        // The part of the prefix that is not already in the mount's own path.
         PrefixStyle::BeforeMount => settings
             .cluster_prefix
             .strip_prefix(&*mount.path)
@@ -138,8 +139,8 @@ pub fn resolve(
     })
 }
 
-/// Takes exactly one leading `data/` off: what is left is the document's own path, even when that
-/// begins with `data/` again.
+/// Removes exactly one leading `data/`. The rest is the document's own path, even if that begins with `data/`
+/// again.
 fn strip_data<'a>(inside: &'a str, mount: &str) -> Result<&'a str, PathFault> {
     let (first, rest) = inside.split_once('/').unwrap_or((inside, ""));
     match first {

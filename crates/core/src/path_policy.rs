@@ -1,14 +1,14 @@
 //! `--path-policy`: which namespace may write where.
 //!
-//! The first rule that names a namespace decides for it; a namespace that no rule names may write
-//! nothing. Paths are matched in one form only, the logical one without the cluster's prefix
-//! (`secret/shop/app`), so that no second spelling slips past a rule.
+//! The first rule that matches a namespace decides for it. A namespace that no rule matches may write
+//! nothing. Paths are matched in one form only, the logical form without the cluster's prefix
+//! (`secret/shop/app`), so that another spelling cannot bypass a rule.
 
 use serde::Deserialize;
 
 use super::problem::PathFault;
 
-/// The rules of the file, in their order; no file: everything is allowed.
+/// The rules of the file, in their order. Without a file, everything is allowed.
 #[derive(Clone, Debug, Default)]
 pub struct Policy(Option<Vec<Rule>>);
 
@@ -16,11 +16,11 @@ pub struct Policy(Option<Vec<Rule>>);
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// Globs of namespaces.
+    /// Globs for namespaces.
     namespaces: Vec<String>,
-    /// Globs of paths.
+    /// Globs for paths.
     paths: Vec<String>,
-    /// Whether documents that exist may be adopted, as far as `--adopt` allows.
+    /// Whether existing documents may be adopted, as far as `--adopt` allows.
     #[serde(default = "yes")]
     adopt: bool,
 }
@@ -29,11 +29,11 @@ fn yes() -> bool {
     true
 }
 
-/// A rule that cannot be meant as it is written.
+/// A rule that makes no sense as it is written.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("rule {number}: {fault}")]
 pub struct BadRule {
-    /// Which one, counted from 1.
+    /// Which rule, counted from 1.
     number: usize,
     fault: RuleFault,
 }
@@ -91,8 +91,8 @@ impl Policy {
     }
 }
 
-/// Globs: `*` stands for anything inside one segment, `?` for one character of it, `**` for anything;
-/// a `*` that ends the glob stands for all that follows, as in Vault's own policies.
+/// Globs: `*` matches anything inside one segment, `?` one character of a segment, and `**` anything. A `*`
+/// at the end of the glob matches everything that follows, as in Vault's own policies.
 fn matches(glob: &str, text: &str) -> bool {
     let glob: Vec<char> = glob.chars().collect();
     let text: Vec<char> = text.chars().collect();

@@ -1,7 +1,7 @@
-//! Deciding: what is to be done about one document, when a source wants it and when it does not.
+//! Decisions about one document: what to do if a source wants it, and if that source no longer does.
 //!
-//! Three questions, each a function from plain data to an answer: whose is the document
-//! ([`title`]), what must be written ([`decide`]), what may be taken away ([`remove()`]).
+//! Three pure functions answer three questions: who owns the document ([`title`]), what must be written
+//! ([`decide`]), and what may be deleted ([`remove()`]).
 
 mod course;
 mod remove;
@@ -16,10 +16,10 @@ use super::value::Digest;
 pub use course::{Act, Step, Wish};
 pub use remove::{Departure, Removal, after, remove};
 
-/// Who this operator is, to those who read claims.
+/// How this operator is identified in claims.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
-    /// `--cluster-name`, when there is one.
+    /// `--cluster-name`, if it is set.
     pub cluster: Option<String>,
     /// UID of this cluster's `kube-system` namespace.
     pub cluster_id: String,
@@ -43,22 +43,22 @@ impl Identity {
     }
 }
 
-/// A live source of this cluster with what ranks it among those that want the same document.
+/// A live source of this cluster, with what ranks it among those that want the same document.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Contender {
     /// Which source.
     pub key: SourceKey,
     /// When it was created, in seconds since 1970.
     pub created: i64,
-    /// Its UID: what decides between two of the same second.
+    /// Its UID, which decides between two sources created in the same second.
     pub uid: String,
-    /// Whether it says `vault-sync.io/adopt: "true"`.
+    /// Whether it has `vault-sync.io/adopt: "true"`.
     pub annotated: bool,
 }
 
 impl Contender {
-    /// A holder that another operator of this cluster watches, of which we cannot know what it wants
-    /// now: it counts as one that does. It is nobody's elder.
+    /// A holder that another operator of this cluster watches. We cannot know what it wants now, so we assume
+    /// that it still wants the document. It is never older than another source.
     pub fn unseen(key: &SourceKey) -> Self {
         Self {
             key: key.clone(),
@@ -77,16 +77,16 @@ impl Contender {
     }
 }
 
-/// All that bears on a document that a source wants.
+/// All facts about a document that a source wants.
 #[derive(Clone, Debug)]
 pub struct Scene<'a> {
-    /// Who we are.
+    /// Our identity in claims.
     pub identity: &'a Identity,
     /// The source that wants it.
     pub me: &'a Contender,
     /// The other live sources of this cluster that want it now.
     pub rivals: &'a [Contender],
-    /// What the ledger says of it.
+    /// The ledger's entry for it.
     pub entry: Option<&'a LedgerEntry>,
     /// What Vault shows.
     pub seen: &'a Observed,
@@ -94,27 +94,27 @@ pub struct Scene<'a> {
     pub version: KvVersion,
     /// Whether claims can be put on documents of this mount.
     pub claims: bool,
-    /// `--adopt`, or less where the path policy says so.
+    /// `--adopt`, or less if the path policy says so.
     pub adopt: Adopt,
 }
 
 impl Scene<'_> {
-    /// What the ledger says of it, if it says that it is this source's and stands.
+    /// The ledger's entry, if it says that the document is written and belongs to this source.
     fn standing_entry(&self) -> Option<&LedgerEntry> {
         self.entry.filter(|entry| entry.stands_for(&self.me.key))
     }
 }
 
-/// A right to a document.
+/// A source's right to a document.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Title {
     /// Whether the document existed before us.
     pub adopted: bool,
-    /// Whether the next write brings it into being, so that the ledger must say `creating` first.
+    /// Whether the next write creates or adopts the document, so that the ledger must say `creating` first.
     pub creating: bool,
 }
 
-/// Whether the document is the source's to write, or else whose it is.
+/// The source's title to write the document, or else the document's owner.
 pub fn title(scene: &Scene) -> Result<Title, Owner> {
     match scene.seen {
         Observed::Absent | Observed::Deleted { .. } => vacant(scene),
@@ -141,7 +141,7 @@ pub fn title(scene: &Scene) -> Result<Title, Owner> {
     }
 }
 
-/// Nothing is there. Whoever holds it in the ledger, and still wants it, goes first.
+/// Nothing is there. A source that holds the document in the ledger, and still wants it, takes precedence.
 fn vacant(scene: &Scene) -> Result<Title, Owner> {
     rivalry(scene, scene.entry.map(|entry| &entry.holder))?;
     Ok(Title {
@@ -153,22 +153,22 @@ fn vacant(scene: &Scene) -> Result<Title, Owner> {
     })
 }
 
-/// Whether a deleted document has versions that this cluster did not write: those stay when the document is
-/// purged. Only the ledger, or our claim, can say that it has none. An entry for a document that we are
-/// about to create says nothing about the versions that we find.
+/// Whether a deleted document may have versions that this cluster did not write. Such a document is never
+/// purged, so that those versions stay. Only the ledger or our claim can prove that there are none. The entry
+/// for a document that we are about to create proves nothing about the versions that we find.
 fn has_older_versions(scene: &Scene, version: u64, mark: &Mark) -> bool {
     let entry = scene
         .entry
         .filter(|entry| matches!(entry.state, State::Written | State::Deleting))
         .filter(|entry| !entry.is_followed_by(version));
     let claim = match mark {
-        // Nobody has written since we gave it up.
+        // Nobody has written since we released it.
         Mark::Released(release) if release.version == version => Some(&release.claim),
         Mark::Claimed(claim) => Some(claim),
         _ => None,
     };
     let claim = claim.filter(|claim| scene.identity.is_ours(claim));
-    // Somebody has purged ours and written their own, or has written after us and gone.
+    // Someone has purged our document and written their own, or has written after us and then deleted it.
     let of_another = match mark {
         Mark::Claimed(claim) => !scene.identity.is_ours(claim),
         Mark::Released(release) => !scene.identity.is_ours(&release.claim),
@@ -200,8 +200,9 @@ fn claimed(scene: &Scene, claim: &Claim) -> Result<Title, Owner> {
     })
 }
 
-/// Who holds a document with a claim of this cluster. Once its content is written, the ledger is ahead of the claim,
-/// which is put after it. Of a source that another operator watches only the claim knows.
+/// Who holds a document with a claim of this cluster. Once the content is written, the ledger takes
+/// precedence, because the claim is updated only after the write. Only the claim knows a source that another
+/// operator watches.
 fn holder_of<'s>(scene: &'s Scene, claim: &'s Claim) -> &'s SourceKey {
     let is_seen = !scene
         .rivals
@@ -213,7 +214,7 @@ fn holder_of<'s>(scene: &'s Scene, claim: &'s Claim) -> &'s SourceKey {
     }
 }
 
-/// Another tool's mark is a claim. It does not say whether that tool still wants the document.
+/// Another tool's mark counts as a claim. It does not say whether that tool still wants the document.
 fn foreign(scene: &Scene, manager: &str) -> Result<Title, Owner> {
     if scene.adopt == Adopt::Annotated && scene.me.annotated {
         return Ok(ADOPTED);
@@ -221,8 +222,8 @@ fn foreign(scene: &Scene, manager: &str) -> Result<Title, Owner> {
     taken_over(scene, Owner::Tool(manager.to_owned()))
 }
 
-/// We gave up this very version. What was retained goes on with the source that left it there, when that comes
-/// back; what was deleted, and somebody has undeleted, is theirs.
+/// We released exactly this version. If it was retained, the source that left it there has it again when it
+/// comes back. If it was deleted, and someone has undeleted it, it belongs to them.
 fn given_up(scene: &Scene, release: &Release) -> Result<Title, Owner> {
     let claim = &release.claim;
     rivalry(scene, scene.entry.map(|entry| &entry.holder))?;
@@ -236,15 +237,15 @@ fn given_up(scene: &Scene, release: &Release) -> Result<Title, Owner> {
     }
 }
 
-/// No claim is on it: it is ours if the ledger says so, else only by adoption.
+/// The document has no claim. It is ours if the ledger says so, otherwise only by adoption.
 fn unclaimed(scene: &Scene, version: u64, created: i64, mark: &Mark) -> Result<Title, Owner> {
     rivalry(scene, scene.entry.map(|entry| &entry.holder))?;
     if scene
         .standing_entry()
         .is_some_and(|entry| lacks_claim(entry, mark))
     {
-        // Drift: somebody took our claim off, or put another document in the place of ours. It is restored, and
-        // its older versions may be theirs.
+        // Drift: someone removed our claim, or put another document in place of ours. It is restored, but its
+        // older versions may be theirs.
         return Ok(Title {
             adopted: true,
             creating: false,
@@ -259,8 +260,9 @@ fn unclaimed(scene: &Scene, version: u64, created: i64, mark: &Mark) -> Result<T
     }
 }
 
-/// Whether a document carries no claim although ours was on it. One that we release goes with a document that we
-/// delete; on one that stands, a late release of ours says nothing.
+/// Whether a document has no claim although ours was on it. A released claim counts as none in state
+/// `Deleting`, because we release the claim of a document when we delete it. In state `Written` it proves
+/// nothing, because a late release of ours may have arrived.
 fn lacks_claim(entry: &LedgerEntry, mark: &Mark) -> bool {
     entry.claimed
         && match mark {
@@ -271,14 +273,15 @@ fn lacks_claim(entry: &LedgerEntry, mark: &Mark) -> bool {
 }
 
 /// By how many seconds the clocks of one Vault's nodes may differ. The intention is dated by Vault's own
-/// clock; nothing was there when we looked, just before it, so this can let in nobody else's.
+/// clock, and just before that we saw that nothing was there. So this tolerance cannot accept someone else's
+/// document.
 const CLOCK_SKEW: i64 = 5;
 
-/// Whether the ledger gives us an unclaimed document. An intention alone gives no right to it: if our write
-/// had succeeded, the entry would say so. If our write got no answer (or its operator crashed), the document
-/// is ours when it is at the version that this write makes, and younger than our intention: the promise's one
-/// exception. A live document that we were about to adopt is not ours before we have written it.
-/// And one that lacks the claim which we had put on ours is another.
+/// Whether the ledger proves that an unclaimed document is ours. An intention alone does not: if our write
+/// had succeeded, the entry would say so. If our write got no response, or its operator crashed, the document
+/// is ours if it is at the version that this write makes, and younger than our intention. This is the one
+/// exception to our promise (no theft). A live document that we were about to adopt is not ours until we have
+/// written it. A document without the claim that we had put on ours is another document.
 fn is_written(entry: &LedgerEntry, kv: KvVersion, version: u64, created: i64, mark: &Mark) -> bool {
     match entry.state {
         State::Written | State::Deleting => !lacks_claim(entry, mark) && !entry.is_done_with(version),
@@ -291,7 +294,7 @@ fn is_written(entry: &LedgerEntry, kv: KvVersion, version: u64, created: i64, ma
     }
 }
 
-/// Sources of one operator that want the same document: the one that holds it keeps it. Where nobody does,
+/// Decides between sources of one operator that want one document. The holder keeps it. If there is none,
 /// and no claim can tell who was first, the oldest gets it.
 fn rivalry(scene: &Scene, holder: Option<&SourceKey>) -> Result<(), Owner> {
     match holder {
@@ -310,9 +313,9 @@ fn is_rival(scene: &Scene, key: &SourceKey) -> bool {
     scene.rivals.iter().any(|rival| rival.key == *key)
 }
 
-/// Takes a document from the source that holds it: freely when that no longer wants it, and by
-/// adoption when it does. Of two that could adopt from each other only one may, or they would take
-/// turns for ever.
+/// Takes a document from the source that holds it. This needs adoption if the holder still wants the
+/// document. If two sources could adopt from each other, only one of them may, because otherwise they would
+/// take turns forever.
 fn contest(scene: &Scene, holder: &SourceKey) -> Result<(), Owner> {
     let Some(rival) = scene.rivals.iter().find(|rival| rival.key == *holder) else {
         return Ok(());
@@ -335,8 +338,8 @@ fn contest(scene: &Scene, holder: &SourceKey) -> Result<(), Owner> {
     }
 }
 
-/// The right to a live document that is taken over from outside this cluster. What we adopt and have not
-/// written yet is not ours to delete.
+/// The title to a live document that is adopted, but not from a live source of this cluster. Until we have
+/// written such a document, we must not delete it.
 const ADOPTED: Title = Title {
     adopted: true,
     creating: true,
@@ -360,7 +363,8 @@ fn adoptable(scene: &Scene, equal: bool) -> bool {
     }
 }
 
-/// Whose the document is, if no content would make it the source's: then there is no use in fetching any.
+/// The document's owner, if the source cannot have it whatever it holds. Then its Secrets need not be
+/// fetched.
 pub fn foreign_whatever_it_holds(scene: &Scene) -> Option<Owner> {
     match title(scene) {
         Ok(_) => None,
@@ -369,7 +373,7 @@ pub fn foreign_whatever_it_holds(scene: &Scene) -> Option<Owner> {
     }
 }
 
-/// Decides about a document that shall hold `content`.
+/// Decides what to do about a document that is to hold `content`.
 pub fn decide(scene: &Scene, content: Digest) -> Result<Step, Owner> {
     let equal = matches!(scene.seen, Observed::Live { content: Some(held), .. } if *held == content);
     let title = match title(scene) {
@@ -399,55 +403,57 @@ pub fn decide(scene: &Scene, content: Digest) -> Result<Step, Owner> {
     })
 }
 
-/// Whether another tool has put its mark on a document since it was looked at, as the reply to a write shows. A
-/// mark is no version, so that no check-and-set hears of it.
+/// Whether another tool has put its mark on a document since we read it, as the response to a write shows. A
+/// mark is not a version, so check-and-set does not detect it.
 pub fn is_overtaken(seen: &Observed, shown: &Mark) -> bool {
     matches!(shown, Mark::Foreign(_)) && seen.mark() != Some(shown)
 }
 
-/// Whether a document that was announced, and turned out to be the `owner`'s, leaves the ledger: it is
-/// not ours to delete later. One that another source of this cluster may have is ours all the same.
+/// Whether a document that we announced, and that turned out to belong to `owner`, is removed from the
+/// ledger, because we must not delete it later. A document that another source of this cluster may have stays
+/// in the ledger: it is ours in any case.
 pub fn is_vain(me: &SourceKey, entry: &LedgerEntry, owner: &Owner) -> bool {
     entry.holder == *me && entry.state == State::Creating && !matches!(owner, Owner::Source(_))
 }
 
-/// Whether the check-and-set mismatch of a creating write takes the document out of the ledger. It proves that
-/// somebody else has created the document, unless an earlier write of ours got no answer: that one may have.
+/// Whether a check-and-set mismatch of a creating write removes the document from the ledger. The mismatch
+/// proves that someone else created the document, unless an earlier write of ours got no response: that
+/// write may have created it.
 pub fn is_refuted(me: &SourceKey, entry: &LedgerEntry) -> bool {
     entry.holder == *me && entry.state == State::Creating
 }
 
-/// The claim on a live document, if it is exactly this source's: proof enough that the document is the
-/// source's, when there is no ledger to ask.
+/// The claim on a live document, if it names exactly this source. Without a ledger, this is enough proof that
+/// the document belongs to the source.
 pub fn proof<'s>(identity: &Identity, holder: &SourceKey, seen: &'s Observed) -> Option<&'s Claim> {
     seen.claim()
         .filter(|claim| claim.cluster_id == identity.cluster_id && claim.holder == *holder)
 }
 
-/// Whether what is remembered of a document may be trusted: only while the ledger says that the source holds
-/// it. Another source may have had it since, and given it back.
+/// Whether what is remembered of a document may be trusted. It may only while the ledger says that the source
+/// holds the document. Otherwise another source may have had it since, and given it back.
 pub fn may_trust(me: &SourceKey, entry: Option<&LedgerEntry>) -> bool {
     entry.is_some_and(|entry| entry.stands_for(me))
 }
 
-/// How a document that its source wants came out of a reconcile.
+/// The result of a reconcile for a document that its source wants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Standing {
     /// Vault holds it.
     Stands,
-    /// It could not be brought there now, but was there before: its last good content stays.
+    /// It could not be written now, but it was before: its last good content stays.
     Stale,
-    /// It never stood.
+    /// It was never there for this source.
     Missing,
 }
 
-/// Whether documents that a source no longer wants may go: new ones stand before old ones go.
+/// Whether documents that a source no longer wants may be deleted: only when the new ones exist.
 pub fn may_clean(desired: impl IntoIterator<Item = Standing>) -> bool {
     desired.into_iter().all(|standing| standing != Standing::Missing)
 }
 
-/// The documents of the ledger that the source no longer wants. If not `all` of them may go, only what
-/// never stood for it goes, or what was about to go before.
+/// The documents in the ledger that the source no longer wants. If not `all` of them may be deleted, only
+/// those that were never written for the source, or that are already being deleted.
 pub fn leaving<'a>(
     entries: &'a [(DocumentId, LedgerEntry)],
     is_desired: impl Fn(&DocumentId) -> bool + 'a,

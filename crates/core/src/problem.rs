@@ -1,7 +1,7 @@
-//! What can be wrong with a source, said once: what, where, and what to do about it.
+//! Everything that can be wrong with a source, defined once: what, where, and what to do about it.
 //!
-//! A source with a problem asks for nothing new and loses nothing. Nothing in here can hold a
-//! secret value.
+//! A source with a problem asks for nothing new and loses nothing. Nothing in this module can hold a secret
+//! value.
 
 use std::time::Duration;
 
@@ -11,47 +11,48 @@ use super::source::SourceKey;
 use super::text::{hidden, nearest};
 use crate::words;
 
-/// When something that failed is tried again without anybody's doing.
+/// When a failed operation is tried again without an external change.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Retry {
-    /// At once: somebody was faster, and what they did must be read.
+    /// At once: another client was faster, and its change must be read.
     AtOnce,
-    /// Soon, then later and later: it passes by itself.
+    /// Soon, then later and later: the failure is temporary.
     Backoff,
-    /// Every few minutes: what cures it (a policy, a mount, a Role) is changed where nobody tells us.
+    /// Every few minutes: the fix (to a policy, a mount, a Role) happens where we cannot see it.
     Slowly,
-    /// Never: only a change of the source or of its Secrets cures it, and that wakes us.
+    /// Never: only a change to the source or its Secrets fixes it, and that change wakes us.
     OnChange,
 }
 
 words! {
-    /// Reasons of the Events that a source carries, and the operator's own pod.
+    /// Reasons of the Events on sources and on the operator's own pod.
     pub enum Reason {
         /// Vault holds what the source asks for.
         Synced = "Synced",
-        /// A document had been changed or deleted in Vault, and is restored.
+        /// A document was changed or deleted in Vault, and is restored.
         DriftRepaired = "DriftRepaired",
-        /// Documents that the source no longer asks for are gone from Vault.
+        /// Documents that the source no longer asks for are deleted from Vault.
         Cleaned = "Cleaned",
-        /// A document could not be brought to Vault.
+        /// A document could not be written to Vault.
         SyncFailed = "SyncFailed",
-        /// An annotation is not what it should be.
+        /// An annotation is invalid.
         InvalidAnnotation = "InvalidAnnotation",
-        /// A document in Vault belongs to somebody else.
+        /// A document in Vault belongs to someone else.
         OwnershipConflict = "OwnershipConflict",
         /// A document may be left in Vault, and we cannot tell whether it is ours.
         PossibleOrphan = "PossibleOrphan",
-        /// A value that is no text went to Vault as base64.
+        /// A value that is not text was written to Vault as base64.
         BinaryValue = "BinaryValue",
-        /// Of the pod: something keeps it from being ready.
+        /// On the pod: something keeps it from being ready.
         NotReady = "NotReady",
-        /// Of the pod: nothing does any more.
+        /// On the pod: nothing keeps it from being ready any more.
         Ready = "Ready",
     }
 }
 
 impl Reason {
-    /// Whether it is told at one moment only, and nothing would bring it up again: the ledger forgets such a document.
+    /// Whether this is reported at one moment only, and nothing would report it again, because the ledger
+    /// forgets the document.
     pub fn is_told_once(self) -> bool {
         self == Self::PossibleOrphan
     }
@@ -80,10 +81,10 @@ pub enum Problem {
     TooMany {
         /// How many it uses.
         count: usize,
-        /// How many may be.
+        /// How many are allowed.
         limit: usize,
     },
-    /// The namespace has as many documents as it may.
+    /// The namespace already has as many documents as it may have.
     #[error(
         "namespace {namespace:?} may have {limit} documents; there is no room for {count} more of this source"
     )]
@@ -95,7 +96,7 @@ pub enum Problem {
         /// How many the namespace may have.
         limit: usize,
     },
-    /// An annotation's value is none of those it can have.
+    /// An annotation's value is not one of the allowed values.
     #[error(
         "vault-sync.io/{annotation}: {value:?} is not allowed{}; use {allowed}",
         hidden(value)
@@ -103,9 +104,9 @@ pub enum Problem {
     Value {
         /// Annotation, without its prefix.
         annotation: &'static str,
-        /// What it says, cut to a readable length.
+        /// Its value, cut to a readable length.
         value: String,
-        /// What it may say.
+        /// The allowed values.
         allowed: &'static str,
     },
     /// Two entries of the list give the same key of the document.
@@ -138,7 +139,7 @@ pub enum Problem {
         /// The keys that it has.
         available: Vec<String>,
     },
-    /// A value is no text, and the source asks for text.
+    /// A value is not text, and the source asks for text.
     #[error("secret {secret:?} key {key:?} is not UTF-8 text, and encoding is \"text\"")]
     NotText {
         /// The Secret.
@@ -146,7 +147,7 @@ pub enum Problem {
         /// Its key.
         key: String,
     },
-    /// The document has no key at all, and the mount cannot hold such a one.
+    /// The document has no keys, and the mount cannot hold a document without keys.
     #[error("{document} would have no keys, which a KV v1 mount cannot hold")]
     Empty {
         /// The document.
@@ -162,44 +163,44 @@ pub enum Problem {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The document takes more memory than there is for payload.
+    /// The document takes more memory than is available for payload.
     #[error(
         "{document} would take {size} bytes of memory while it is sent, more than the {limit} that there are"
     )]
     NoMemory {
         /// The document.
         document: DocumentId,
-        /// What it takes at least, in bytes.
+        /// How many bytes it takes at least.
         size: usize,
-        /// What there is, in bytes.
+        /// How many bytes are available.
         limit: usize,
     },
-    /// The document is somebody else's.
+    /// The document belongs to someone else.
     #[error("{document} {owner}")]
     Conflict {
         /// The document.
         document: DocumentId,
-        /// Whose it is.
+        /// Its owner.
         owner: Owner,
     },
-    /// Vault did not do what it was asked.
+    /// A request to Vault failed.
     #[error("{message}")]
     Vault {
-        /// What was asked and what Vault answered.
+        /// The request, and Vault's response.
         message: String,
         /// What to do.
         hint: String,
         /// When it is tried again.
         retry: Retry,
-        /// How long Vault asks to be left alone.
+        /// How long Vault asks us to wait.
         after: Option<Duration>,
-        /// Whether Vault as a whole may not answer: then nothing else need be tried.
+        /// Whether Vault as a whole may be down: then nothing else needs to be tried.
         down: bool,
     },
-    /// Kubernetes did not do what it was asked.
+    /// A request to Kubernetes failed.
     #[error("{message}")]
     Kubernetes {
-        /// What was asked and what the API server answered.
+        /// The request, and the API server's response.
         message: String,
         /// What to do.
         hint: String,
@@ -208,40 +209,41 @@ pub enum Problem {
     },
 }
 
-/// Why a path names no document.
+/// Why a path does not name a document.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PathFault {
-    /// Nothing in it.
+    /// It is empty.
     #[error("the path is empty")]
     Empty,
-    /// Blanks at an end.
+    /// It has a blank at an end.
     #[error("the path begins or ends with a blank")]
     Blank,
-    /// A slash at an end.
+    /// It has a slash at an end.
     #[error("the path begins or ends with \"/\"")]
     Slash,
-    /// Two slashes in a row.
+    /// It has two slashes in a row.
     #[error("the path has an empty segment (\"//\")")]
     EmptySegment,
-    /// `.` or `..`.
+    /// It has a `.` or `..` segment.
     #[error("the path has a {0:?} segment")]
     Dots(String),
-    /// A character that hides, or that escapes.
+    /// It has a character that is invisible, or that escapes.
     #[error("the path has the character U+{0:04X}, which is not allowed")]
     Character(u32),
-    /// A brace: of a placeholder, or of a template that nobody has rendered.
+    /// It has a brace, from a placeholder or from a template that was not rendered.
     #[error("the path has braces: placeholders are not supported, and a template was perhaps not rendered")]
     Brace,
-    /// A character that another spelling stands for.
+    /// It has a character that only looks like another: its compatibility form differs.
     #[error("the path has characters that only look like others (its compatibility form differs)")]
     LookAlike,
-    /// Longer than 512 bytes.
+    /// It is longer than 512 bytes.
     #[error("the path is {0} bytes long; 512 are allowed")]
     Long(usize),
     /// No mount has this path.
     #[error("Vault has no secrets engine mounted at {0:?}")]
     NoMount(String),
-    /// Vault does not say which mount has it: it answers alike for none and for one that we may not see.
+    /// Vault does not say which mount has it. Vault's response is the same for no mount and for a mount that
+    /// we may not see.
     #[error(
         "Vault shows no secrets engine for {0:?}: none is mounted there, or the operator's policy allows nothing below it (403)"
     )]
@@ -254,10 +256,10 @@ pub enum PathFault {
         /// Its type.
         kind: String,
     },
-    /// The path ends where the mount does.
+    /// The path ends at the mount.
     #[error("{0:?} is only the mount; a document needs a path inside it")]
     OnlyMount(String),
-    /// A word of the KV v2 API where the document's path should begin.
+    /// It has a word of the KV v2 API where the document's path should begin.
     #[error("{word:?} after the mount {mount:?} is a word of the KV v2 API, not a document")]
     ApiWord {
         /// The mount.
@@ -285,28 +287,28 @@ pub enum PathFault {
     },
 }
 
-/// Whose a document is, as far as the source's own people may know.
+/// The owner of a document, as far as the source's users may know.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Owner {
     /// A source of this cluster.
     #[error("belongs to {0}")]
     Source(SourceKey),
-    /// A source of this cluster in another namespace, which its people need not know.
+    /// A source of this cluster in another namespace, which the source's users need not know.
     #[error("belongs to a source in another namespace")]
     Elsewhere,
-    /// Another cluster. Its name or id is for the log alone: people of one cluster need not know the others.
+    /// Another cluster. Its name or id is only for the log: users of one cluster need not know the others.
     #[error("belongs to another cluster")]
     Cluster(String),
-    /// Nobody claims it, and we have not written it.
+    /// No claim is on it, and we have not written it.
     #[error("exists already and was not written by this operator")]
     Nobody,
-    /// A source gave it up, and left it there (`retain`), or somebody has undeleted it.
+    /// A source released it and left it there (`retain`), or someone has undeleted it.
     #[error("was left there by another source when that gave it up")]
     Released,
     /// It has a claim that cannot be read.
     #[error("carries a claim that is incomplete")]
     Unknown,
-    /// Another tool's, by its `managed-by`. Its people need not know which: the log says it.
+    /// Another tool, by its `managed-by`. The source's users need not know which tool; the log names it.
     #[error("is managed by another tool (by its custom metadata \"managed-by\")")]
     Tool(String),
 }
@@ -323,8 +325,8 @@ impl Problem {
         }
     }
 
-    /// The `error_type` label of `config_parse_errors_total`, for what an annotation's author has
-    /// to mend.
+    /// The `error_type` label of `config_parse_errors_total`, for problems that the author of an annotation
+    /// has to fix.
     pub fn config_error(&self) -> Option<&'static str> {
         match self {
             Self::Path(_) => Some("invalid_path"),
@@ -335,11 +337,12 @@ impl Problem {
         }
     }
 
-    /// When it is looked at again by itself.
+    /// When it is tried again without an external change.
     pub fn retry(&self) -> Retry {
         match self {
             Self::Vault { retry, .. } | Self::Kubernetes { retry, .. } => *retry,
-            // Room is told of when a document goes; when one does not come after all, it is found by looking.
+            // When a document is deleted, the sources that wait for room are woken. If an expected
+            // document is not created after all, only the next try may find the room.
             Self::Conflict { .. }
             | Self::NamespaceFull { .. }
             | Self::Path(PathFault::Hidden(_) | PathFault::NoMount(_) | PathFault::NotKv { .. }) => {
@@ -349,7 +352,7 @@ impl Problem {
         }
     }
 
-    /// How long it is to be left alone at least.
+    /// How long to wait at least.
     pub fn after(&self) -> Option<Duration> {
         match self {
             Self::Vault { after, .. } => *after,
@@ -431,10 +434,10 @@ impl PathFault {
     }
 }
 
-/// Something to tell that does not keep a source from being synced.
+/// A mistake to report that does not keep a source from being synced.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Warning {
-    /// An annotation of ours that does not exist.
+    /// An annotation with our prefix that does not exist.
     #[error(
         "vault-sync.io/{name}{} is not a known annotation{} {RETAINED}",
         place(*on_template),
@@ -444,10 +447,10 @@ pub enum Warning {
     UnknownKey {
         /// Its name without the prefix, cut to a readable length.
         name: String,
-        /// Whether it is on the pod template, where none has an effect.
+        /// Whether it is on the pod template, where annotations have no effect.
         on_template: bool,
     },
-    /// An annotation that does not begin with our prefix, but nearly.
+    /// An annotation with a prefix that is nearly ours.
     #[error(
         "{name}{} is not a known annotation{} {RETAINED}",
         place(*on_template),
@@ -457,22 +460,22 @@ pub enum Warning {
     NearlyOurs {
         /// Its full name, cut to a readable length.
         name: String,
-        /// Whether it is on the pod template, where none has an effect.
+        /// Whether it is on the pod template, where annotations have no effect.
         on_template: bool,
     },
-    /// Annotations that have no effect, since nothing says where to.
+    /// Annotations that have no effect because there is no path.
     #[error(
         "without vault-sync.io/path nothing is brought to Vault, and {names} {}; set the path, or remove what else is set",
         if names.contains(',') { "have no effect" } else { "has no effect" }
     )]
     NoPath {
-        /// Their full names, with commas between them.
+        /// Their full names, separated by commas.
         names: String,
     },
     /// Further annotations that do not exist.
     #[error("further annotations with vault-sync.io/ in front are not known. {RETAINED}", RETAINED = RETAINED)]
     MoreKeys,
-    /// An annotation on the pod template, where nobody reads it.
+    /// An annotation on the pod template, where it is not read.
     #[error(
         "vault-sync.io/{name} is on the pod template (spec.template), where it has no effect; move it to the object's own metadata.annotations{}",
         retained_until_moved(name)
@@ -481,13 +484,13 @@ pub enum Warning {
         /// Its name without the prefix.
         name: &'static str,
     },
-    /// A path, and nothing to bring there.
+    /// A path on a workload that uses no Secret.
     #[error(
         "vault-sync.io/path: the pod template uses no Secret in env, envFrom or volumes, so nothing is brought to Vault; \
          name the Secrets in vault-sync.io/secrets, or use one in the pod template"
     )]
     NothingUsed,
-    /// A value that is not allowed, with a safe meaning.
+    /// A value that is not allowed, and that has a safe meaning.
     #[error(
         "vault-sync.io/{annotation}: {value:?} is not allowed{}; use {allowed}. {meaning}",
         hidden(value)
@@ -495,11 +498,11 @@ pub enum Warning {
     Value {
         /// Annotation, without its prefix.
         annotation: &'static str,
-        /// What it says, cut to a readable length.
+        /// Its value, cut to a readable length.
         value: String,
-        /// What it may say.
+        /// The allowed values.
         allowed: &'static str,
-        /// What it is taken for.
+        /// What the value counts as.
         meaning: &'static str,
     },
     /// A binary value under `encoding: auto`.
@@ -533,7 +536,8 @@ impl Warning {
         }
     }
 
-    /// Whether it alone is a reason to know an object that asks for nothing: somebody wanted to ask.
+    /// Whether this alone is a reason to track an object that asks for nothing: someone wanted to ask for
+    /// something.
     pub fn is_misspelt(&self) -> bool {
         matches!(
             self,
@@ -545,13 +549,13 @@ impl Warning {
         )
     }
 
-    /// Whether its author has something to correct, and is reminded of it.
+    /// Whether the author has something to correct, and is reminded of it.
     pub fn is_mistake(&self) -> bool {
         !matches!(self, Self::Binary { .. })
     }
 }
 
-/// What an annotation that cannot be understood means for the end of documents.
+/// What happens to documents while an annotation cannot be understood.
 const RETAINED: &str = "Until it is corrected or removed, documents are retained.";
 
 fn place(on_template: bool) -> &'static str {
@@ -562,7 +566,7 @@ fn place(on_template: bool) -> &'static str {
     }
 }
 
-/// What stands behind the slash of a full name.
+/// The part of a full name after the slash.
 fn own_part(full: &str) -> &str {
     full.split_once('/').map_or(full, |(_, name)| name)
 }

@@ -1,14 +1,14 @@
-//! Who is reconciled next: each source once at a time, in turns between namespaces.
+//! Which source is reconciled next. Each source runs once at a time, and namespaces take turns.
 //!
-//! Two bounds keep one slow or broken source from delaying another. Those who are **at work** are as
-//! many as `--concurrency`; one that has been waiting for an answer for a while counts as **stalled**
-//! instead, and its place at work goes to the next. At work and stalled together have four times as many places.
+//! Two limits keep a slow or broken source from delaying others. Up to `--concurrency` sources are **at
+//! work**. A source that has waited for a response for a while counts as **stalled** instead, and its place
+//! at work is free for the next. Sources at work and stalled together have four times as many places.
 //!
-//! Of both, a namespace may have no more than a multiple of what is left free (the dynamic threshold of
-//! Choudhury and Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", IEEE/ACM
-//! ToN 6(2), 1998). So one that is alone has nearly all who may be at work, and still somebody of
-//! another begins at once; one whose sources all hang fills half of the places; and while fewer namespaces
-//! hang than there are places, there is one for another.
+//! For both limits, a namespace may have at most a multiple of what is still free. This is the dynamic
+//! threshold of Choudhury and Hahne ("Dynamic Queue Length Thresholds for Shared-Memory Packet Switches",
+//! IEEE/ACM ToN 6(2), 1998). So a namespace alone has nearly all places at work, and a source of another
+//! namespace still starts at once. A namespace whose sources all hang fills half of the places. While fewer
+//! namespaces hang than there are places, there is a place for another.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -16,26 +16,27 @@ use std::time::Duration;
 
 use super::source::SourceKey;
 
-/// A moment: the time since some beginning, the same for all calls.
+/// A moment: the time since some starting point, which is the same for all calls.
 pub type Moment = Duration;
 
-/// Places for all, for each source that may be at work.
+/// How many places there are in total, for each source that may be at work.
 const PLACES: usize = 4;
-/// How many of a namespace may be at work, for each that still could be: of sixteen, thirteen when it is alone.
+/// How many sources of a namespace may be at work, for each place at work that is free: of sixteen, thirteen
+/// if it is alone.
 const SHARE: usize = 4;
 
-/// How deep a reconcile looks: the deeper of two is the greater.
+/// How deeply a reconcile checks. The deeper of two is the greater.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub enum Depth {
-    /// What is remembered of Vault counts.
+    /// Trusts what is remembered of Vault.
     #[default]
     Trusting,
-    /// Vault is read again, whatever is remembered.
+    /// Reads Vault again, regardless of what is remembered.
     Full,
 }
 
 impl Depth {
-    /// A full one if that is so.
+    /// `Full` if `so`, otherwise `Trusting`.
     pub fn full_if(so: bool) -> Self {
         if so { Self::Full } else { Self::Trusting }
     }
@@ -46,18 +47,18 @@ impl Depth {
     }
 }
 
-/// When a source becomes ready by itself.
+/// When a source becomes ready without an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Appointment {
     /// The time.
     pub at: Moment,
-    /// How deep to look then.
+    /// How deeply to check then.
     pub depth: Depth,
 }
 
-/// The queue. Time comes in as an argument.
+/// The queue. Time is an argument.
 pub struct Queue {
-    /// The namespaces that have somebody ready, in the order of their turns.
+    /// The namespaces that have a ready source, in the order of their turns.
     turns: VecDeque<Arc<str>>,
     ready: HashMap<Arc<str>, VecDeque<SourceKey>>,
     slots: HashMap<SourceKey, Slot>,
@@ -65,15 +66,15 @@ pub struct Queue {
     agenda: BTreeSet<(Moment, SourceKey)>,
     waiting: usize,
     concurrency: usize,
-    /// Of all together.
+    /// In total.
     running: Running,
-    /// How many of the stalled wait for a place at work.
+    /// How many of the stalled sources wait for a place at work.
     returning: usize,
-    /// Of those namespaces that have somebody running.
+    /// For the namespaces that have a running source.
     by_namespace: HashMap<Arc<str>, Running>,
 }
 
-/// How many run.
+/// How many sources run.
 #[derive(Clone, Copy, Default)]
 struct Running {
     at_work: usize,
@@ -91,7 +92,7 @@ impl Running {
 struct Slot {
     ready: bool,
     progress: Progress,
-    /// It was added while it ran: it runs again.
+    /// It was added while it ran, so it runs again.
     again: bool,
     depth: Depth,
     appointment: Option<Appointment>,
@@ -103,21 +104,21 @@ enum Progress {
     No,
     AtWork,
     Stalled,
-    /// Stalled until a place at work is free.
+    /// Stalled, and waiting for a place at work.
     Returning,
 }
 
 /// What to do now.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Next {
-    /// Reconcile this source, so deep.
+    /// Reconcile this source, with this depth.
     Run(SourceKey, Depth),
-    /// Nobody is ready, or has a place; look again at this time, or when something has happened.
+    /// No source is ready, or none has a place. Ask again at this time, or when something has happened.
     Wait(Option<Moment>),
 }
 
 impl Queue {
-    /// An empty one, for so many sources at work at a time.
+    /// An empty queue, with up to this many sources at work at a time.
     pub fn new(concurrency: usize) -> Self {
         Self {
             turns: VecDeque::new(),
@@ -132,7 +133,8 @@ impl Queue {
         }
     }
 
-    /// Makes a source ready, once however often it is added. One that runs will run again.
+    /// Makes a source ready. Adding it several times has no further effect. A source that runs will run
+    /// again.
     pub fn add(&mut self, key: &SourceKey, depth: Depth) {
         let slot = self.slots.entry(key.clone()).or_default();
         slot.depth = slot.depth.max(depth);
@@ -149,8 +151,8 @@ impl Queue {
         }
     }
 
-    /// Sets the time at which a source becomes ready by itself; `None` takes it away. Each source
-    /// has one such time.
+    /// Sets the time at which a source becomes ready without an event; `None` removes it. Each source has one
+    /// such time.
     pub fn schedule(&mut self, key: &SourceKey, appointment: Option<Appointment>) {
         let slot = self.slots.entry(key.clone()).or_default();
         if let Some(before) = slot.appointment.take() {
@@ -165,8 +167,8 @@ impl Queue {
         }
     }
 
-    /// Calls a source that waited for something: at this time, or once more if it runs just now, which may
-    /// have begun too early.
+    /// Wakes a source that waited for something, at this time. A source that is running now runs once more,
+    /// because that run may have begun too early.
     pub fn recall(&mut self, key: &SourceKey, at: Moment, depth: Depth) {
         if self
             .slots
@@ -179,7 +181,7 @@ impl Queue {
         }
     }
 
-    /// Takes the next source whose turn it is. Whoever runs it says [`Queue::stall`] when it takes long, and
+    /// Takes the next source in turn. The caller reports [`Queue::stall`] if it takes long, and
     /// [`Queue::done`].
     pub fn next(&mut self, now: Moment) -> Next {
         self.keep_appointments(now);
@@ -204,9 +206,9 @@ impl Queue {
         }
     }
 
-    /// The first of the namespace whose turn it is, of those that may have a place.
+    /// The first source of the next namespace in turn that may have a place.
     fn take_turn(&mut self) -> Option<SourceKey> {
-        // Those who return come before those who begin.
+        // Sources that return have priority over sources that begin.
         let taken = self.running.at_work + self.returning;
         let at_work_left = self.concurrency.saturating_sub(taken);
         let places_left = (PLACES * self.concurrency).saturating_sub(self.running.all());
@@ -226,7 +228,7 @@ impl Queue {
         key
     }
 
-    /// The source has been waiting for an answer for a while: its place at work goes to another.
+    /// The source has waited for a response for a while: its place at work is free for another.
     pub fn stall(&mut self, key: &SourceKey) {
         if let Some(slot) = self
             .slots
@@ -241,8 +243,8 @@ impl Queue {
         }
     }
 
-    /// The source has got its answer, and goes on. Whether it has a place at work for that; if not, it asks again
-    /// when another is done or stalls.
+    /// Gives a stalled source a place at work again. Returns false if none is free. The caller then asks again when
+    /// another source is done or stalls.
     pub fn resume(&mut self, key: &SourceKey) -> bool {
         let free = self.running.at_work < self.concurrency;
         let Some(slot) = self.slots.get_mut(key) else {
@@ -302,7 +304,7 @@ impl Queue {
         self.waiting
     }
 
-    /// Whether nobody is ready.
+    /// Whether no source is ready.
     pub fn is_empty(&self) -> bool {
         self.waiting == 0
     }

@@ -1,38 +1,39 @@
-//! How many bytes of payload may be in memory at once, in shares by namespace.
+//! How many bytes of payload may be in memory at once, shared between namespaces.
 //!
-//! A document takes a part before anything of it is fetched, makes it larger as bytes arrive, and gives it back
-//! when Vault has answered. What is taken never exceeds the total. Of the rest, a namespace that already holds
-//! some gets more only while that leaves room for others: its own part stays below three times what is left (see
-//! [`super::queue`] for the idea). So one namespace alone gets three quarters, and a quarter is left for the next.
+//! A document takes a share before any of it is fetched, enlarges the share as bytes arrive, and gives it
+//! back when Vault has responded. The shares never exceed the total. A namespace that already holds some
+//! memory gets more only while enough is left for others. What it holds stays below three times what is left
+//! (see [`super::queue`] for the idea). So one namespace alone gets three quarters, and a quarter is left for
+//! the next.
 //!
-//! **No deadlock.** Nobody waits while it holds a part: a document whose part cannot be made larger at once gives
-//! all of it back, and waits with empty hands for what it now knows to need. So each part that is taken
-//! belongs to a document that waits for the network alone, whose waits have an end, and each part comes back.
-//! When nothing is taken, the first who waits gets what it asks for, since nobody may ask for more than the total.
-//! A document that comes back asks for at least twice as much as before, so it comes back a few times only.
+//! **No deadlock.** No document waits while it holds a share. If its share cannot be enlarged at once, the
+//! document gives all of it back, and waits for the size that it now knows to need. So each share belongs to
+//! a document that waits only for the network. Those waits end, and each share comes back. When nothing is
+//! taken, the first waiting document gets what it asks for, since no request may exceed the total. A document
+//! that comes back asks for at least twice as much as before, so it comes back only a few times.
 //!
-//! **No queue.** Who waits gets room in the order of arrival, but a large request does not hold back a small one
-//! behind it, nor one that arrives later: the part that it waits for may belong to a write that hangs. While small
-//! requests never cease, a very large one may wait for long; it is served as soon as they do.
+//! **No queue.** Waiting documents get room in the order of arrival. But a large request does not hold back
+//! smaller ones that come after it, because the share that it waits for may belong to a write that hangs. A
+//! very large request may wait long while small ones keep coming. It is served as soon as they stop.
 
 use std::collections::{BTreeMap, HashMap};
 
-/// How much a namespace may hold, for each byte that is left.
+/// How many bytes a namespace may hold, for each byte that is left.
 const SHARE: usize = 3;
 
-/// Who holds how much, and who waits for how much.
+/// Which namespaces hold how much, and which requests wait for how much.
 #[derive(Debug)]
 pub struct Room {
     total: usize,
     taken: usize,
-    /// Of those namespaces that hold any.
+    /// For the namespaces that hold any.
     by_namespace: HashMap<String, usize>,
     /// By the order of arrival.
     waiting: BTreeMap<Ticket, Request>,
     next: u64,
 }
 
-/// Names one request that waits.
+/// Identifies one waiting request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Ticket(u64);
 
@@ -43,7 +44,7 @@ struct Request {
 }
 
 impl Room {
-    /// Room for so many bytes.
+    /// Room for this many bytes.
     pub fn new(total: usize) -> Self {
         Self {
             total,
@@ -54,12 +55,12 @@ impl Room {
         }
     }
 
-    /// The bytes that there are.
+    /// The total number of bytes.
     pub fn total(&self) -> usize {
         self.total
     }
 
-    /// Takes so many bytes for a namespace, if they are free and it may have them.
+    /// Takes bytes for a namespace, if they are free and the namespace may have them.
     pub fn take(&mut self, namespace: &str, bytes: usize) -> bool {
         if bytes == 0 {
             return true;
@@ -75,7 +76,8 @@ impl Room {
         fits
     }
 
-    /// Asks for bytes that are not free now; for more than there are, it means all.
+    /// Waits for bytes that are not free now. A request for more than the total counts as a request for the
+    /// total.
     pub fn wait(&mut self, namespace: &str, bytes: usize) -> Ticket {
         let ticket = Ticket(self.next);
         self.next += 1;
@@ -87,12 +89,12 @@ impl Room {
         ticket
     }
 
-    /// Gives up waiting. Whether it still waited.
+    /// Stops waiting. Returns whether the request was still waiting.
     pub fn withdraw(&mut self, ticket: Ticket) -> bool {
         self.waiting.remove(&ticket).is_some()
     }
 
-    /// Gives bytes back. Those whose request is granted now, in the order of their arrival.
+    /// Gives bytes back. Returns the requests that are granted now, in the order of their arrival.
     pub fn give_back(&mut self, namespace: &str, bytes: usize) -> Vec<Ticket> {
         self.taken = self.taken.saturating_sub(bytes);
         if let Some(own) = self.by_namespace.get_mut(namespace) {

@@ -1,4 +1,4 @@
-//! The choices of whoever runs the operator, as far as the pure core decides by them.
+//! The settings of the operator's administrator that the pure core needs for its decisions.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,9 +6,9 @@ use super::document::Mount;
 use crate::words;
 
 words! {
-    /// `--cluster-prefix-style`: where the cluster's prefix goes.
+    /// `--cluster-prefix-style`: where the cluster's prefix is.
     pub enum PrefixStyle {
-        /// `secret/data/clusters/c1/app`: below the mount, so that one policy prefix fences a cluster.
+        /// `secret/data/clusters/c1/app`: below the mount, so that one policy prefix isolates a cluster.
         InsideMount = "inside-mount",
         /// `clusters/c1/secret/data/app`: in front of everything, as the predecessor wrote it.
         BeforeMount = "before-mount",
@@ -22,41 +22,42 @@ words! {
         Off = "off",
         /// A path must begin with its source's namespace.
         Enforce = "enforce",
-        /// The namespace is put in front of a path that does not begin with it.
+        /// The namespace is added to the beginning of a path that does not begin with it.
         Prefix = "prefix",
     }
 }
 
 words! {
-    /// `--adopt`: which documents that exist already may be taken over. Each allows what those before it do.
+    /// `--adopt`: which existing documents may be taken over. Each value also allows what the ones before it
+    /// allow.
     pub enum Adopt {
         /// None.
         Never = "never",
-        /// Unclaimed ones that hold what we would write.
+        /// Unclaimed documents that hold what we would write.
         Equal = "equal",
-        /// Unclaimed ones, and those of other sources in the same namespace, for a source that says
+        /// Unclaimed documents, and those of other sources in the same namespace, for a source with
         /// `vault-sync.io/adopt: "true"`.
         Annotated = "annotated",
-        /// Every one. For a migration.
+        /// All documents. For a migration.
         All = "all",
     }
 }
 
 words! {
-    /// `--deletion-policy`: what happens to documents that nobody asks for any more.
+    /// `--deletion-policy`: what happens to documents that no source asks for any more.
     #[derive(Serialize, Deserialize)]
     #[serde(rename_all = "kebab-case")]
     pub enum DeletionPolicy {
-        /// The version that we saw is deleted by its number; it can be undeleted.
+        /// The version that we saw is deleted by its number. It can be undeleted.
         Soft = "soft",
-        /// All versions and metadata go.
+        /// All versions and the metadata are deleted.
         Purge = "purge",
-        /// They stay, and count as nobody's.
+        /// The documents stay, and count as unclaimed.
         Retain = "retain",
     }
 }
 
-/// `--discover`: what auto-discovery reads beside env, envFrom and volumes.
+/// `--discover`: what auto-discovery reads in addition to env, envFrom and volumes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Discover {
     /// `imagePullSecrets`.
@@ -65,12 +66,12 @@ pub struct Discover {
     pub csi: bool,
 }
 
-/// All of it together.
+/// All settings together.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
-    /// `--cluster-name`; empty: none.
+    /// `--cluster-name`; empty: not set.
     pub cluster_name: String,
-    /// `--cluster-prefix` with the name filled in, without slashes at the ends; empty: none.
+    /// `--cluster-prefix` with the name filled in, without slashes at the ends; empty: not set.
     pub cluster_prefix: String,
     /// `--cluster-prefix-style`.
     pub prefix_style: PrefixStyle,
@@ -82,11 +83,11 @@ pub struct Settings {
     pub adopt_cluster_ids: Vec<String>,
     /// `--deletion-policy`.
     pub deletion: DeletionPolicy,
-    /// `--max-document-size` in bytes; `None`: Vault's answer decides.
+    /// `--max-document-size` in bytes; `None`: Vault decides.
     pub max_document_size: Option<usize>,
     /// `--finalizers`.
     pub finalizers: bool,
-    /// `--mount`: mounts that need not be asked for.
+    /// `--mount`: mounts that Vault need not be asked about.
     pub mounts: Vec<Mount>,
 }
 

@@ -1,4 +1,4 @@
-//! Sources: the annotated objects, reduced to what deciding needs.
+//! Sources: the annotated objects, reduced to what decisions need.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,7 +25,7 @@ words! {
     }
 }
 
-/// Which object a source is: what people call it by.
+/// Which object a source is, as people name it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SourceKey {
     /// Its kind.
@@ -42,8 +42,8 @@ impl fmt::Display for SourceKey {
     }
 }
 
-/// What an operator watches: `--kinds` and `--watch-namespaces`. There may be others in the cluster
-/// that watch the rest.
+/// What an operator watches: `--kinds` and `--watch-namespaces`. Other operators in the cluster may watch the
+/// rest.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Scope {
     /// Kinds of source.
@@ -53,7 +53,7 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Whether an object would be seen if it were there.
+    /// Whether an object would be seen if it existed.
     pub fn contains(&self, key: &SourceKey) -> bool {
         self.kinds.contains(&key.kind)
             && (self.namespaces.is_empty() || self.namespaces.iter().any(|name| **name == *key.namespace))
@@ -65,15 +65,15 @@ impl Scope {
 pub struct Source {
     /// Which object.
     pub key: SourceKey,
-    /// `metadata.uid`: tells an object from its successor under the same name.
+    /// `metadata.uid`: distinguishes an object from a later one with the same name.
     pub uid: String,
     /// `metadata.creationTimestamp`, in seconds since 1970.
     pub created: i64,
     /// `metadata.deletionTimestamp`, in seconds since 1970, once deletion has begun.
     pub deleting: Option<i64>,
-    /// Whether it carries our finalizer (which is the predecessor's too).
+    /// Whether it carries our finalizer, which is also the predecessor's.
     pub finalizer: bool,
-    /// The annotations of ours, as they are written, without the `vault-sync.io/` in front.
+    /// Our annotations as they are written, without the prefix `vault-sync.io/`.
     pub annotations: BTreeMap<String, String>,
     /// The Secrets that its pod template names; empty for a Secret.
     pub references: Vec<Reference>,
@@ -84,7 +84,7 @@ pub struct Source {
 pub struct Reference {
     /// The Secret's name, in the source's namespace.
     pub secret: String,
-    /// Whether the workload starts without it. A Secret that is named twice is optional only if
-    /// both uses say so.
+    /// Whether the workload starts without it. A Secret that is named twice is optional only if both uses
+    /// are.
     pub optional: bool,
 }

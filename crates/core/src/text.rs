@@ -1,7 +1,7 @@
-//! Text that people wrote, in messages about it: quoted in a readable length, with the word that was probably meant and
-//! the characters that nobody sees.
+//! Helpers for messages about text that people wrote: quoting in a readable length, suggesting the word that
+//! was probably meant, and naming invisible characters.
 
-/// The one of `known` that was probably meant by `word`, if any is near enough: `perfix` means `prefix`.
+/// The one of `known` that was probably meant by `word`, if any is similar enough: `perfix` means `prefix`.
 pub fn nearest(word: &str, known: &[&'static str]) -> Option<&'static str> {
     let lower = word.to_lowercase();
     // A third of the letters may be wrong: `preserve-on-deletion` means `preserve-on-delete`.
@@ -14,8 +14,8 @@ pub fn nearest(word: &str, known: &[&'static str]) -> Option<&'static str> {
     found.min().map(|(_, known)| known)
 }
 
-/// Characters that nobody sees: controls, blanks other than the space, and what Unicode calls
-/// default-ignorable (`DerivedCoreProperties.txt`), with the noncharacters that end each plane.
+/// Invisible characters: controls, blanks other than the space, and what Unicode calls default-ignorable
+/// (`DerivedCoreProperties.txt`), with the noncharacters at the end of each plane.
 pub fn hides(c: char) -> bool {
     (c.is_whitespace() && c != ' ')
         || c.is_control()
@@ -26,8 +26,8 @@ pub fn hides(c: char) -> bool {
         || u32::from(c) & 0xFFFE == 0xFFFE
 }
 
-/// The end of a message about a text that cannot be used: its first invisible character, by code point. Empty when
-/// there is none. Line breaks and tabs are not named: they belong into a list.
+/// The end of a message about a text that cannot be used: names the text's first invisible character by code
+/// point. Empty if there is none. Line breaks and tabs are not named, because they are normal in a list.
 pub fn hidden(text: &str) -> String {
     let found = text
         .chars()
@@ -37,12 +37,12 @@ pub fn hidden(text: &str) -> String {
     })
 }
 
-/// The text without the byte order mark that some editors put in front.
+/// The text without the byte order mark that some editors put at its beginning.
 pub fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-/// A word cut to a length that fits an Event, for quoting what somebody wrote.
+/// A word cut to a length that fits an Event, for quoting user input.
 pub fn excerpt(text: &str) -> String {
     const LONGEST: usize = 80;
     if text.chars().count() <= LONGEST {

@@ -1,8 +1,8 @@
 //! Secret values, and the one type that holds them.
 //!
-//! Everything that is secret passes through [`Value`]: it has no `Debug`, no `Display` and no
-//! `Serialize`, and it wipes its memory when it goes. The only way to its bytes is
-//! [`Value::expose`], so that a search for that word finds every place that sees a secret.
+//! All secret data is in a [`Value`]. It implements no `Debug`, no `Display` and no `Serialize`, and it wipes
+//! its memory on drop. Only [`Value::expose`] and [`Value::expose_text`] give access to its bytes, so that a
+//! search for `expose` finds every place that reads a secret.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -15,17 +15,17 @@ use zeroize::Zeroizing;
 pub struct Value(Zeroizing<Vec<u8>>);
 
 impl Value {
-    /// Takes the bytes over.
+    /// Takes ownership of the bytes.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(Zeroizing::new(bytes))
     }
 
-    /// The bytes themselves. Whoever calls this must not log, print or store them.
+    /// The bytes themselves. Callers must not log, print or store them.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
 
-    /// The bytes as text, when they are UTF-8.
+    /// The bytes as text, if they are UTF-8.
     pub fn expose_text(&self) -> Option<&str> {
         std::str::from_utf8(&self.0).ok()
     }
@@ -35,7 +35,7 @@ impl Value {
         self.0.len()
     }
 
-    /// Whether there is nothing in it.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -53,7 +53,7 @@ impl From<&str> for Value {
     }
 }
 
-/// Reads the standard base64 in which the Kubernetes API carries the values of a Secret.
+/// Decodes the standard base64 that the Kubernetes API uses for the values of a Secret.
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Base64;
@@ -67,7 +67,7 @@ impl<'de> Deserialize<'de> for Value {
                 base64::engine::general_purpose::STANDARD
                     .decode(text)
                     .map(Value::new)
-                    // Not the decoder's own words: they may quote what they could not read.
+                    // Not the decoder's message, which may quote its input.
                     .map_err(|_| E::custom("a value is not base64"))
             }
         }
@@ -75,12 +75,12 @@ impl<'de> Deserialize<'de> for Value {
     }
 }
 
-/// The map of keys to values that a document holds, or shall hold. Values are text by then:
-/// `desired` has encoded what was not.
+/// The keys and values that a document holds, or is to hold. All values are text: `desired` has encoded the
+/// others.
 pub type Content = BTreeMap<String, Value>;
 
-/// What a document in Vault holds, as read: `None` stands for a value that is no string, which is
-/// never one of ours and equals nothing.
+/// The content of a document as read from Vault. `None` is a value that is not a string. We never write such
+/// a value, so it equals nothing that we want.
 pub type Found = BTreeMap<String, Option<Value>>;
 
 /// Whether Vault holds exactly the content that we would write.
@@ -97,17 +97,17 @@ pub fn size(content: &Content) -> usize {
     content.iter().map(|(key, value)| key.len() + value.len()).sum()
 }
 
-/// The data of one Kubernetes Secret, as fetched for one reconcile and dropped after it.
+/// The data of one Kubernetes Secret. It is fetched for one reconcile, and dropped after it.
 #[derive(Clone)]
 pub struct Payload {
-    /// `metadata.resourceVersion`, to know later whether the Secret has changed since.
+    /// `metadata.resourceVersion`, to detect later whether the Secret has changed.
     pub resource_version: String,
     /// The keys and values.
     pub data: BTreeMap<String, Value>,
 }
 
-/// Fingerprint of a content. Good for one process only: it is keyed at random, so that it says
-/// nothing about the values to anybody who should see it.
+/// Fingerprint of a document's content. It is valid in one process only: it is keyed at random, so that it
+/// reveals nothing about the values.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Digest(u64, u64);
 
@@ -125,7 +125,7 @@ impl Digester {
         )
     }
 
-    /// Fingerprint of a sequence of byte strings; their borders count.
+    /// Fingerprint of a sequence of byte strings. It also depends on where each string ends.
     pub fn fields<'a>(&self, fields: impl Iterator<Item = &'a [u8]>) -> Digest {
         let (mut a, mut b) = (self.0.build_hasher(), self.1.build_hasher());
         for field in fields {

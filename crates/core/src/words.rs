@@ -1,8 +1,8 @@
-//! Enums that are written as words: in flags, annotations, metrics, Events and the ledger.
+//! Enums that are written as words in flags, annotations, metrics, Events and the ledger.
 
 use super::text::excerpt;
 
-/// A word that is none of the allowed ones.
+/// A word that is not one of the allowed ones.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{value:?} is not allowed; use {allowed}")]
 pub struct UnknownWord {
@@ -11,7 +11,7 @@ pub struct UnknownWord {
 }
 
 impl UnknownWord {
-    /// `text` was found where one of the `allowed` is needed.
+    /// `text` was found where one of the `allowed` words is needed.
     pub fn new(text: &str, allowed: &'static str) -> Self {
         Self {
             value: excerpt(text),
@@ -20,7 +20,7 @@ impl UnknownWord {
     }
 }
 
-/// Defines an enum whose variants are each written as one word, spelled once.
+/// Defines an enum in which each variant is written as one word, spelled once.
 ///
 /// ```
 /// domain::words! {
@@ -47,18 +47,18 @@ macro_rules! words {
 
         #[allow(dead_code, reason = "not every enum needs each of these")]
         impl $name {
-            /// All of them, in their order.
+            /// All variants, in order.
             pub const ALL: [Self; [$($word),+].len()] = [$(Self::$variant),+];
 
             /// Their words, for a message: `a, b or c`.
             pub const ALLOWED: &str = $crate::words!(@list $($word),+);
 
-            /// The word that it is written as.
+            /// The word for this variant.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)+ }
             }
 
-            /// The one that is written as this word.
+            /// The variant for this word.
             pub fn named(word: &str) -> Option<Self> {
                 match word { $($word => Some(Self::$variant),)+ _ => None }
             }

@@ -1,29 +1,29 @@
-//! YAML: the one place that knows `serde_yaml`, which nobody maintains any more.
+//! YAML: the only module that uses `serde_yaml`, which is no longer maintained.
 //!
-//! The bounds of what may be read are our own: those of a list are in `annotations/list.rs` and `annotations/tree.rs`. The
-//! budget of `serde-saphyr`, which the `kube` crates bring, does not replace them:
+//! We set our own bounds on what may be read: those for a list are in `annotations/list.rs` and
+//! `annotations/tree.rs`. The budget of `serde-saphyr`, which the `kube` crates bring, does not replace them:
 //!
-//! - It counts aliases, not what they stand for: `&a` with 30 kB and ten thousand times `*a` is within a budget that honest
-//!   lists need too. And JSON needs the bound on a tree in any case.
-//! - It runs another parser. What that one counts is not what `serde_yaml` then does, and it refuses text that
-//!   `serde_yaml` reads, in words of its own.
+//! - It counts aliases, not what they expand to: `&a` with 30 kB and ten thousand times `*a` is within a
+//!   budget that normal lists need too. And JSON needs the bound on a tree in any case.
+//! - It runs another parser. What that parser counts is not what `serde_yaml` then does, and it refuses text
+//!   that `serde_yaml` reads, with its own messages.
 
 use serde::de::{DeserializeOwned, DeserializeSeed};
 
 use super::text::without_mark;
 
-/// Text that is no YAML, or not of the shape that is needed.
+/// Text that is not YAML, or not of the shape that is needed.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct BadYaml(#[from] serde_yaml::Error);
 
-/// Reads one YAML document. The error says what is wrong, and at which line and column as far as
-/// that is known; it is for configuration, which may be quoted. A byte order mark in front is skipped.
+/// Reads one YAML document. The error says what is wrong, and at which line and column as far as that is
+/// known. It is for configuration, which may be quoted. A byte order mark at the beginning is skipped.
 pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, BadYaml> {
     Ok(serde_yaml::from_str(without_mark(text))?)
 }
 
-/// The same, for a reader that knows its bounds.
+/// The same, for a reader with its own bounds.
 pub fn read<T>(text: &str, seed: impl for<'de> DeserializeSeed<'de, Value = T>) -> Result<T, BadYaml> {
     Ok(seed.deserialize(serde_yaml::Deserializer::from_str(text))?)
 }

@@ -1,8 +1,8 @@
-//! One reconcile at a time for each document: two sources that want the same one, or of which one
-//! leaves it as the other comes, take turns.
+//! One reconcile at a time for each document. Two sources take turns if they want the same document, or if
+//! one gives it up while the other takes it.
 //!
-//! A pass takes its locks once, while it observes: [`Locks::acquire`] is visible there and nowhere else. A pass
-//! that waited for a second lock could wait for one that it holds itself.
+//! A pass takes its locks once, while it observes: [`Locks::acquire`] is visible only there. If a pass waited
+//! for a second lock, it could wait for one that it holds itself.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use domain::document::DocumentId;
 
-/// The documents that are being worked on.
+/// The documents that passes are working on.
 #[derive(Default)]
 pub struct Locks {
     held: Mutex<HashSet<DocumentId>>,
@@ -26,13 +26,13 @@ pub struct Guard<'a> {
 }
 
 impl Locks {
-    /// Waits until none of these documents is worked on, and takes them all at once, so that no two
-    /// waiters can hold what the other needs.
+    /// Waits until all of these documents are free, and takes them at once, so that no two waiters can block
+    /// each other.
     pub(super) async fn acquire(&self, ids: HashSet<DocumentId>) -> Guard<'_> {
         loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
-            // Listen before looking, or a release in between would go unheard.
+            // Register before checking, or a release in between would be missed.
             freed.as_mut().enable();
             if self.try_take(&ids) {
                 return Guard { locks: self, ids };
@@ -52,12 +52,12 @@ impl Locks {
 }
 
 impl Guard<'_> {
-    /// The documents.
+    /// The locked documents.
     pub(super) fn ids(&self) -> impl Iterator<Item = &DocumentId> {
         self.ids.iter()
     }
 
-    /// Whether it is the right to work on this document.
+    /// Whether this guard covers the document.
     pub(super) fn covers(&self, id: &DocumentId) -> bool {
         self.ids.contains(id)
     }

@@ -1,4 +1,4 @@
-//! The `secrets` annotation: a list of Secrets and keys, in JSON or YAML. Each fault says where it is.
+//! The `secrets` annotation: a list of Secrets and keys, in JSON or YAML. Each error says where it is.
 
 use std::collections::HashSet;
 
@@ -10,18 +10,18 @@ use crate::problem::Problem;
 use crate::text::{excerpt, hidden, nearest, without_mark};
 use crate::yaml::BadYaml;
 
-/// Longest list in YAML, in bytes: its parser keeps many times that while it reads.
+/// Longest list in YAML, in bytes. The parser needs many times that memory while it reads.
 const LONGEST_YAML: usize = 64 * 1024;
 /// Most entries of a list.
 const MOST_ENTRIES: usize = 2000;
-/// Most Secrets that a list names. Each is kept in memory for as long as the source is there.
+/// Most Secrets that a list names. Each is kept in memory as long as the source exists.
 const MOST_SECRETS: usize = 500;
 /// Most keys in all entries together.
 const MOST_KEYS: usize = 2000;
 /// Longest name of a key, and longest prefix, in bytes: what Kubernetes allows for a Secret's key.
 /// <https://kubernetes.io/docs/concepts/configuration/secret/#restriction-names-data>
 const LONGEST_KEY: usize = 253;
-/// Deepest nesting of brackets; a list with keys needs four. What stands in quotes counts too.
+/// Deepest nesting of brackets. A list with keys needs four. Brackets in quotes count too.
 const DEEPEST: usize = 64;
 /// The fields of an entry.
 const FIELDS: [&str; 5] = ["name", "keys", "prefix", "optional", "encoding"];
@@ -42,11 +42,11 @@ pub struct Entry {
     pub name: String,
     /// The keys; `None`: all of them.
     pub keys: Option<Vec<KeyPick>>,
-    /// Put in front of each key, with nothing between.
+    /// Put before each key, without a separator.
     pub prefix: String,
     /// Whether the Secret, or a key of it, may be missing.
     pub optional: bool,
-    /// How its values become text, when not as the source says.
+    /// How its values become text, if different from the source's encoding.
     pub encoding: Option<Encoding>,
 }
 
@@ -127,11 +127,11 @@ fn known_field(field: &str) -> String {
     }
 }
 
-/// Reads the list: JSON, or else YAML. Each fault says which entry it is in. The bounds are far from what
-/// people need, and keep one annotation from costing everybody else's memory.
+/// Reads the list as JSON, or else as YAML. Each error says which entry it is in. The bounds are far above
+/// what people need. They keep one annotation from using the memory of all others.
 pub(super) fn parse(text: &str) -> Result<Vec<Entry>, Problem> {
     let text = without_mark(text);
-    // What cannot be seen may well be what is wrong.
+    // An invisible character may be the mistake.
     read(text).map_err(|what| Problem::List(what.to_string() + &hidden(text)))
 }
 
@@ -142,7 +142,7 @@ fn read(text: &str) -> Result<Vec<Entry>, ListFault> {
     let json = match tree::from_json(text) {
         Ok(json) => json,
         Err(error) if text.len() > LONGEST_YAML => return Err(ListFault::LongYaml(error)),
-        // Flow YAML looks like JSON; only when it is neither do we speak of JSON.
+        // Flow YAML looks like JSON. The message is about JSON only if the text is neither.
         Err(error) if text.trim_start().starts_with(['[', '{']) => {
             tree::from_yaml(text).map_err(|_| ListFault::NotJson(error))?
         }
@@ -174,7 +174,7 @@ fn read(text: &str) -> Result<Vec<Entry>, ListFault> {
     Ok(entries)
 }
 
-/// How deep brackets nest at most, those in quotes too: a parser of YAML takes time that grows with the
+/// The deepest nesting of brackets, including those in quotes. A YAML parser takes time that grows with the
 /// square of it.
 fn nesting(text: &str) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
@@ -189,7 +189,7 @@ fn nesting(text: &str) -> usize {
     deepest
 }
 
-/// A parser's words on one line, bounded: they may quote what they could not read.
+/// A parser's message on one line, and bounded, because it may quote its input.
 fn line(words: &impl ToString) -> String {
     const LONGEST: usize = 200;
     let words = words.to_string();
@@ -211,7 +211,7 @@ fn parse_entry(number: usize, item: Json) -> Result<Entry, ListFault> {
     parse_fields(name.clone(), fields).map_err(|what| fault(Some(name), what))
 }
 
-/// A field that nobody reads: a mistyped `keys` must not send all of them.
+/// An unknown field. It must be refused: with a mistyped `keys`, all keys would be sent.
 fn unknown_field(fields: &Map<String, Json>) -> Option<&String> {
     fields.keys().find(|field| !FIELDS.contains(&field.as_str()))
 }
@@ -227,7 +227,7 @@ fn parse_name(name: Option<Json>) -> Result<String, EntryFault> {
     Ok(name)
 }
 
-/// The entry of this name, with what else it says.
+/// Reads the other fields of the entry with this name.
 fn parse_fields(name: String, mut fields: Map<String, Json>) -> Result<Entry, EntryFault> {
     let keys = match fields.remove("keys") {
         None | Some(Json::Null) => None,
@@ -237,7 +237,7 @@ fn parse_fields(name: String, mut fields: Map<String, Json>) -> Result<Entry, En
             let mut known = HashSet::with_capacity(keys.len());
             for key in keys {
                 let pick = parse_key(key)?;
-                // The same key named twice says nothing new; another key for the same name does.
+                // The same pick again adds nothing. Another key with the same name in Vault does.
                 if known.insert(pick.clone()) {
                     picks.push(pick);
                 }

@@ -1,7 +1,7 @@
-//! JSON or YAML of unknown shape, read into a tree of bounded size.
+//! Reads JSON or YAML of unknown shape into a tree of bounded size.
 //!
-//! The text alone bounds nothing: a YAML alias of three characters repeats all that its anchor holds,
-//! and `[[],[],[]]` takes a hundred times the memory of its text.
+//! The length of the text alone is no bound. A YAML alias of three characters repeats everything that its
+//! anchor holds. `[[],[],[]]` takes a hundred times the memory of its text.
 
 use std::fmt;
 
@@ -10,9 +10,9 @@ use serde_json::{Map, Value as Json};
 
 use crate::yaml::{self, BadYaml};
 
-/// About how many bytes of memory a tree may take. A list of the largest size that is allowed takes a third.
+/// Roughly how many bytes of memory a tree may take. The largest list that is allowed takes a third of it.
 const MOST: usize = 4 * 1024 * 1024;
-/// About what a value, a text or an object takes beside its content.
+/// Roughly what a value, a text or an object takes in addition to its content.
 const VALUE: usize = 32;
 const OBJECT: usize = 600;
 
@@ -28,7 +28,7 @@ pub(super) fn from_yaml(text: &str) -> Result<Json, BadYaml> {
     yaml::read(text, Tree(&mut { MOST }))
 }
 
-/// What is left to be spent.
+/// The rest of the budget, in bytes.
 struct Tree<'a>(&'a mut usize);
 
 impl Tree<'_> {
@@ -73,7 +73,7 @@ impl<'de> Visitor<'de> for Tree<'_> {
     }
 
     fn visit_i128<E: Error>(self, _: i128) -> Result<Json, E> {
-        // No number has a meaning here; that it is one is enough.
+        // Numbers have no meaning here. It is enough to know that this is one.
         self.leaf(0)
     }
 

@@ -1,15 +1,15 @@
-//! What is kept of a namespace at most: so many documents that its sources ask for, and so many objects only to report
-//! a misspelt annotation.
+//! Bounds on what is kept for a namespace: the documents that its sources ask for, and the objects that are
+//! kept only to report a misspelt annotation.
 
 use super::{Index, Tracked};
 use crate::source::SourceKey;
 
-/// Most objects of a namespace, and of all, that are known only for a misspelt annotation.
+/// The most objects, of a namespace and in total, that are kept only because of a misspelt annotation.
 const MOST_MISSPELT: usize = 100;
 const MOST_MISSPELT_OF_ALL: usize = 1000;
 
 impl Index {
-    /// Whether a namespace has room for a source to have so many documents, and not only `own`.
+    /// Whether a namespace has room for a source that asks for `asks` documents and already has `own`.
     pub(super) fn fits(&self, namespace: &str, own: usize, asks: usize) -> bool {
         let used = self.documents.get(namespace).copied().unwrap_or(0);
         asks <= own || used - own.min(used) + asks <= self.most
@@ -23,7 +23,7 @@ impl Index {
         }
     }
 
-    /// Refused sources of a namespace that has room again, as many as fit.
+    /// The refused sources that now fit into a namespace, oldest first.
     pub(super) fn next_in(&self, namespace: &str) -> Vec<SourceKey> {
         let of_it = |(key, tracked): (&SourceKey, &Tracked)| {
             let asks = tracked.refused.filter(|_| *key.namespace == *namespace)?;
@@ -40,7 +40,7 @@ impl Index {
         refused.into_iter().map(|(_, key, ..)| key).collect()
     }
 
-    /// Keeps `askless` true when a source takes the place of what was known of it before.
+    /// Updates `askless` when a source replaces what was known of it before.
     pub(super) fn count_askless(&mut self, key: &SourceKey, old: Option<&Tracked>, now: bool) {
         let before = old.is_some_and(|old| old.hint.is_none());
         if before == now {
@@ -53,7 +53,7 @@ impl Index {
         }
     }
 
-    /// Whether one more object of the namespace may be tracked that asks for nothing, only to report a misspelt
+    /// Whether one more object of the namespace that asks for nothing may be kept, only to report a misspelt
     /// annotation.
     pub fn has_room_for_misspelt(&self, namespace: &str) -> bool {
         let own = self.askless.get(namespace).copied().unwrap_or_default();

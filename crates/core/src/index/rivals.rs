@@ -1,7 +1,8 @@
-//! Who wants which document.
+//! Which sources want which document.
 //!
-//! A source's path is written before anybody knows its mount. It is found under a form that does not depend on the
-//! mount; which documents it names is resolved when somebody asks, and kept.
+//! The mount of a source's path is not known when the source is indexed. So the path is indexed in a form
+//! that does not depend on the mount. The documents that it names are resolved when they are first needed,
+//! and cached.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher as _;
@@ -16,17 +17,17 @@ use crate::problem::PathFault;
 use crate::settings::NamespaceIsolation;
 use crate::source::{Reference, SourceKey};
 
-/// Where the documents of a source are, if its path lies in this mount.
+/// The documents of a source, if its path is in this mount.
 #[derive(Debug)]
 pub(super) struct Resolved {
     mount: Mount,
-    /// The documents by a hash of their paths, each with its place in [`Hint::secrets`]; `None`: they cannot
-    /// be told.
+    /// For each document, by a hash of its path, its position in [`Hint::secrets`]. `None`: the documents are
+    /// not known, because the path cannot be resolved.
     places: Option<HashMap<u64, usize>>,
 }
 
 impl Index {
-    /// How a live source ranks among those that want the same document.
+    /// What ranks a live source among those that want the same document.
     pub fn contender(&self, key: &SourceKey) -> Option<Contender> {
         let tracked = self
             .sources
@@ -40,11 +41,11 @@ impl Index {
         })
     }
 
-    /// The other live sources that want the document `id` of this mount, which `me` wants or leaves. `places` says
-    /// where in the mount a source's documents are; it is asked once for each source and mount, as long as the
-    /// source stays as it is, so that a question costs no more than there are sharers. `holders` are
-    /// those that the ledger and the claim name: one of these whose path or list cannot be read now
-    /// still wants what it holds, since a source with a problem loses nothing.
+    /// The other live sources that want the document `id` of this mount, which `me` wants or gives up.
+    /// `places` resolves where in the mount a source's documents are. It is called once for each source and
+    /// mount until the source changes, so that the cost of a query depends only on how many sources share the
+    /// path. `holders` are the sources that the ledger and the claim name. A holder whose path or list cannot
+    /// be read now still wants what it holds, because a source with a problem loses nothing.
     pub fn rivals(
         &self,
         me: &SourceKey,
@@ -82,7 +83,7 @@ impl Index {
             .collect()
     }
 
-    /// A source's documents in a mount, from what was resolved before if that was for this mount.
+    /// A source's documents in a mount, from the cache if that is for this mount.
     fn resolve(
         &self,
         key: &SourceKey,
@@ -96,7 +97,7 @@ impl Index {
             return known;
         }
         let places = places(key, hint).ok();
-        // That its path lies in another mount is found out fast, and must not displace what was resolved there.
+        // A path in another mount is detected quickly, and must not replace what is cached for its own mount.
         let elsewhere = places.as_ref().is_some_and(Vec::is_empty);
         let by_path = |places: Vec<Place>| {
             let mut by_path = HashMap::with_capacity(places.len());
@@ -115,19 +116,21 @@ impl Index {
         resolved
     }
 
-    /// Keyed at random, so that nobody can make two paths that are taken for one.
+    /// Keyed at random, so that nobody can construct two paths with the same hash.
     pub(super) fn hashed(&self, path: &str) -> u64 {
         self.hasher.hash_one(path)
     }
 
-    /// Whether a source that discovers its Secrets has no document for this one now.
+    /// Whether a source that discovers its Secrets has no document for this Secret now, because it is
+    /// optional and does not exist.
     fn is_dropped(&self, key: &SourceKey, named: &Reference) -> bool {
         named.optional && self.is_missing(&key.namespace, &named.secret)
     }
 
-    /// A source's paths in a form that does not depend on the mount, so that any two paths of one
-    /// document share it: without `data` segments, and, where namespaces are put in front, without
-    /// the namespace. Paths of different documents may share it too; [`Index::rivals`] tells them apart.
+    /// Hash of a path in a form that does not depend on the mount, so that all paths of one document have the
+    /// same form. The form has no `data` segments, and with `--namespace-isolation=prefix` no segment that is
+    /// the namespace. Paths of different documents may have the same form too; [`Index::rivals`]
+    /// distinguishes them.
     fn loose(&self, namespace: &str, segments: impl Iterator<Item = impl AsRef<str>>) -> u64 {
         let mut loose = String::new();
         for segment in segments {
@@ -152,8 +155,8 @@ impl Index {
             .collect()
     }
 
-    /// The forms under which sources that want `id` can stand: the document's own path, with as many
-    /// leading segments (the cluster's prefix) left out as may have been put there.
+    /// The forms under which sources that want `id` may be indexed: the document's own path, without any
+    /// number of leading segments that may be the cluster's prefix.
     pub(super) fn loose_forms(&self, me: &SourceKey, id: &DocumentId) -> Vec<u64> {
         let segments: Vec<&str> = id.path.split('/').collect();
         let mut forms: Vec<u64> = (0..segments.len())
@@ -164,7 +167,8 @@ impl Index {
                 )
             })
             .collect();
-        // A prefix in front of the mount: the path as written begins inside the mount.
+        // With the prefix in front of the mount, the written path may begin inside the mount, or inside its
+        // name.
         forms.extend((0..segments.len()).map(|skip| self.loose(&me.namespace, segments[skip..].iter())));
         let mounts: Vec<&str> = id.mount.split('/').collect();
         forms.extend(
@@ -176,7 +180,7 @@ impl Index {
         forms
     }
 
-    /// The sources that may want a document which `me` has left.
+    /// The sources that may want a document that `me` has given up.
     pub fn sharers(&self, me: &SourceKey, id: &DocumentId) -> Vec<SourceKey> {
         let forms = self.loose_forms(me, id);
         let keys = forms

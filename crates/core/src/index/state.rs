@@ -8,27 +8,28 @@ use crate::document::DocumentId;
 use crate::settings::DeletionPolicy;
 use crate::value::Digest;
 
-/// All that is remembered of one source, whether its object exists or not. Times count from the start of the process.
+/// Everything that is remembered of one source, whether or not its object exists. Times are measured from the
+/// start of the process.
 ///
-/// What the watch shows of the object is no memory: that is [`super::Tracked`], and goes when the object goes.
+/// What the watch shows of the object is in [`super::Tracked`], and is removed with the object.
 #[derive(Clone, Default, Debug)]
 pub struct SourceState {
-    /// What is known of the object. One made anew under the same name is another source, and begins with nothing.
+    /// What is known of the object. An object that is created again under the same name starts without any.
     pub memory: Memory,
     /// Whether something has changed since the last reconcile began.
     pub stirred: bool,
-    /// How often in a row a reconcile has failed.
+    /// How many reconciles have failed in a row.
     pub failures: u32,
-    /// The object whose deletion was seen, by its UID, and when it was seen first.
+    /// UID of the object whose deletion was seen, and when it was first seen.
     pub deleting: Option<(String, Duration)>,
-    /// The mounts on which it has documents that carry no claim.
+    /// The mounts on which it has documents without a claim.
     pub claimless: BTreeSet<Arc<str>>,
-    /// What the object said last about its documents, since it is gone.
+    /// What the object last said about deleting its documents. It is set when the object is gone.
     pub last_word: Option<LastWord>,
 }
 
 impl SourceState {
-    /// Counts a failure, or the end of them; how many there are now.
+    /// Counts a failure, or resets the count after a success. Returns the count.
     pub fn count_failure(&mut self, failed: bool) -> u32 {
         self.failures = if failed {
             self.failures.saturating_add(1)
@@ -38,7 +39,7 @@ impl SourceState {
         self.failures
     }
 
-    /// For how long it has been known that this object is being deleted.
+    /// How long ago the deletion of this object was first seen.
     pub fn deleting_for(&mut self, uid: &str, now: Duration) -> Duration {
         let seen = self.deleting.take().filter(|(known, _)| known == uid);
         let (_, since) = self
@@ -48,60 +49,62 @@ impl SourceState {
     }
 }
 
-/// What a source says about the end of its documents.
+/// What a source says about deleting its documents.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LastWord {
-    /// What shall happen to them; `None`: as the flag says.
+    /// What happens to them; `None`: `--deletion-policy` decides.
     pub deletion: Option<DeletionPolicy>,
-    /// Nothing is to be deleted.
+    /// Whether the source is paused: then nothing is deleted.
     pub paused: bool,
 }
 
-/// What a reconcile leaves for the next one of the same object.
+/// What a reconcile passes on to the next one of the same object.
 #[derive(Clone, Default, Debug)]
 pub struct Memory {
     /// What Vault is known to hold.
     pub documents: HashMap<DocumentId, Remembered>,
-    /// The `force-sync` that was obeyed last.
+    /// Fingerprint of the last `force-sync` that was obeyed.
     pub force: Option<u64>,
-    /// What was told to people last, so that only a change is told again.
+    /// What was last reported, so that only a change is reported again.
     pub told: Vec<Told>,
     /// Whether the last reconcile brought all documents to Vault.
     pub healthy: Option<bool>,
-    /// When all of it was compared with Vault.
+    /// When all its documents were last compared with Vault.
     pub checked: Option<Duration>,
-    /// When lasting problems are reported again: Kubernetes drops Events after an hour.
+    /// When lasting problems are reported again, because Kubernetes drops Events after an hour.
     pub repeat_at: Option<Duration>,
 }
 
 impl Memory {
     /// The source asks for something else now.
     pub(super) fn wish_changed(&mut self) {
-        // What it did not ask for, if only for a moment, may have been given to another since.
+        // Another source may have got a document that this one did not ask for, even if only for a moment.
         self.documents.clear();
-        // What was reported was about another wish: what is still true is reported at the next look.
+        // Earlier reports are about what it asked for before. Problems that still exist are reported at the
+        // next look.
         self.repeat_at = self.repeat_at.map(|_| Duration::ZERO);
     }
 }
 
-/// A problem or Warning that was told to people.
+/// A problem or warning that was reported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Told {
-    /// Fingerprint of its words.
+    /// Fingerprint of its text.
     pub print: Digest,
-    /// Whether its Event went out. Otherwise only the log has it: the source had too many.
+    /// Whether its Event was published. Otherwise only the log has it, because the source had too many
+    /// Events.
     pub published: bool,
 }
 
-/// One document as we know Vault to hold it.
+/// One document as Vault is known to hold it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Remembered {
     /// The version.
     pub version: u64,
-    /// A number for its mount: another one when that was made anew.
+    /// Number of its mount's era, which changes when the mount is created again.
     pub era: u64,
-    /// The content.
+    /// Fingerprint of the content.
     pub content: Digest,
-    /// What it was made of: the wish and the resourceVersions of its Secrets.
+    /// Fingerprint of what it was made of: what the source asks for, and the resourceVersions of its Secrets.
     pub inputs: Digest,
 }

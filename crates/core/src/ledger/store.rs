@@ -1,7 +1,7 @@
-//! The ledger in memory: its entries, and how they are spread over shards of bounded size.
+//! The ledger in memory: its entries, and their distribution over shards of bounded size.
 //!
-//! A shard is what is stored as one ConfigMap: a line for each document, under a key of its own. Must not know how it is
-//! stored: it hands out what is to be written, and is told what became of that.
+//! A shard is stored as one ConfigMap, with a line for each document, each under its own key. This module
+//! must not know how shards are stored: it returns what must be written, and the caller reports the result.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use crate::document::DocumentId;
 use crate::source::SourceKey;
 
 const NAME: &str = "vault-sync-operator-ledger";
-/// A shard that has so many bytes gets no more lines. The API server keeps an entry in `managedFields` for each line,
-/// and works through all of them at each write of the object: with 24 KiB, that is about eighty.
+/// A shard of this size gets no more lines. The API server tracks each line in `managedFields`, and processes all of
+/// them at each write of the object. 24 KiB are about 80 lines.
 const FULL: usize = 24 * 1024;
 
 /// Lines to write (`None`: to remove), by key.
 pub type Lines = BTreeMap<String, Option<String>>;
 
-/// All entries, and where each is stored.
+/// All entries, and in which shard each is stored.
 pub struct Store {
-    /// The key of a document's line: one that no other document has.
+    /// Returns the key of a document's line, which is unique to the document.
     key_of: fn(&DocumentId) -> String,
     entries: HashMap<DocumentId, LedgerEntry>,
     by_holder: HashMap<SourceKey, HashSet<DocumentId>>,
@@ -29,7 +29,8 @@ pub struct Store {
     /// Which shard holds a document.
     places: HashMap<DocumentId, usize>,
     shards: Vec<Shard>,
-    /// Documents whose line only a newer version understands. Their lines are kept, and nothing is done about them.
+    /// Documents whose line only a newer version understands. Their lines are kept, and the documents are
+    /// left alone.
     newer: HashSet<DocumentId>,
 }
 
@@ -37,13 +38,13 @@ struct Shard {
     name: String,
     /// Its resourceVersion; `None`: it does not exist yet.
     version: Option<String>,
-    /// Whether our epoch is on it.
+    /// Whether it carries our epoch.
     stamped: bool,
-    /// Whether it is to be written although nothing in it changes.
+    /// Whether it must be written even if no line changes.
     touch: bool,
-    /// How many writes of it have had no answer: see [`Pending::unanswered`].
+    /// How many writes of it got no response: see [`Pending::unanswered`].
     unanswered: u64,
-    /// Sizes of the lines that are, or shall be, in it.
+    /// Sizes of its lines, both stored and pending.
     sizes: HashMap<String, usize>,
     bytes: usize,
     /// Lines that only a newer version understands, by key.
@@ -51,7 +52,7 @@ struct Shard {
     pending: Lines,
 }
 
-/// A stored line that was not taken over; it is removed with the next write.
+/// A stored line that was not loaded. The next write removes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Dropped {
     /// The shard that it was in.
@@ -62,14 +63,14 @@ pub struct Dropped {
     pub why: Garbage,
 }
 
-/// Why a stored line is not taken over.
+/// Why a stored line is not loaded.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Garbage {
-    /// Another line of this document is taken over already.
+    /// Another line for this document is already loaded.
     Twice(DocumentId),
-    /// Its key is that of another document than this one, which it is about.
+    /// The line is about this document, but its key belongs to another document.
     Misplaced(DocumentId),
-    /// It is no entry.
+    /// It is not an entry.
     Unreadable(BadLine),
 }
 
@@ -78,13 +79,13 @@ pub enum Garbage {
 pub struct Pending {
     /// The shard's name.
     pub name: String,
-    /// The resourceVersion that guards the write; `None`: it is created.
+    /// The resourceVersion that guards the write; `None`: the shard is created.
     pub version: Option<String>,
-    /// The lines that change. There may be none: then only our epoch is to be put on it.
+    /// The lines that change. If there are none, the write only puts our epoch on the shard.
     pub lines: Lines,
-    /// How many writes of the shard have had no answer so far. It is written too, so that the write after one of them
-    /// changes something: a patch that changes nothing leaves the resourceVersion as it is, and the one before would
-    /// still be good when it arrives late.
+    /// How many writes of the shard got no response so far. The count is written too, so that the next write
+    /// always changes the object. A patch that changes nothing keeps the resourceVersion, so the unanswered
+    /// write could still succeed if it arrived late.
     pub unanswered: u64,
 }
 
@@ -107,7 +108,7 @@ impl Shard {
         Self::new(format!("{NAME}-{number}"))
     }
 
-    /// A line of this length has its place in here, or (`None`) no longer has.
+    /// Updates the size for a line of this length, or (`None`) for a line that is removed.
     fn measure(&mut self, key: &str, line: Option<usize>) {
         let old = match line {
             Some(length) => self.sizes.insert(key.to_owned(), key.len() + length),
@@ -124,7 +125,7 @@ impl Shard {
 
 /// Reading.
 impl Store {
-    /// An empty ledger. `key_of` gives each document a key that no other has.
+    /// An empty ledger. `key_of` returns a unique key for each document.
     pub fn new(key_of: fn(&DocumentId) -> String) -> Self {
         Self {
             key_of,
@@ -137,20 +138,20 @@ impl Store {
         }
     }
 
-    /// What it says of a document.
+    /// The entry for a document.
     pub fn get(&self, id: &DocumentId) -> Option<&LedgerEntry> {
         self.entries.get(id)
     }
 
-    /// Whether it says this of a document, and nothing about that waits to be stored.
+    /// Whether the ledger contains this entry (`None`: no entry), and no change to it waits to be stored.
     pub fn has(&self, id: &DocumentId, entry: Option<&LedgerEntry>) -> bool {
-        // Most have nothing that waits, and need no key made.
+        // Usually nothing is pending in the shard, and no key needs to be computed.
         let waits =
             |shard: &Shard| !shard.pending.is_empty() && shard.pending.contains_key(&(self.key_of)(id));
         self.get(id) == entry && !self.places.get(id).is_some_and(|&at| waits(&self.shards[at]))
     }
 
-    /// The documents that it gives to a source, in order.
+    /// The documents of a source, sorted.
     pub fn of(&self, holder: &SourceKey) -> Vec<(DocumentId, LedgerEntry)> {
         let ids = self.by_holder.get(holder).into_iter().flatten();
         let mut found: Vec<_> = ids
@@ -160,17 +161,17 @@ impl Store {
         found
     }
 
-    /// How many documents it gives to the sources of a namespace.
+    /// How many documents the sources of a namespace have.
     pub fn documents_in(&self, namespace: &str) -> usize {
         self.by_namespace.get(namespace).copied().unwrap_or_default()
     }
 
-    /// All sources that it gives documents to.
+    /// All sources that have documents.
     pub fn holders(&self) -> impl Iterator<Item = &SourceKey> {
         self.by_holder.keys()
     }
 
-    /// How many documents it has.
+    /// How many documents there are.
     pub fn documents(&self) -> usize {
         self.entries.len()
     }
@@ -189,7 +190,7 @@ impl Store {
         self.newer.len()
     }
 
-    /// Whether the document's line is one of those.
+    /// Whether only a newer version understands the document's line.
     pub fn is_newer(&self, id: &DocumentId) -> bool {
         self.newer.contains(id)
     }
@@ -215,7 +216,7 @@ impl Store {
         (&shard.name, shard.version.as_deref())
     }
 
-    /// Whether our epoch has been put on a shard.
+    /// Whether a shard carries our epoch.
     pub fn is_stamped(&self, at: usize) -> bool {
         self.shards[at].stamped
     }
@@ -223,12 +224,12 @@ impl Store {
 
 /// Changing.
 impl Store {
-    /// Changes the entries and marks what is to be stored; whether anything changed.
+    /// Changes the entries and marks what must be stored. Returns whether anything must be.
     pub fn apply(&mut self, changes: Vec<(DocumentId, Option<LedgerEntry>)>) -> bool {
         let mut news = false;
         for (id, entry) in changes {
             if self.entries.get(&id) == entry.as_ref() {
-                // It may wait to be stored all the same; whoever asks now wants that settled too.
+                // The entry may still wait to be stored, and this caller needs it stored too.
                 news |= !self.has(&id, entry.as_ref());
                 continue;
             }
@@ -282,10 +283,11 @@ impl Store {
             return at;
         }
         let taken: HashSet<&str> = self.shards.iter().map(|shard| shard.name.as_str()).collect();
-        // One more than there are shards: one of so many names is free.
+        // There is one more candidate than there are shards, so at least one name is free.
         let number = (0..=taken.len()).find(|number| !taken.contains(format!("{NAME}-{number}").as_str()));
         let number = number.unwrap_or_default();
-        // Creating an object is guarded by nothing: the write to the first one before it is.
+        // Nothing guards the creation of an object. So the first shard is written before it, and that write
+        // is guarded.
         if let Some(first) = self.shards.first_mut() {
             first.touch = true;
         }
@@ -296,7 +298,7 @@ impl Store {
 
 /// Loading and storing.
 impl Store {
-    /// Takes over a stored shard. What is garbage in it is handed back, and marked for removal.
+    /// Loads a stored shard. Returns the garbage in it, which is marked for removal.
     pub fn load(
         &mut self,
         name: String,
@@ -310,14 +312,15 @@ impl Store {
         self.absorb(self.shards.len() - 1, data)
     }
 
-    /// All that is stored has been taken over. Even an empty ledger needs a shard that can carry the epoch.
+    /// All stored shards are loaded. Even an empty ledger needs a shard to carry the epoch.
     pub fn loaded(&mut self) {
         if self.shards.is_empty() {
             self.shards.push(Shard::numbered(0));
         }
     }
 
-    /// It comes from an operator that did not end in good order: each entry is doubted, and these documents are.
+    /// The ledger comes from an operator that did not shut down cleanly, so each entry becomes uncertain.
+    /// Returns the documents that this concerns.
     pub fn inherit(&mut self) -> HashSet<DocumentId> {
         for entry in self.entries.values_mut() {
             *entry = entry.clone().inherited();
@@ -325,7 +328,7 @@ impl Store {
         self.entries.keys().cloned().collect()
     }
 
-    /// Takes over the lines that are not known yet.
+    /// Loads the lines of a shard, except those of documents that are in another shard.
     fn absorb(&mut self, at: usize, data: BTreeMap<String, String>) -> Vec<Dropped> {
         let mut dropped = Vec::new();
         for (key, line) in data {
@@ -357,8 +360,8 @@ impl Store {
         dropped
     }
 
-    /// What a shard has to write: its pending lines, or just our epoch if it is not on it yet. It counts as
-    /// written until it is [restored](Self::restore).
+    /// What a shard has to write: its pending lines, or only our epoch if the shard does not carry it yet.
+    /// This counts as written until it is [restored](Self::restore).
     pub fn take_pending(&mut self, at: usize) -> Option<Pending> {
         let shard = &mut self.shards[at];
         if shard.pending.is_empty() && !shard.touch {
@@ -372,7 +375,7 @@ impl Store {
         })
     }
 
-    /// What a shard had to write is stored, under this resourceVersion.
+    /// The shard's write is stored, with this resourceVersion.
     pub fn stored(&mut self, at: usize, version: Option<String>) {
         let shard = &mut self.shards[at];
         shard.version = version;
@@ -380,14 +383,15 @@ impl Store {
         shard.touch = false;
     }
 
-    /// Puts back what was not written, but not over what has come since.
+    /// Puts back lines that were not written, except those that have changed since.
     pub fn restore(&mut self, at: usize, lines: Lines) {
         for (key, line) in lines {
             self.shards[at].pending.entry(key).or_insert(line);
         }
     }
 
-    /// Puts back what may not be written, or may still be: the shard is written again even if nothing is left to say.
+    /// Puts back the lines of a write that may have been applied, or may still be. The shard is written again
+    /// even if no line is pending.
     pub fn restore_unanswered(&mut self, at: usize, lines: Lines) {
         self.restore(at, lines);
         let shard = &mut self.shards[at];
@@ -395,7 +399,8 @@ impl Store {
         shard.touch = true;
     }
 
-    /// A shard is not ours yet, and whoever had it has written since we read it: this is `there` now.
+    /// A shard that does not carry our epoch yet was written by its previous owner since we read it. `there`
+    /// is its data now.
     pub fn reload(
         &mut self,
         at: usize,
@@ -406,8 +411,8 @@ impl Store {
         self.absorb(at, there)
     }
 
-    /// Somebody has changed a shard that is ours, or has deleted it (no `version`). All of its lines are to be written,
-    /// and all that is `there` and is not ours is to be removed.
+    /// Someone has changed a shard that carries our epoch, or has deleted it (no `version`). All its lines
+    /// must be written again, and all other lines that are `there` must be removed.
     pub fn rewrite(&mut self, at: usize, version: Option<String>, there: &BTreeMap<String, String>) {
         let mut lines: Lines = there.keys().map(|key| (key.clone(), None)).collect();
         for (id, _) in self.places.iter().filter(|(_, place)| **place == at) {
@@ -424,7 +429,7 @@ impl Store {
         }
         shard.version = version;
         shard.pending = lines;
-        // Even with no line in it, it carries the epoch.
+        // Even without a line, it carries the epoch.
         shard.touch = true;
     }
 }

@@ -1,4 +1,4 @@
-//! The calls that bring a wanted document to Vault, in their order, and what the ledger says around them.
+//! The calls that bring a wanted document to Vault, in order, and the ledger entries that go with them.
 
 use super::Title;
 use crate::document::Cas;
@@ -6,42 +6,43 @@ use crate::ledger::{LedgerEntry, State};
 use crate::settings::DeletionPolicy;
 use crate::source::SourceKey;
 
-/// What is to be done about a document that a source wants.
+/// What to do about a document that a source wants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Step {
     /// The write, if Vault holds something else.
     pub write: Option<Cas>,
-    /// Whether the claim must be put on it, or renewed.
+    /// Whether the claim must be set or renewed.
     pub claim: bool,
-    /// The right that it rests on.
+    /// The title that allows it.
     pub title: Title,
-    /// Whether the write brings back a deleted document on which somebody else's claim is left.
+    /// Whether the write restores a deleted document that still carries someone else's claim.
     pub revives: bool,
 }
 
-/// One call in carrying out a [`Step`].
+/// One call of a [`Step`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Act {
-    /// Write the document into the ledger, and wait until that is stored.
+    /// Record the document in the ledger, and wait until this is stored.
     Record,
-    /// Say in the ledger what is wished now of a document that it knows; a crash may lose that.
+    /// Update the ledger's entry for a known document to what its source asks for now. A crash may lose this.
     Restate,
-    /// Make sure of the finalizer.
+    /// Ensure that the source has the finalizer.
     Finalizer,
     /// Write the content.
     Write(Cas),
-    /// Say in the ledger that the document stands; a crash may lose that.
+    /// Record in the ledger that the document is written. A crash may lose this.
     Settle,
-    /// Put the claim on it.
+    /// Set the claim.
     Claim,
 }
 
 impl Step {
-    /// The calls in their order. The ledger knows of a document before Vault does, so that a crash
-    /// after any of them leaves nothing that nobody knows; each call rests on the one before.
+    /// The calls in order. The ledger records a document before Vault has it, so that a crash after any call
+    /// leaves no unknown document. Each call depends on the one before.
     pub fn course(&self, me: &SourceKey, entry: Option<&LedgerEntry>) -> Vec<Act> {
-        // Until our claim is on it, only the version that our first write makes proves that a document is ours.
-        // Before another one comes, it must be stored that this one was ours; mostly it is, and that costs nothing.
+        // Until our claim is on it, only the version of our first write proves that a document is ours. The
+        // ledger must store that the document is ours before the next version is written. Usually it already
+        // does, and this costs nothing.
         let proven = self.title.creating || self.write.is_none() || !self.claim;
         let recorded =
             entry.is_some_and(|entry| entry.holder == *me && entry.state != State::Deleting && proven);
@@ -55,9 +56,9 @@ impl Step {
             .into_iter()
             .chain((self.title.creating || self.is_first(me, entry)).then_some(Act::Settle));
         let claim = self.claim.then_some(Act::Claim);
-        // What is written under another's claim is another's, should we crash before ours is on it; so
-        // there ours comes first. Nowhere else: no check-and-set keeps it from a document that another has
-        // created since we looked.
+        // If we crash between the write and the claim, a document that still carries another's claim counts
+        // as theirs. So here the claim comes first. Otherwise the write comes first: a claim has no
+        // check-and-set, and could hit a document that someone else has created since we looked.
         if self.revives {
             acts.extend(claim.into_iter().chain(write));
         } else {
@@ -66,9 +67,9 @@ impl Step {
         acts
     }
 
-    /// The ledger's entry before the write: what [`Act::Record`] and [`Act::Restate`] store. A document
-    /// that exists is not the source's before its content has been written there: until then it is
-    /// one to take away again, and not one for which the source could give up another.
+    /// The ledger's entry before the write, which [`Act::Record`] and [`Act::Restate`] store. An existing
+    /// document does not belong to the source until its content is written. Until then its entry is
+    /// `Deleting`: it is to be deleted again, and the source must not give up another document for it.
     pub fn entry(&self, wish: &Wish, old: Option<&LedgerEntry>) -> LedgerEntry {
         let entry = self.title.entry(wish, old);
         if self.title.creating || !self.is_first(wish.holder, old) {
@@ -80,7 +81,7 @@ impl Step {
         }
     }
 
-    /// Whether it writes what nothing shows to have been written for the source before.
+    /// Whether this write is the first one for the source, as far as the ledger shows.
     fn is_first(&self, me: &SourceKey, entry: Option<&LedgerEntry>) -> bool {
         let stood = entry.is_some_and(|entry| entry.stands_for(me));
         self.write.is_some() && !stood
@@ -88,12 +89,12 @@ impl Step {
 }
 
 impl Title {
-    /// The ledger's entry of a document to which nothing is written first.
+    /// The ledger's entry for a document, if no write has to come first.
     pub fn entry(&self, wish: &Wish, old: Option<&LedgerEntry>) -> LedgerEntry {
         let own = old.filter(|old| old.holder == *wish.holder);
         let state = match (self.creating, wish.unsettled) {
-            // A write that got no answer, or that an old leader sent, may be the one that creates it. Once none
-            // can arrive any more, and nothing is there, this is a new intention.
+            // A write that got no response, or that an old leader sent, may be the one that creates it. Once
+            // no such write can arrive any more, and nothing is there, this is a new intention.
             (true, true) => State::OutcomeUnknown,
             (true, false) => State::Creating,
             (false, _) => State::Written,
@@ -120,7 +121,7 @@ impl Title {
         }
     }
 
-    /// The entry after the write: what [`Act::Settle`] stores.
+    /// The ledger's entry after the write, which [`Act::Settle`] stores.
     pub fn settled(&self, wish: &Wish, old: Option<&LedgerEntry>) -> LedgerEntry {
         Self {
             creating: false,
@@ -130,7 +131,7 @@ impl Title {
     }
 }
 
-/// What a source wishes for a document, as the ledger keeps it.
+/// What a source asks for about a document, as the ledger stores it.
 #[derive(Clone, Copy, Debug)]
 pub struct Wish<'a> {
     /// The source.
@@ -143,6 +144,6 @@ pub struct Wish<'a> {
     pub now: i64,
     /// The version of the deleted document that is there now; 0: there is none.
     pub base: u64,
-    /// Whether a write of ours could still be under way to the document when it was looked at.
+    /// Whether a write of ours could still arrive when the document was read.
     pub unsettled: bool,
 }

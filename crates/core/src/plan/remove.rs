@@ -1,20 +1,20 @@
-//! What is to be done about a document that its source no longer wants.
+//! What to do about a document that its source no longer wants.
 
 use super::{Identity, is_written, lacks_claim};
 use crate::document::{Claim, KvVersion, Mark, Observed, Release};
 use crate::ledger::{LedgerEntry, State};
 use crate::settings::DeletionPolicy;
 
-/// All that bears on a document that the ledger gives to a source which no longer wants it.
+/// All facts about a document that the ledger assigns to a source that no longer wants it.
 #[derive(Clone, Debug)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "facts of a document that do not depend on each other"
 )]
 pub struct Departure<'a> {
-    /// Who we are.
+    /// Our identity in claims.
     pub identity: &'a Identity,
-    /// What the ledger says of it.
+    /// The ledger's entry for it.
     pub entry: &'a LedgerEntry,
     /// What Vault shows.
     pub seen: &'a Observed,
@@ -22,17 +22,17 @@ pub struct Departure<'a> {
     pub version: KvVersion,
     /// Whether another live source of this cluster wants it, or has a claim on it and a problem.
     pub wanted: bool,
-    /// Whether the holder that the claim names would be seen if it were there.
+    /// Whether the holder that the claim names would be seen if it existed.
     pub claimant_watched: bool,
-    /// What happens to it.
+    /// The deletion policy that applies to it.
     pub deletion: DeletionPolicy,
-    /// Whether a write of ours could still be under way to it.
+    /// Whether a write of ours could still arrive.
     pub unsettled: bool,
-    /// Whether this pass has purged the document already, and Vault has confirmed it.
+    /// Whether this pass has already purged the document, and Vault has confirmed it.
     pub purged: bool,
 }
 
-/// What is to be done about such a document.
+/// What to do about such a document.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Removal {
     /// Another source takes it over; it stays as it is.
@@ -43,25 +43,26 @@ pub enum Removal {
     Purge,
     /// Delete it (KV v1), and look again.
     Delete,
-    /// Mark the claim as released; then it is out of the ledger.
+    /// Mark the claim as released, then remove the document from the ledger.
     Release {
         /// The document's latest version.
         version: u64,
-        /// Whether that version stays (it is deleted else).
+        /// Whether that version is retained. Otherwise it was deleted.
         retained: bool,
     },
-    /// Nothing of ours is left: it is out of the ledger.
+    /// Nothing of ours is left: remove it from the ledger.
     Gone,
-    /// Nothing is left yet, but a late write could still land: look again later.
+    /// Nothing is there now, but a late write could still arrive: look again later.
     Watch,
-    /// It is somebody else's by now: it is out of the ledger, and stays.
+    /// It belongs to someone else now: remove it from the ledger, and leave it in Vault.
     Disown,
-    /// It may be ours, and nothing proves it: it is reported, out of the ledger, and stays.
+    /// It may be ours, but nothing proves it: report it, remove it from the ledger, and leave it in Vault.
     Orphan,
 }
 
-/// What is left of a document after a delete that Vault has confirmed. There is no need to look again: what
-/// stands there from now on is somebody else's. Only while a late write of ours could arrive, a look must tell.
+/// What is left of a document after a delete that Vault has confirmed. It need not be read again: anything
+/// that appears there later belongs to someone else. It must be read again only while a late write of ours
+/// could still arrive.
 pub fn after(removal: &Removal, seen: Observed) -> Observed {
     match (removal, seen) {
         (Removal::DeleteVersion(version), Observed::Live { mark, .. }) => Observed::Deleted {
@@ -84,7 +85,7 @@ pub fn remove(scene: &Departure) -> Removal {
         Observed::Deleted { version, mark } if may_purge(scene, mark) && explains(scene, *version, mark) => {
             Removal::Purge
         }
-        // A claim that outlived its document would give us what somebody writes there later.
+        // If the claim outlived its document, what someone writes there later would count as ours.
         Observed::Deleted {
             version,
             mark: Mark::Claimed(claim),
@@ -93,8 +94,8 @@ pub fn remove(scene: &Departure) -> Removal {
             retained: false,
         },
         Observed::Absent | Observed::Deleted { .. } => Removal::Gone,
-        // It was created since. Of ours, only a creation without an answer could have come; nothing tells that one
-        // from anybody's.
+        // It was created after the purge. It could only be ours if a creating write got no response, and
+        // nothing distinguishes such a document from someone else's.
         Observed::Live { .. } if scene.purged => Removal::Orphan,
         Observed::Live {
             version,
@@ -114,7 +115,7 @@ pub fn remove(scene: &Departure) -> Removal {
             mark: Mark::Claimed(_) | Mark::Garbled | Mark::Foreign(_),
             ..
         } => Removal::Disown,
-        // We gave up this very version, and somebody has undeleted it since.
+        // We released exactly this version, and someone has undeleted it since.
         Observed::Live {
             version,
             mark: Mark::Released(release),
@@ -139,15 +140,16 @@ pub fn remove(scene: &Departure) -> Removal {
     }
 }
 
-/// A claim of this cluster binds for others only while its holder wants the document. Where we would
-/// see that, none does (see [`Departure::wanted`]), and another's name in the claim is one that we
-/// were about to replace; where we would not, it binds.
+/// Whether a claim allows us to delete the document. A claim of this cluster binds other sources only while
+/// its holder wants the document. If we watch the holder, it does not want the document (see
+/// [`Departure::wanted`]), and we were about to replace the claim. If we do not watch it, the claim binds.
 fn holds(scene: &Departure, claim: &Claim) -> bool {
     scene.identity.is_ours(claim) && (claim.holder == scene.entry.holder || scene.claimant_watched)
 }
 
-/// Whether the versions of a deleted document are known to be ours, so that they may go for good: by our claim, by one
-/// that we released at this very version, or, where no claim could be put, by the ledger.
+/// Whether the versions of a deleted document are known to be ours, so that they may be destroyed. The proof
+/// is our claim, a claim that we released at exactly this version, or, if there cannot be a claim, the
+/// ledger.
 fn explains(scene: &Departure, version: u64, mark: &Mark) -> bool {
     match mark {
         Mark::Claimed(claim) => holds(scene, claim),
@@ -162,8 +164,8 @@ fn explains(scene: &Departure, version: u64, mark: &Mark) -> bool {
     }
 }
 
-/// A purge destroys only what we made: never a document with versions from before us, as the ledger or the
-/// claim remembers.
+/// A purge must destroy only what we wrote. So it is not allowed for a document with older versions than
+/// ours, as the ledger or the claim records.
 fn may_purge(scene: &Departure, mark: &Mark) -> bool {
     let adopted_by_claim = match mark {
         Mark::Claimed(claim) | Mark::Released(Release { claim, .. }) => claim.adopted,
