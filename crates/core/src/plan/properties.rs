@@ -192,6 +192,12 @@ proptest! {
             Observed::Live { mark: Mark::Claimed(claim), .. } | Observed::Deleted { mark: Mark::Claimed(claim), .. } if claim.adopted
         );
         prop_assert!(!((entry.adopted || by_claim) && removal == Removal::Purge));
-        prop_assert!(!(entry.state == State::Creating && deletes && seen.claim().is_none()));
+        // Nothing that was only intended is deleted, unless a claim proves more. A claim is left on a deleted document too.
+        let claimed = matches!(
+            &seen,
+            Observed::Live { mark: Mark::Claimed(_), .. }
+                | Observed::Deleted { mark: Mark::Claimed(_) | Mark::Released(_), .. }
+        );
+        prop_assert!(!(entry.state == State::Creating && deletes && !claimed));
     }
 }
