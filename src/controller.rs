@@ -8,12 +8,10 @@ mod watch;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::fraction;
 use crate::kube::Kube;
 use crate::metrics::Metrics;
 use crate::places::Places;
@@ -93,13 +91,11 @@ impl Controller {
         self.places.add(keys);
     }
 
-    /// Requeues sources after an outage, spread over a time that grows with their number.
-    fn enqueue_spread(&self, keys: Vec<(SourceKey, Depth)>) {
-        let spread = Duration::from_millis(5).saturating_mul(u32::try_from(keys.len()).unwrap_or(u32::MAX));
-        let spread = spread.min(Duration::from_secs(5));
-        let keys = keys.into_iter();
-        self.places
-            .recall(keys.map(|(key, depth)| (key, spread.mul_f64(fraction()), depth)));
+    /// Requeues sources that have waited for Vault.
+    fn enqueue_again(&self, keys: Vec<(SourceKey, Depth)>) {
+        if !keys.is_empty() {
+            self.places.recall(keys);
+        }
     }
 
     fn live(&self) -> MutexGuard<'_, HashMap<SourceKey, CancellationToken>> {

@@ -41,12 +41,12 @@ impl Places {
         self.ready.notify_one();
     }
 
-    /// Makes sources ready that waited for something, each after its own delay.
-    pub fn recall(&self, keys: impl Iterator<Item = (SourceKey, Duration, Depth)>) {
+    /// Makes sources ready that waited for something.
+    pub fn recall(&self, keys: impl IntoIterator<Item = (SourceKey, Depth)>) {
         let now = self.now();
         let mut queue = self.queue();
-        for (key, after, depth) in keys {
-            queue.recall(&key, now + after, depth);
+        for (key, depth) in keys {
+            queue.recall(&key, now, depth);
         }
         drop(queue);
         self.ready.notify_one();

@@ -111,6 +111,8 @@ impl Controller {
         };
         if outcome.vault_down {
             self.outage.begin();
+        } else {
+            self.enqueue_again(self.outage.next());
         }
         self.enqueue(&outcome.wake);
         self.end(&key, outcome.again);

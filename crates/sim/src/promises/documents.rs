@@ -340,16 +340,16 @@ impl Promises {
         let who = &change.who;
         let path = &change.path;
         let mut known = known.clone();
+        // A later try of the same write arrives, or the first one after all.
+        let is_slow = |act: &Act| matches!(act, Act::Weather(Wires::Vault, sky) if sky.is_slow());
+        let late = self.acts.iter().any(is_slow) && !self.trouble.is_forgotten(now);
         let Some(written) = document.ever(number) else {
             return known;
         };
         let before = number.checked_sub(1).and_then(|number| document.ever(number));
         if let Some(before) = before.filter(|before| before.is_live(now)) {
-            // What stands there may have been put at the version that is remembered since somebody has purged ours, or
-            // by a later try of the same write.
+            // What stands there may have been put at the version that is remembered since somebody has purged ours.
             let purged = known.writers.get(&cluster) == Some(&u64::MAX);
-            let is_slow = |act: &Act| matches!(act, Act::Weather(Wires::Vault, sky) if sky.is_slow());
-            let late = self.acts.iter().any(is_slow) && !self.trouble.is_forgotten(now);
             if before.data == written.data && !purged && !late {
                 let how = format!("{who} writes version {number} of {path}, which is as the one before");
                 self.record_broken("no version without a difference", &how);
@@ -372,6 +372,10 @@ impl Promises {
                 self.record_broken("nothing of another's is overwritten", &how);
             }
             self.check_holder(cluster, change, before, &written.data);
+        }
+        // A mount that is made anew counts its versions anew, so that a check-and-set from before can fit.
+        if late && self.acts.iter().any(|act| matches!(act, Act::Remount(_))) {
+            return known;
         }
         for (name, count) in counts(&written.data) {
             let newest = known.newest.entry((cluster, name.clone())).or_insert(count);
