@@ -88,8 +88,10 @@ impl Places {
 
     /// Gives a source's place at work to another, because the source waits for an answer.
     pub fn stall(&self, key: &SourceKey) {
-        self.queue().stall(key);
-        self.free();
+        let has_stalled = self.queue().stall(key);
+        if has_stalled {
+            self.free();
+        }
     }
 
     /// Waits for something that many sources can wait for together. The source holds no place at work meanwhile. It

@@ -161,11 +161,18 @@ impl Controller {
             return outcome;
         }
         self.places.stall(key);
+        // It may have given its place up by itself, and get another one later.
+        let stall_again = async {
+            loop {
+                tokio::time::sleep(STALLED_AFTER).await;
+                self.places.stall(key);
+            }
+        };
+        let beside = async { tokio::join!(self.find_out_whether_vault_hangs(key, reconciler), stall_again) };
         tokio::select! {
-            outcome = reconcile.as_mut() => return outcome,
-            () = self.find_out_whether_vault_hangs(key, reconciler) => {}
+            outcome = reconcile => outcome,
+            ((), never) = beside => never,
         }
-        reconcile.await
     }
 
     /// Detects a Vault that accepts requests but never answers. Otherwise nothing would be reported until the

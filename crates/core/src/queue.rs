@@ -228,19 +228,19 @@ impl Queue {
         key
     }
 
-    /// The source has waited for a response for a while: its place at work is free for another.
-    pub fn stall(&mut self, key: &SourceKey) {
-        if let Some(slot) = self
-            .slots
-            .get_mut(key)
-            .filter(|slot| slot.progress == Progress::AtWork)
-        {
-            slot.progress = Progress::Stalled;
-            self.count(&key.namespace, |running| {
-                running.at_work -= 1;
-                running.stalled += 1;
-            });
-        }
+    /// The source has waited for a response for a while: its place at work is free for another. Returns whether it had
+    /// one.
+    pub fn stall(&mut self, key: &SourceKey) -> bool {
+        let slot = self.slots.get_mut(key);
+        let Some(slot) = slot.filter(|slot| slot.progress == Progress::AtWork) else {
+            return false;
+        };
+        slot.progress = Progress::Stalled;
+        self.count(&key.namespace, |running| {
+            running.at_work -= 1;
+            running.stalled += 1;
+        });
+        true
     }
 
     /// Gives a stalled source a place at work again. Returns false if none is free. The caller then asks again when

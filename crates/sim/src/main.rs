@@ -39,9 +39,9 @@ enum Command {
         /// So many at a time
         #[arg(long, default_value_t = 1)]
         jobs: usize,
-        /// Go on after a promise is broken
-        #[arg(long)]
-        all: bool,
+        /// Go on until more worlds than this are broken
+        #[arg(long, default_value_t = 0)]
+        tolerate: u64,
         /// Where the next seed is kept
         #[arg(long)]
         state: Option<PathBuf>,
@@ -111,12 +111,12 @@ fn main() -> ExitCode {
             seconds,
             worlds: most,
             jobs,
-            all,
+            tolerate,
             state,
         } => {
             let kept = state.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
             let from = from.or_else(|| kept?.trim().parse().ok()).unwrap_or(1);
-            let (next, good) = worlds.run(from, Duration::from_secs(seconds), most, jobs, all);
+            let (next, good) = worlds.run(from, Duration::from_secs(seconds), most, jobs, tolerate);
             if let Some(file) = state {
                 let _ = std::fs::write(file, next.to_string());
             }
@@ -167,13 +167,13 @@ impl Worlds {
         said(ended)
     }
 
-    /// The next seed, and whether all was well.
-    fn run(&self, from: u64, time: Duration, most: u64, jobs: usize, all: bool) -> (u64, bool) {
+    /// The next seed, and whether all was well, but for so many.
+    fn run(&self, from: u64, time: Duration, most: u64, jobs: usize, tolerate: u64) -> (u64, bool) {
         let began = Instant::now();
         let mut running = VecDeque::new();
         let (mut next, mut ended, mut lines, mut seconds, mut bad) = (from, 0_u64, 0_u64, 0_u64, 0_u64);
         loop {
-            let more = began.elapsed() < time && next - from < most && (all || bad == 0);
+            let more = began.elapsed() < time && next - from < most && bad <= tolerate;
             while more && running.len() < jobs {
                 match self.start(&Plan::of(next), false) {
                     Ok(process) => running.push_back((next, process)),
@@ -202,7 +202,7 @@ impl Worlds {
             next - 1,
             f64::from(u32::try_from(ended).unwrap_or(u32::MAX)) / took,
         );
-        (next, bad == 0)
+        (next, bad <= tolerate)
     }
 
     /// Whether all was well.

@@ -13,7 +13,8 @@ type Acts = Vec<(Duration, Act)>;
 
 /// One of them. It sets up what it needs.
 pub(super) fn draw(setup: &mut Setup, rng: &mut Rng) -> Acts {
-    let scenes: [fn(&mut Setup, &mut Rng) -> Acts; 9] = [
+    let scenes: [fn(&mut Setup, &mut Rng) -> Acts; 10] = [
+        a_crash_in_the_middle,
         a_source_is_renamed,
         another_tool_marks_a_document,
         an_older_source_comes_late,
@@ -67,6 +68,32 @@ fn an_older_source_comes_late(setup: &mut Setup, rng: &mut Rng) -> Acts {
         acts.push((settled(rng), Act::Remove(holder)));
     }
     acts
+}
+
+/// Between any two calls, a crash must leave enough behind for the next process.
+fn a_crash_in_the_middle(setup: &mut Setup, rng: &mut Rng) -> Acts {
+    setup.kv = 2;
+    setup.claimless = false;
+    setup.deletion = "soft";
+    // Nothing holds the object back: the ledger alone knows of its document.
+    setup.finalizers = false;
+    let source = own(0, few(rng, NAMESPACES.len()));
+    let path = few(rng, PATHS.len());
+    let moment = |rng: &mut Rng| Duration::from_micros(rng.u64(..40_000));
+    let created = (settled(rng), Act::Apply(source, asks(path)));
+    if rng.bool() {
+        vec![
+            created,
+            (moment(rng), Act::Kill(0)),
+            (Duration::ZERO, Act::Remove(source)),
+        ]
+    } else {
+        vec![
+            created,
+            (settled(rng), Act::Remove(source)),
+            (moment(rng), Act::Kill(0)),
+        ]
+    }
 }
 
 /// A successor asks for the document of a source that is on its way out.
