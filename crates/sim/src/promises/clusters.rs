@@ -69,6 +69,23 @@ impl Clusters {
         self.asks.get(&source).filter(|_| ever_since)
     }
 
+    /// Another source than its holder that asks for the document, and has asked since then.
+    pub(super) fn successor(
+        &self,
+        cluster: usize,
+        path: &str,
+        then: SystemTime,
+    ) -> Option<&(usize, Resource, String)> {
+        let holder = self.named.get(&(cluster, path.to_owned()));
+        let is_other = |key: &(usize, Resource, String)| {
+            holder.is_none_or(|holder| (key.1, &key.2) != (holder.0, &holder.1))
+        };
+        let asks = |documents: &Asked| documents.get(path).is_some_and(|&since| since < then);
+        self.asks.iter().find_map(|(key, documents)| {
+            (key.0 == cluster && is_other(key) && asks(documents)).then_some(key)
+        })
+    }
+
     /// When the source was read last, by any operator.
     pub(super) fn last_read(&self, cluster: usize, (resource, key): &Holder) -> Option<SystemTime> {
         self.read.get(&(cluster, *resource, key.clone())).copied()

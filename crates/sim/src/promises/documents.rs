@@ -85,6 +85,7 @@ impl Promises {
         if let Some(cluster) = cluster_of(&change.who) {
             self.check_marks(change, &known, now);
             self.check_claims(cluster, change, &known, now);
+            self.check_successor(cluster, change, &known, now);
             if !v2 {
                 self.check_without_versions(cluster, change, document, &known, now);
             }
@@ -166,6 +167,21 @@ impl Promises {
         if takes && of_another {
             let how = format!("{} does {:?} to {}", change.who, change.deed, change.path);
             self.record_broken("what another cluster has claimed is not taken away", &how);
+        }
+    }
+
+    /// What another source asks for is handed over, and stands all the time.
+    fn check_successor(&mut self, cluster: usize, change: &Change, known: &Known, now: SystemTime) {
+        let takes = matches!(change.deed, Deed::Delete(_) | Deed::Purge);
+        if !takes || known.by_person || !self.trouble.is_over(now) {
+            return;
+        }
+        if let Some((_, _, successor)) = self.clusters.successor(cluster, &change.path, now - KNOWN_SOON) {
+            let how = format!(
+                "{} does {:?} to {}, which {successor} asks for",
+                change.who, change.deed, change.path
+            );
+            self.record_broken("what another source asks for stands all the time", &how);
         }
     }
 
