@@ -130,7 +130,10 @@ fn a_sources_series_go_with_it() {
     metrics.config_parse_error(&web, "invalid_path");
     metrics.forget(&web);
     metrics.forget(&web);
-    assert_eq!(lines(&registry), ZEROES);
+    let mut left = lines(&registry);
+    // The histogram is its namespace's, and stays for a while.
+    left.retain(|line| !line.starts_with("vault_sync_operator_sync_duration_seconds"));
+    assert_eq!(left, ZEROES);
 }
 
 #[test]
@@ -172,6 +175,7 @@ fn the_series_of_namespaces_without_sources_go_when_a_hundred_more_are_empty() {
         let label = format!("namespace=\"ns{number}\"");
         lines.iter().filter(|line| line.contains(&label)).count()
     };
-    assert_eq!(of(0), 4 + 3, "it has a source");
-    assert_eq!((of(1), of(49), of(50), of(149)), (0, 0, 4, 4));
+    // Four counters, and the sum and the count of a histogram; its source has one series.
+    assert_eq!(of(0), 6 + 1, "it has a source");
+    assert_eq!((of(1), of(49), of(50), of(149)), (0, 0, 6, 6));
 }
