@@ -227,14 +227,29 @@ impl Ledger {
 
     /// Changes entries without waiting; the next commit stores them. Only for changes that a crash may lose,
     /// because the stored state is safe without them.
-    pub fn commit_later(&self, mut changes: Vec<(DocumentId, Option<LedgerEntry>)>) {
-        let mut inner = self.lock();
-        changes.retain(|(id, _)| !inner.store.is_newer(id));
-        let news = inner.store.apply(changes);
-        drop(inner);
-        if news {
+    pub fn commit_later(&self, changes: Vec<(DocumentId, Option<LedgerEntry>)>) {
+        if self.note(changes) {
+            self.urgent.notify_one();
+        }
+    }
+
+    /// The same for changes that repeat what Vault shows: they wait a little for more.
+    pub fn commit_lazily(&self, changes: Vec<(DocumentId, Option<LedgerEntry>)>) {
+        if self.note(changes) {
             self.pending.notify_one();
         }
+    }
+
+    /// Changes entries in memory. Returns whether there is something to store.
+    fn note(&self, mut changes: Vec<(DocumentId, Option<LedgerEntry>)>) -> bool {
+        let mut inner = self.lock();
+        changes.retain(|(id, _)| !inner.store.is_newer(id));
+        inner.store.apply(changes)
+    }
+
+    /// Stores pending changes now, and does not wait for more.
+    pub fn hurry(&self) {
+        self.urgent.notify_one();
     }
 
     /// Waits for an attempt to store changes since the last call. Supports one waiter.

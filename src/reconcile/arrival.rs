@@ -206,7 +206,7 @@ impl Bringing<'_> {
             match act {
                 Act::Record => self.record(step, &self.wish(seen)).await?,
                 Act::Restate => self.enter(Some(step.entry(&self.wish(seen), self.entry().as_ref()))),
-                Act::Settle => self.enter(Some(step.title.settled(&self.wish(seen), self.entry().as_ref()))),
+                Act::Settle => self.settle(step, &self.wish(seen)),
                 Act::Finalizer => self.ensure_finalizer(outcome).await?,
                 Act::Write(cas) => {
                     let written = self.write(content, cas, seen, step, outcome).await?;
@@ -235,6 +235,17 @@ impl Bringing<'_> {
         losers
             .filter(|holder| *holder != self.source.key && is_known(holder))
             .collect()
+    }
+
+    /// Records in the ledger that the document has been written.
+    fn settle(&self, step: Step, wish: &Wish<'_>) {
+        let entry = step.title.settled(wish, self.entry().as_ref());
+        // Without a claim, only the ledger proves that the document is ours.
+        if self.takes_claims() {
+            self.enter_lazily(entry);
+        } else {
+            self.enter(Some(entry));
+        }
     }
 
     /// Records the next step in the ledger: a document must be in the ledger before it is written.
@@ -339,6 +350,7 @@ impl Bringing<'_> {
         match open.end(on.vault.patch_metadata(id, &claim.patch()).await) {
             Ok(()) => on.notes.claims.lock().forget(id),
             Err(error) if error.kind == ErrorKind::Denied || error.status == Some(405) => {
+                on.ledger.hurry();
                 if on.notes.claims.lock().deny(id) {
                     tracing::warn!(
                         document = %id, %error,
@@ -356,7 +368,7 @@ impl Bringing<'_> {
     fn note_claim(&self) {
         let claimed = self.takes_claims();
         if let Some(entry) = self.own_entry().filter(|entry| entry.claimed != claimed) {
-            self.enter(Some(LedgerEntry { claimed, ..entry }));
+            self.enter_lazily(LedgerEntry { claimed, ..entry });
         }
     }
 
@@ -467,6 +479,12 @@ impl Bringing<'_> {
     /// Changes the ledger entry without waiting for the commit; a crash may lose the change.
     fn enter(&self, entry: Option<LedgerEntry>) {
         self.on.ledger.commit_later(vec![(self.id().clone(), entry)]);
+    }
+
+    /// The same for what the document's claim says too.
+    fn enter_lazily(&self, entry: LedgerEntry) {
+        let change = vec![(self.id().clone(), Some(entry))];
+        self.on.ledger.commit_lazily(change);
     }
 }
 

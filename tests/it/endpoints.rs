@@ -73,7 +73,7 @@ fn every_family_of_the_contract_is_there_with_its_labels_and_no_others() {
     let metrics = operator.metrics();
     for (family, labels) in FAMILIES.iter().zip([
         names(&["namespace", "resource", "result"]),
-        names(&["namespace", "resource", "le"]),
+        names(&["namespace", "le"]),
         names(&["result"]),
         names(&["namespace", "resource"]),
         names(&["error_type"]),
