@@ -38,7 +38,7 @@ const TERM: &str = "vault-sync.io/term";
 const UNANSWERED: &str = "vault-sync.io/unanswered";
 
 /// How long changes that no caller waits for are collected. One write stores all changed lines of an object.
-const LINGER: Duration = Duration::from_millis(500);
+const LINGER: Duration = Duration::from_secs(1);
 
 /// How many ConfigMaps are written at a time.
 const WRITES: usize = 8;
