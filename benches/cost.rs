@@ -1,7 +1,7 @@
 //! What something costs each process, in time of a processor.
 
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use testkit::{Testbed, Used};
@@ -9,7 +9,7 @@ use testkit::{Testbed, Used};
 use super::table::ms;
 
 /// The time that each has used, and how long it took by the clock.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Cost {
     pub used: Used,
     pub operator: Duration,
@@ -17,20 +17,16 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Of the servers, up to now.
-    pub fn so_far(bed: &Testbed) -> Self {
-        Self {
-            used: Used::by(bed),
-            ..Self::default()
-        }
-    }
-
-    /// Of the servers, since then.
-    pub fn since(self, before: Self) -> Self {
-        Self {
-            used: self.used.since(before.used),
-            ..Self::default()
-        }
+    /// What the servers use while this is done, and what comes of it.
+    pub fn of<T>(bed: &Testbed, act: impl FnOnce() -> T) -> (Self, T) {
+        let (before, started) = (Used::by(bed), Instant::now());
+        let done = act();
+        let cost = Self {
+            used: Used::by(bed).since(before),
+            operator: Duration::ZERO,
+            wall: started.elapsed(),
+        };
+        (cost, done)
     }
 
     /// Of all servers together.

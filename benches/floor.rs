@@ -1,8 +1,6 @@
 //! The calls that a first sync cannot avoid, made one after the other for each document, with credentials of the
 //! operator's role.
 
-use std::time::Instant;
-
 use serde_json::json;
 use testkit::{Http, Scene, env_from, ours};
 
@@ -25,8 +23,7 @@ impl Floor {
         let (kube, vault) = clients(scene);
         let ns = &scene.ns;
         quiet(&scene.bed);
-        let (before, started) = (Cost::so_far(&scene.bed), Instant::now());
-        each(sources, |number| {
+        let call = |number: usize| {
             let document = format!("{ns}/{}", document(number));
             let source = format!("/apis/apps/v1/namespaces/{ns}/deployments/app-{number}");
             if self == Self::Six {
@@ -42,9 +39,8 @@ impl Floor {
             let claim = json!({"custom_metadata": {"managed-by": "floor"}});
             let metadata = format!("/v1/secret/metadata/{document}");
             vault.patch(&metadata, &claim).ok();
-        });
-        let mut cost = Cost::so_far(&scene.bed).since(before);
-        cost.wall = started.elapsed();
+        };
+        let (cost, ()) = Cost::of(&scene.bed, || each(sources, call));
         for number in 0..sources {
             let without = json!({"metadata": {"finalizers": null}});
             scene.patch("Deployment", &format!("app-{number}"), without);

@@ -58,12 +58,12 @@ fn measure(sources: usize) -> Value {
     let scene = Scene::on(bed.clone());
     populate(&scene, sources);
     quiet(&bed);
-    let before = Cost::so_far(&bed);
-    let started = Instant::now();
-    let operator = scene.start();
-    finish(&operator, &scene, sources);
-    let mut all = Cost::so_far(&bed).since(before);
-    (all.operator, all.wall) = (cpu_time(operator.id()), started.elapsed());
+    let (mut all, operator) = Cost::of(&bed, || {
+        let operator = scene.start();
+        finish(&operator, &scene, sources);
+        operator
+    });
+    all.operator = cpu_time(operator.id());
     quiet(&bed);
     let idle = idle(&operator, &bed);
     let (anonymous, resident) = (operator.anonymous_memory(), operator.resident_memory());
@@ -132,12 +132,8 @@ fn finish(operator: &Operator<'_>, scene: &Scene, sources: usize) {
 
 /// What ten quiet seconds cost.
 fn idle(operator: &Operator<'_>, bed: &Testbed) -> Cost {
-    let (before, own) = (Cost::so_far(bed), cpu_time(operator.id()));
-    sleep(Duration::from_secs(10));
-    let mut idle = Cost::so_far(bed).since(before);
-    (idle.operator, idle.wall) = (
-        cpu_time(operator.id()).saturating_sub(own),
-        Duration::from_secs(10),
-    );
+    let before = cpu_time(operator.id());
+    let (mut idle, ()) = Cost::of(bed, || sleep(Duration::from_secs(10)));
+    idle.operator = cpu_time(operator.id()).saturating_sub(before);
     idle
 }

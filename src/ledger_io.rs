@@ -5,15 +5,16 @@
 //! than what this process believes: no caller acts on an entry that could not be stored. An entry that could
 //! not be removed is removed later.
 
+mod storing;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
-use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, ListParams};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -23,7 +24,7 @@ use crate::backoff::Backoff;
 use crate::kube::{Error, call};
 use domain::document::DocumentId;
 use domain::election::Term;
-use domain::ledger::{Dropped, Garbage, LedgerEntry, Pending, State, Store};
+use domain::ledger::{Dropped, Garbage, LedgerEntry, State, Store};
 use domain::source::SourceKey;
 
 /// The label of the ledger's ConfigMaps.
@@ -34,14 +35,11 @@ const EPOCH: &str = "vault-sync.io/epoch";
 /// The term of the operator that wrote the ledger last. A clean shutdown leaves it in place, so that no
 /// earlier leader comes back later.
 const TERM: &str = "vault-sync.io/term";
-/// How many of our writes had no answer: see [`Pending::unanswered`].
+/// How many of our writes had no answer: see [`domain::ledger::Pending::unanswered`].
 const UNANSWERED: &str = "vault-sync.io/unanswered";
 
 /// How long changes that no caller waits for are collected. One write stores all changed lines of an object.
 const LINGER: Duration = Duration::from_secs(1);
-
-/// How many ConfigMaps are written at a time.
-const WRITES: usize = 8;
 
 /// Why a change could not be committed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -303,176 +301,9 @@ impl Ledger {
         let _ = tokio::time::timeout(LINGER, self.urgent.notified()).await;
     }
 
-    /// Removes our epoch from a shard if the shard is unchanged since our last write. If another client has
-    /// edited or deleted it, it is restored first: the next operator knows only what is stored.
-    async fn take_leave(&self, index: usize) -> Result<(), CommitError> {
-        loop {
-            let (name, version) = {
-                let inner = self.lock();
-                let (name, version) = inner.store.shard(index);
-                (name.to_owned(), version.map(str::to_owned))
-            };
-            let patch = serde_json::json!({
-                "metadata": { "resourceVersion": version, "annotations": { EPOCH: null } },
-            });
-            let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
-            let leaving = self.api.patch_metadata(&name, &params, &patch);
-            match call("take the epoch off the ledger", leaving).await {
-                Ok(_) => return Ok(()),
-                Err(Error::Conflict(_) | Error::NotFound { .. }) => {
-                    self.reread(index, &name).await?;
-                    self.flush_shard(index).await?;
-                }
-                Err(error) => return Err(CommitError::Unwritable(Arc::new(error))),
-            }
-        }
-    }
-
-    /// Writes all pending changes, and notifies the callers that wait for them.
-    async fn flush(&self) -> Result<(), CommitError> {
-        let (waiters, pending) = {
-            let mut inner = self.lock();
-            (std::mem::take(&mut inner.waiters), inner.store.pending())
-        };
-        let result = self.flush_shards(pending).await;
-        for waiter in waiters {
-            // A waiter that stopped waiting needs no answer.
-            let _ = waiter.send(result.clone());
-        }
-        result
-    }
-
-    /// Writes these shards, several at a time. The creation of a shard has no guard. So the first shard is always
-    /// written before the others: that write fails if another operator has taken the ledger over.
-    async fn flush_shards(&self, pending: Vec<usize>) -> Result<(), CommitError> {
-        let (first, others): (Vec<_>, Vec<_>) = pending.into_iter().partition(|index| *index == 0);
-        for index in first {
-            self.flush_shard(index).await?;
-        }
-        // Each write must finish, even if another fails: otherwise the lines that it has taken are lost.
-        let written: Vec<_> = futures_util::stream::iter(others)
-            .map(|index| self.flush_shard(index))
-            .buffer_unordered(WRITES)
-            .collect()
-            .await;
-        written.into_iter().collect()
-    }
-
-    async fn flush_shard(&self, index: usize) -> Result<(), CommitError> {
-        loop {
-            let Some(pending) = self.lock().store.take_pending(index) else {
-                return Ok(());
-            };
-            match self.write(&pending).await {
-                Ok(version) => self.lock().store.stored(index, version),
-                Err(error) => {
-                    let Pending {
-                        name, version, lines, ..
-                    } = pending;
-                    match error {
-                        Error::Unavailable { .. } => self.lock().store.restore_unanswered(index, lines),
-                        _ => self.lock().store.restore(index, lines),
-                    }
-                    // A missing ConfigMap is created again. If the creation gets "not found", the namespace
-                    // is missing.
-                    let again = match error {
-                        Error::Conflict(_) => true,
-                        Error::NotFound { .. } => version.is_some(),
-                        _ => false,
-                    };
-                    if !again {
-                        return Err(CommitError::Unwritable(Arc::new(error)));
-                    }
-                    self.reread(index, &name).await?;
-                }
-            }
-        }
-    }
-
-    /// Creates or patches one ConfigMap, and returns its new resourceVersion.
-    async fn write(&self, pending: &Pending) -> Result<Option<String>, Error> {
-        let Pending {
-            name,
-            version,
-            lines,
-            unanswered,
-        } = pending;
-        let what = format!("write ConfigMap {name}");
-        let labels =
-            serde_json::json!({ LABEL: "true", "app.kubernetes.io/managed-by": "vault-sync-operator" });
-        // `None` removes an annotation or a line.
-        let annotations = BTreeMap::from([
-            (EPOCH, Some(self.epoch.clone())),
-            (TERM, self.term.as_ref().map(Term::to_text)),
-            (UNANSWERED, (*unanswered > 0).then(|| unanswered.to_string())),
-        ]);
-        let Some(version) = version else {
-            let annotations: BTreeMap<_, _> = present(&annotations).collect();
-            let data: BTreeMap<_, _> = present(lines).collect();
-            let object = serde_json::json!({
-                "apiVersion": "v1", "kind": "ConfigMap", "data": data,
-                "metadata": { "name": name, "labels": labels, "annotations": annotations },
-            });
-            let object: ConfigMap = serde_json::from_value(object).map_err(|error| Error::Refused {
-                what: what.clone(),
-                message: error.to_string(),
-            })?;
-            let created = call(&what, self.api.create(&PostParams::default(), &object)).await?;
-            return Ok(created.metadata.resource_version);
-        };
-        let patch = serde_json::json!({
-            "metadata": { "resourceVersion": version, "labels": labels, "annotations": annotations },
-            "data": lines,
-        });
-        let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
-        Ok(call(&what, self.api.patch_metadata(name, &params, &patch))
-            .await?
-            .metadata
-            .resource_version)
-    }
-
-    /// Rereads a shard that differs from our last write. Fails if another operator has written its epoch. If
-    /// another client edited or deleted it, the whole shard is written again: this process knows its content.
-    async fn reread(&self, index: usize, name: &str) -> Result<(), CommitError> {
-        let found = call("read the ledger again", self.api.get_opt(name))
-            .await
-            .map_err(|error| CommitError::Unwritable(Arc::new(error)))?;
-        let store = &mut self.lock().store;
-        let Some(object) = found else {
-            warn!(
-                configmap = name,
-                "the ledger's ConfigMap is gone; it is written anew"
-            );
-            store.rewrite(index, None, &BTreeMap::new());
-            return Ok(());
-        };
-        let version = object.metadata.resource_version;
-        let data = object.data.unwrap_or_default();
-        let annotations = object.metadata.annotations.unwrap_or_default();
-        refuse_earlier(self.term.as_ref(), &annotations)?;
-        if !store.is_stamped(index) {
-            report(store.reload(index, version, data));
-            return Ok(());
-        }
-        if let Some(other) = annotations.get(EPOCH).filter(|epoch| **epoch != self.epoch) {
-            return Err(CommitError::Fenced(other.clone()));
-        }
-        warn!(
-            configmap = name,
-            "somebody has changed the ledger's ConfigMap; it is written anew"
-        );
-        store.rewrite(index, version, &data);
-        Ok(())
-    }
-
     fn lock(&self) -> MutexGuard<'_, Contents> {
         self.inner.lock()
     }
-}
-
-/// The entries of a map that have a value.
-fn present<K, V>(map: &BTreeMap<K, Option<V>>) -> impl Iterator<Item = (&K, &V)> {
-    map.iter().filter_map(|(key, value)| Some((key, value.as_ref()?)))
 }
 
 /// A document's key in its ConfigMap. Such a key must have no slashes, and is limited in length.

@@ -340,38 +340,6 @@ impl Bringing<'_> {
         problem.into()
     }
 
-    /// Puts our claim on the document. If a policy denies metadata, the document has no claim: syncing
-    /// continues, and relies on the ledger.
-    pub(super) async fn claim(&self, adopted: bool) -> Result<(), Problem> {
-        let (on, id) = (self.on, self.id());
-        on.ensure_leading()?;
-        let claim = on.identity.claim(&self.source.key, adopted);
-        let open = on.open(id);
-        match open.end(on.vault.patch_metadata(id, &claim.patch()).await) {
-            Ok(()) => on.notes.claims.lock().forget(id),
-            Err(error) if error.kind == ErrorKind::Denied || error.status == Some(405) => {
-                on.ledger.hurry();
-                if on.notes.claims.lock().deny(id) {
-                    tracing::warn!(
-                        document = %id, %error,
-                        "the document carries no claim, and perhaps others of its mount do not either: grant create, \
-                         read, update and patch on metadata/ to tell other clusters' documents apart"
-                    );
-                }
-            }
-            Err(error) => return Err(on.vault_failed(&error)),
-        }
-        Ok(())
-    }
-
-    /// Records that the document exists, and whether it can carry our claim.
-    fn note_claim(&self) {
-        let claimed = self.takes_claims();
-        if let Some(entry) = self.own_entry().filter(|entry| entry.claimed != claimed) {
-            self.enter_lazily(LedgerEntry { claimed, ..entry });
-        }
-    }
-
     /// Updates the ledger entry of a document that is up to date: only its source's UID and deletion policy
     /// can be new.
     fn keep_entry(&self) {
@@ -459,7 +427,7 @@ impl Bringing<'_> {
         self.on.standing_of_failed(&self.source.key, self.id())
     }
 
-    fn takes_claims(&self) -> bool {
+    pub(super) fn takes_claims(&self) -> bool {
         self.on.takes_claims(self.id(), self.wanted.version)
     }
 
@@ -472,7 +440,7 @@ impl Bringing<'_> {
         self.on.ledger.get(self.id())
     }
 
-    fn own_entry(&self) -> Option<LedgerEntry> {
+    pub(super) fn own_entry(&self) -> Option<LedgerEntry> {
         self.entry().filter(|entry| entry.holder == self.source.key)
     }
 
@@ -482,7 +450,7 @@ impl Bringing<'_> {
     }
 
     /// The same for what the document's claim says too.
-    fn enter_lazily(&self, entry: LedgerEntry) {
+    pub(super) fn enter_lazily(&self, entry: LedgerEntry) {
         let change = vec![(self.id().clone(), Some(entry))];
         self.on.ledger.commit_lazily(change);
     }

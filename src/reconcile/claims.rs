@@ -1,4 +1,5 @@
-//! Documents without a claim: where a claim was last denied, and on how many mounts such documents exist.
+//! Our claim on documents, and documents without one: where a claim was last denied, and on how many mounts such
+//! documents exist.
 //!
 //! A denial applies only to its document. Another path of the same mount may allow claims, and must not lose
 //! their protection.
@@ -10,8 +11,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Reconciler;
+use super::arrival::Bringing;
 use super::outcome::Findings;
+use crate::vault::ErrorKind;
 use domain::document::{DocumentId, KvVersion};
+use domain::ledger::LedgerEntry;
 use domain::problem::{PathFault, Problem};
 use domain::source::SourceKey;
 
@@ -65,6 +69,40 @@ impl Claims {
         }
         self.without.retain(|_, sources| *sources > 0);
         self.without.len()
+    }
+}
+
+impl Bringing<'_> {
+    /// Puts our claim on the document. If a policy denies metadata, the document has no claim: syncing
+    /// continues, and relies on the ledger.
+    pub(super) async fn claim(&self, adopted: bool) -> Result<(), Problem> {
+        let (on, id) = (self.on, self.id());
+        on.ensure_leading()?;
+        let claim = on.identity.claim(&self.source.key, adopted);
+        let open = on.open(id);
+        match open.end(on.vault.patch_metadata(id, &claim.patch()).await) {
+            Ok(()) => on.notes.claims.lock().forget(id),
+            Err(error) if error.kind == ErrorKind::Denied || error.status == Some(405) => {
+                on.ledger.hurry();
+                if on.notes.claims.lock().deny(id) {
+                    tracing::warn!(
+                        document = %id, %error,
+                        "the document carries no claim, and perhaps others of its mount do not either: grant create, \
+                         read, update and patch on metadata/ to tell other clusters' documents apart"
+                    );
+                }
+            }
+            Err(error) => return Err(on.vault_failed(&error)),
+        }
+        Ok(())
+    }
+
+    /// Records that the document exists, and whether it can carry our claim.
+    pub(super) fn note_claim(&self) {
+        let claimed = self.takes_claims();
+        if let Some(entry) = self.own_entry().filter(|entry| entry.claimed != claimed) {
+            self.enter_lazily(LedgerEntry { claimed, ..entry });
+        }
     }
 }
 

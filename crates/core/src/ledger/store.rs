@@ -104,6 +104,11 @@ impl Shard {
         }
     }
 
+    /// Whether there is something to write: changed lines, or only our epoch.
+    fn must_be_written(&self) -> bool {
+        !self.pending.is_empty() || self.touch
+    }
+
     fn numbered(number: usize) -> Self {
         Self::new(format!("{NAME}-{number}"))
     }
@@ -202,10 +207,9 @@ impl Store {
 
     /// The shards that have something to write, in order.
     pub fn pending(&self) -> Vec<usize> {
-        let waits = |shard: &Shard| !shard.pending.is_empty() || shard.touch;
         let shards = self.shards.iter().enumerate();
         shards
-            .filter(|(_, shard)| waits(shard))
+            .filter(|(_, shard)| shard.must_be_written())
             .map(|(at, _)| at)
             .collect()
     }
@@ -364,7 +368,7 @@ impl Store {
     /// This counts as written until it is [restored](Self::restore).
     pub fn take_pending(&mut self, at: usize) -> Option<Pending> {
         let shard = &mut self.shards[at];
-        if shard.pending.is_empty() && !shard.touch {
+        if !shard.must_be_written() {
             return None;
         }
         Some(Pending {

@@ -35,10 +35,8 @@ pub(super) struct Clusters {
     began: BTreeMap<(usize, Resource, String), SystemTime>,
     /// Whom the ledger gave a document last, and before.
     held: BTreeMap<(usize, String), VecDeque<Holder>>,
-    /// Whom the ledger names for a document, whatever its state.
-    named: BTreeMap<(usize, String), Holder>,
-    /// The documents that are to stand, by the ledger.
-    stands: BTreeMap<(usize, String), bool>,
+    /// Whom the ledger names for a document, and whether the document is to stand.
+    named: BTreeMap<(usize, String), (Holder, bool)>,
     /// When another became the holder of a document that this source had: it is woken then.
     lost: BTreeMap<(usize, Resource, String), SystemTime>,
     /// When an object of this name was deleted last.
@@ -52,9 +50,8 @@ pub(super) struct Clusters {
 impl Clusters {
     /// The source whose document this is, by the ledger; none, if it is about to go.
     pub(super) fn holder(&self, cluster: usize, path: &str) -> Option<&Holder> {
-        let of = (cluster, path.to_owned());
-        let stands = self.stands.get(&of).is_some_and(|stands| *stands);
-        self.named.get(&of).filter(|_| stands)
+        let named = self.named.get(&(cluster, path.to_owned()));
+        named.and_then(|(holder, stands)| stands.then_some(holder))
     }
 
     /// What this source asks for, and since when, if it has asked for something ever since then.
@@ -78,7 +75,7 @@ impl Clusters {
     ) -> Option<&(usize, Resource, String)> {
         let holder = self.named.get(&(cluster, path.to_owned()));
         let is_other = |key: &(usize, Resource, String)| {
-            holder.is_none_or(|holder| (key.1, &key.2) != (holder.0, &holder.1))
+            holder.is_none_or(|((resource, name), _)| (key.1, &key.2) != (*resource, name))
         };
         let asks = |documents: &Asked| documents.get(path).is_some_and(|&since| since < then);
         self.asks.iter().find_map(|(key, documents)| {
@@ -138,13 +135,13 @@ impl Clusters {
         for line in lines_of(map) {
             let holder = source_of(&line);
             let document = (cluster, line["path"].as_str().unwrap_or_default().to_owned());
-            if let Some(before) = self.named.insert(document.clone(), holder.clone())
+            let stands = line["state"] == "written";
+            let named = (holder.clone(), stands);
+            if let Some((before, _)) = self.named.insert(document.clone(), named)
                 && before != holder
             {
                 self.lost.insert((cluster, before.0, before.1), now);
             }
-            let stands = line["state"] == "written";
-            self.stands.insert(document.clone(), stands);
             if !stands {
                 continue;
             }

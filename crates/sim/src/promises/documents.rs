@@ -152,7 +152,7 @@ impl Promises {
         let within = known_within(self.trouble.is_over(now));
         let known_by_all = known.marked.is_some_and(|since| since + within < now);
         if known_by_all && known.live && !first && !self.may_adopt() {
-            let how = format!("{} does {:?} to {}", change.who, change.deed, change.path);
+            let how = told(change);
             self.record_broken("another tool's mark is a claim", &how);
         }
     }
@@ -165,7 +165,7 @@ impl Promises {
             .claimed
             .is_some_and(|(other, since)| other != cluster && since + within < now);
         if takes && of_another {
-            let how = format!("{} does {:?} to {}", change.who, change.deed, change.path);
+            let how = told(change);
             self.record_broken("what another cluster has claimed is not taken away", &how);
         }
     }
@@ -177,10 +177,7 @@ impl Promises {
             return;
         }
         if let Some((_, _, successor)) = self.clusters.successor(cluster, &change.path, now - KNOWN_SOON) {
-            let how = format!(
-                "{} does {:?} to {}, which {successor} asks for",
-                change.who, change.deed, change.path
-            );
+            let how = format!("{}, which {successor} asks for", told(change));
             self.record_broken("what another source asks for stands all the time", &how);
         }
     }
@@ -202,7 +199,7 @@ impl Promises {
             && change.path.starts_with("data/")
             && age.is_some_and(|age| age.as_secs() > 1)
         {
-            let how = format!("{} does {:?} to {}", change.who, change.deed, change.path);
+            let how = told(change);
             self.record_broken("a mount made anew loses nothing", &how);
         }
         if self.trouble.is_over(now)
@@ -415,6 +412,11 @@ fn counts(data: &Value) -> Vec<(String, u64)> {
             Some((name.to_owned(), count.parse().ok()?))
         })
         .collect()
+}
+
+/// A change, for people.
+fn told(change: &Change) -> String {
+    format!("{} does {:?} to {}", change.who, change.deed, change.path)
 }
 
 /// Whether a creation may stay without an end by this.
